@@ -1,0 +1,159 @@
+/*
+ * The bus: fan-out of messages within one process, with bounded memory and exact accounts. It keeps
+ * nothing: what must survive goes through a broker (broker.h), whose doorbell this is.
+ *
+ *     open -> publish, subscribe ... -> close (refuses, ends every subscription) -> free
+ *
+ * A bus may have a closed set of kinds (up to 64, each with its C struct: see kind.h) or, without
+ * one, take any type string with opaque bytes. Sequences ("versions") start at 1 and rise by 1 per
+ * publish. Publish never waits for a subscriber, but for one with FAN_POLICY_BLOCK.
+ *
+ * At quiescence, for each subscription since it attached,
+ *     matched = delivered + dropped + conflated + discarded + queued
+ * and the bus totals are the sums, departed subscriptions included.
+ *
+ * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults); topic and type 255 bytes.
+ */
+#ifndef FANFARE_BUS_H
+#define FANFARE_BUS_H
+
+#include <fanfare/event.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct fan_bus;
+struct fan_kind;
+struct fan_subscription;
+
+#define FAN_KIND_COUNT_MAX 64
+#define FAN_MESSAGE_SIZE_MAX ((size_t)16 << 20)
+
+/*
+ * kinds               the closed set, or NULL for open types; the array must outlive the bus
+ * single_publisher    one thread publishes (asserted): its path then takes no lock
+ * memory_size_max     bound on bytes held for slow subscribers, 0 for 64 MiB; past it those that
+ *                     hold more than their share lose messages as if their buffer were full
+ * block_timeout_ms    how long a publish may wait for FAN_POLICY_BLOCK; 0 refuses that policy
+ */
+struct fan_bus_options {
+    size_t size;
+    const struct fan_env *env;
+    const struct fan_kind *kinds;
+    size_t kind_count;
+    bool single_publisher;
+    size_t memory_size_max;
+    unsigned block_timeout_ms;
+};
+
+#define FAN_BUS_OPTIONS_INIT { sizeof(struct fan_bus_options), NULL, NULL, 0, false, 0, 0 }
+
+/*
+ * A message, as published and as read. seq is set by the bus; time_us is kept when given and stamped
+ * when 0. On a bus with kinds, `kind` is the index into the set and `type` its name; on an open one,
+ * `kind` is 0. topic may be NULL when published and is never NULL when read. A payload that is read
+ * is aligned to 8 bytes.
+ */
+struct fan_message {
+    size_t size;
+    uint64_t seq;
+    int64_t time_us;
+    unsigned kind;
+    const char *type;
+    const char *topic;
+    struct fan_str payload;
+};
+
+#define FAN_MESSAGE_SIZE sizeof(struct fan_message)
+
+/* Exact at quiescence. Of fan_bus_counters, delivered to queued are sums over subscriptions. */
+struct fan_bus_counters {
+    size_t size;
+    uint64_t published;
+    uint64_t unheard; /* published with nobody to match */
+    uint64_t matched;
+    uint64_t delivered;
+    uint64_t dropped;
+    uint64_t conflated;
+    uint64_t discarded;
+    uint64_t queued;
+    uint64_t subscriptions;
+    uint64_t topics; /* with a subscriber, or held */
+};
+
+/*
+ * Opens a bus. `options` may be NULL.
+ *
+ * Returns: FAN_INVALID for a bad set of kinds; FAN_NO_MEMORY.
+ * Memory:  *ret_bus is yours, for fan_bus_close and fan_bus_free.
+ * Thread:  any. Blocks: never.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_bus_open(const struct fan_bus_options *options,
+                                                    struct fan_bus **ret_bus,
+                                                    struct fan_error *ret_error);
+
+/*
+ * Closes the bus: publishes in flight finish, later ones are refused, every subscription reads what
+ * it has buffered and then FAN_CLOSED. Closing again does nothing.
+ *
+ * Thread: any. Blocks: for publishes in flight; those that wait for a reader are woken.
+ */
+FAN_API void fan_bus_close(struct fan_bus *bus);
+
+/*
+ * Closes the bus if need be and lets go of it. Subscriptions stay valid until they are freed.
+ * Accepts NULL. Thread: any, while no other call on the bus runs. Blocks: as fan_bus_close.
+ */
+FAN_API void fan_bus_free(struct fan_bus *bus);
+
+/*
+ * Publishes one message to all that match. ret_seq may be NULL.
+ *
+ * Returns: FAN_CLOSED after close; FAN_INVALID for a kind outside the set, a payload of another size
+ *          than the kind's, no type, too long a string; FAN_TIMED_OUT when a FAN_POLICY_BLOCK reader
+ *          made no room in time. In all these cases nobody got it and no counter moved.
+ * Memory:  the message is copied.
+ * Thread:  any (single_publisher: always the same). Blocks: see L1 above; else never.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_bus_publish(struct fan_bus *bus,
+                                                       const struct fan_message *message,
+                                                       uint64_t *ret_seq);
+
+/*
+ * Publishes messages in order, without another publisher's in between, and wakes readers once.
+ * *ret_count (may be NULL) tells how many were published, also on failure.
+ *
+ * Returns: as fan_bus_publish, for the first message that failed.
+ * Memory, Thread, Blocks: as fan_bus_publish.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_bus_publish_many(struct fan_bus *bus,
+                                                            const struct fan_message *messages,
+                                                            size_t count, size_t *ret_count);
+
+/*
+ * Keeps a topic listed while it has no subscriber; each hold wants one release.
+ *
+ * Returns: FAN_NO_MEMORY; FAN_CLOSED; FAN_INVALID for an empty or too long topic.
+ * Thread:  any. Blocks: never.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_bus_topic_hold(struct fan_bus *bus, const char *topic);
+
+/* Undoes one hold. Returns: FAN_NOT_FOUND when there is none. Thread: any. Blocks: never. */
+FAN_API enum fan_status fan_bus_topic_release(struct fan_bus *bus, const char *topic);
+
+/* Reads all counters at once; set ret_counters->size first. Thread: any. Blocks: short locks only. */
+FAN_API void fan_bus_counters(struct fan_bus *bus, struct fan_bus_counters *ret_counters);
+
+/*
+ * Names the kind with an index, for enumeration.
+ *
+ * Returns: NULL past the end, and on a bus without kinds. Memory: borrowed from the set. Thread: any.
+ */
+FAN_API const struct fan_kind *fan_bus_kind(const struct fan_bus *bus, unsigned index);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
