@@ -12,7 +12,8 @@
  *     matched = delivered + dropped + conflated + discarded + queued
  * and the bus totals are the sums, departed subscriptions included.
  *
- * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults); topic and type 255 bytes.
+ * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults); topic and type
+ * 255 bytes.
  */
 #ifndef FANFARE_BUS_H
 #define FANFARE_BUS_H
@@ -47,13 +48,16 @@ struct fan_bus_options {
     unsigned block_timeout_ms;
 };
 
-#define FAN_BUS_OPTIONS_INIT { sizeof(struct fan_bus_options), NULL, NULL, 0, false, 0, 0 }
+#define FAN_BUS_OPTIONS_INIT                                                                       \
+    {                                                                                              \
+        sizeof(struct fan_bus_options), NULL, NULL, 0, false, 0, 0                                 \
+    }
 
 /*
- * A message, as published and as read. seq is set by the bus; time_us is kept when given and stamped
- * when 0. On a bus with kinds, `kind` is the index into the set and `type` its name; on an open one,
- * `kind` is 0. topic may be NULL when published and is never NULL when read. A payload that is read
- * is aligned to 8 bytes.
+ * A message, as published and as read. seq is set by the bus; time_us is kept when given and
+ * stamped when 0. On a bus with kinds, `kind` is the index into the set and `type` its name; on an
+ * open one, `kind` is 0. topic may be NULL when published and is never NULL when read. A payload
+ * that is read is aligned to 8 bytes.
  */
 struct fan_message {
     size_t size;
@@ -110,8 +114,8 @@ FAN_API void fan_bus_free(struct fan_bus *bus);
 /*
  * Publishes one message to all that match. ret_seq may be NULL.
  *
- * Returns: FAN_CLOSED after close; FAN_INVALID for a kind outside the set, a payload of another size
- *          than the kind's, no type, too long a string; FAN_TIMED_OUT when a FAN_POLICY_BLOCK reader
+ * Returns: FAN_CLOSED after close; FAN_INVALID for a kind outside the set, a payload of another
+ * size than the kind's, no type, too long a string; FAN_TIMED_OUT when a FAN_POLICY_BLOCK reader
  *          made no room in time. In all these cases nobody got it and no counter moved.
  * Memory:  the message is copied.
  * Thread:  any (single_publisher: always the same). Blocks: see L1 above; else never.
@@ -142,13 +146,15 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_bus_topic_hold(struct fan_bus *bus, c
 /* Undoes one hold. Returns: FAN_NOT_FOUND when there is none. Thread: any. Blocks: never. */
 FAN_API enum fan_status fan_bus_topic_release(struct fan_bus *bus, const char *topic);
 
-/* Reads all counters at once; set ret_counters->size first. Thread: any. Blocks: short locks only. */
+/* Reads all counters at once; set ret_counters->size first. Thread: any. Blocks: short locks only.
+ */
 FAN_API void fan_bus_counters(struct fan_bus *bus, struct fan_bus_counters *ret_counters);
 
 /*
  * Names the kind with an index, for enumeration.
  *
- * Returns: NULL past the end, and on a bus without kinds. Memory: borrowed from the set. Thread: any.
+ * Returns: NULL past the end, and on a bus without kinds. Memory: borrowed from the set. Thread:
+ * any.
  */
 FAN_API const struct fan_kind *fan_bus_kind(const struct fan_bus *bus, unsigned index);
 

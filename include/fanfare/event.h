@@ -37,7 +37,10 @@ struct fan_str {
     size_t size;
 };
 
-#define FAN_STR(literal) { (literal), sizeof(literal) - 1 }
+#define FAN_STR(literal)                                                                           \
+    {                                                                                              \
+        (literal), sizeof(literal) - 1                                                             \
+    }
 
 /* Where an event comes from. FAN_SOURCE_UNSET takes the default of the door it came through. */
 enum fan_source {
@@ -94,7 +97,10 @@ struct fan_event_defaults {
     unsigned json_depth_max;
 };
 
-#define FAN_EVENT_DEFAULTS_INIT { sizeof(struct fan_event_defaults), NULL, FAN_SOURCE_INTERNAL, NULL, 0, 0 }
+#define FAN_EVENT_DEFAULTS_INIT                                                                    \
+    {                                                                                              \
+        sizeof(struct fan_event_defaults), NULL, FAN_SOURCE_INTERNAL, NULL, 0, 0                   \
+    }
 
 /*
  * Stamps, validates, and makes an event of a draft. `defaults` may be NULL.
@@ -175,8 +181,8 @@ FAN_API bool fan_event_is_json(const struct fan_event *event);
 /*
  * Joins the three parts of a type into `buffer` (at least FAN_TEXT_SIZE_MAX + 1 bytes).
  *
- * Returns: FAN_INVALID when a part is empty, dotted or holds an illegal character, or all are too long.
- * Thread:  any. Blocks: never.
+ * Returns: FAN_INVALID when a part is empty, dotted or holds an illegal character, or all are too
+ * long. Thread:  any. Blocks: never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_event_type_join(const char *schema, const char *entity,
                                                            const char *operation, char *buffer,
@@ -186,7 +192,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_event_type_join(const char *schema, c
 FAN_API const char *fan_source_text(enum fan_source source);
 
 /* Reads a source's name. Returns: FAN_INVALID for any other word. Thread: any. Blocks: never. */
-FAN_MUST_CHECK FAN_API enum fan_status fan_source_parse(const char *text, enum fan_source *ret_source);
+FAN_MUST_CHECK FAN_API enum fan_status fan_source_parse(const char *text,
+                                                        enum fan_source *ret_source);
 
 #ifdef __cplusplus
 }

@@ -27,7 +27,10 @@ struct fan_kind {
     size_t payload_size;
 };
 
-#define FAN_KIND(name, struct_type) { (name), sizeof(struct_type) }
+#define FAN_KIND(name, struct_type)                                                                \
+    {                                                                                              \
+        (name), sizeof(struct_type)                                                                \
+    }
 
 #define FAN_KIND_DECLARE(prefix, index, struct_type)                                               \
     FAN_MUST_CHECK static inline enum fan_status prefix##_publish(                                 \

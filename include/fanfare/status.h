@@ -1,10 +1,10 @@
 /*
  * What every fallible function of Fanfare returns, and the words that may go with it.
  *
- * A *condition* (FAN_AGAIN to FAN_EXPIRED) is an ordinary answer for the direct caller and is listed
- * under "Returns" of the function that gives it. A *fault* (FAN_NO_MEMORY and after) travels up
- * unchanged. There is no thread-local last error: words for people go into a struct fan_error that
- * the caller may pass, of fixed size, so that "out of memory" needs none.
+ * A *condition* (FAN_AGAIN to FAN_EXPIRED) is an ordinary answer for the direct caller and is
+ * listed under "Returns" of the function that gives it. A *fault* (FAN_NO_MEMORY and after) travels
+ * up unchanged. There is no thread-local last error: words for people go into a struct fan_error
+ * that the caller may pass, of fixed size, so that "out of memory" needs none.
  */
 #ifndef FANFARE_STATUS_H
 #define FANFARE_STATUS_H
@@ -58,7 +58,10 @@ struct fan_error {
     char message[256];
 };
 
-#define FAN_ERROR_INIT { FAN_OK, "", "" }
+#define FAN_ERROR_INIT                                                                             \
+    {                                                                                              \
+        FAN_OK, "", ""                                                                             \
+    }
 
 /*
  * Gives the short text of a status ("not found"), for logs and messages.

@@ -4,9 +4,9 @@
  *     subscribe -> live --cancel, bus close--> ending (reads what is buffered) -> closed
  *                       --unsubscribe--------> closed (what was buffered is discarded, counted)
  *
- * It reads strictly rising sequences. When it lost messages it is told so, once and exactly, ahead of
- * the next one. Closed is reported for ever. One thread at a time reads; the others may unsubscribe,
- * cancel and look at counters.
+ * It reads strictly rising sequences. When it lost messages it is told so, once and exactly, ahead
+ * of the next one. Closed is reported for ever. One thread at a time reads; the others may
+ * unsubscribe, cancel and look at counters.
  */
 #ifndef FANFARE_SUBSCRIPTION_H
 #define FANFARE_SUBSCRIPTION_H
@@ -27,21 +27,20 @@ enum fan_policy {
     FAN_POLICY_DEFAULT = 0,     /* drop newest on a bare bus, refill over a store */
     FAN_POLICY_DROP_NEWEST = 1, /* a full buffer keeps what it has */
     FAN_POLICY_DROP_OLDEST = 2, /* a full buffer makes room for what comes */
-    FAN_POLICY_LATEST = 3,      /* the last message per topic and type; replaced ones are conflated */
-    FAN_POLICY_BLOCK = 4,       /* a bare bus only: the publisher waits, up to its deadline */
-    FAN_POLICY_REFILL = 5,      /* over a store only: what was lost is read from the log */
+    FAN_POLICY_LATEST = 3, /* the last message per topic and type; replaced ones are conflated */
+    FAN_POLICY_BLOCK = 4,  /* a bare bus only: the publisher waits, up to its deadline */
+    FAN_POLICY_REFILL = 5, /* over a store only: what was lost is read from the log */
 };
 
 /*
  * What to receive and how. Where several of topic, kinds and pattern are given, all must match.
  *
  * topic         NULL for every topic
- * kinds         indices into the bus's set; a duplicate counts once, none is an error where the bus has kinds
- * all_kinds     every kind, instead of a list
- * pattern       on the type (pattern.h), NULL for every type
- * buffer_count  0 for FAN_BUFFER_COUNT; with FAN_POLICY_LATEST the bound on distinct topics and types
- * cancel        ends the subscription when it fires; may be NULL
- * yield_us      how long a read that waits yields before it sleeps (0, or up to 1,000)
+ * kinds         indices into the bus's set; a duplicate counts once, none is an error where the bus
+ * has kinds all_kinds     every kind, instead of a list pattern       on the type (pattern.h), NULL
+ * for every type buffer_count  0 for FAN_BUFFER_COUNT; with FAN_POLICY_LATEST the bound on distinct
+ * topics and types cancel        ends the subscription when it fires; may be NULL yield_us      how
+ * long a read that waits yields before it sleeps (0, or up to 1,000)
  */
 struct fan_subscription_options {
     size_t size;
@@ -78,9 +77,9 @@ struct fan_subscription_counters {
  * Memory:  options are copied. *ret_subscription is yours, for fan_subscription_free.
  * Thread:  any. Blocks: never.
  */
-FAN_MUST_CHECK FAN_API enum fan_status
-fan_bus_subscribe(struct fan_bus *bus, const struct fan_subscription_options *options,
-                  struct fan_subscription **ret_subscription, struct fan_error *ret_error);
+FAN_MUST_CHECK FAN_API enum fan_status fan_bus_subscribe(
+    struct fan_bus *bus, const struct fan_subscription_options *options,
+    struct fan_subscription **ret_subscription, struct fan_error *ret_error);
 
 /*
  * Takes the next message, waiting up to timeout_ms (0 polls, FAN_TIMEOUT_FOREVER waits for good).
@@ -90,9 +89,9 @@ fan_bus_subscribe(struct fan_bus *bus, const struct fan_subscription_options *op
  * Memory:  *ret_message is borrowed until the next read on this subscription.
  * Thread:  one reader at a time. Blocks: up to timeout_ms.
  */
-FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next(struct fan_subscription *subscription,
-                                                             uint32_t timeout_ms,
-                                                             const struct fan_message **ret_message);
+FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next(
+    struct fan_subscription *subscription, uint32_t timeout_ms,
+    const struct fan_message **ret_message);
 
 /*
  * Takes up to count_max messages that follow each other without loss, waiting for the first as
@@ -102,9 +101,9 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next(struct fan_subscrip
  * Memory:  the messages are borrowed until the next read on this subscription.
  * Thread:  one reader at a time. Blocks: up to timeout_ms.
  */
-FAN_MUST_CHECK FAN_API enum fan_status
-fan_subscription_next_many(struct fan_subscription *subscription, uint32_t timeout_ms,
-                           struct fan_message *ret_messages, size_t count_max, size_t *ret_count);
+FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next_many(
+    struct fan_subscription *subscription, uint32_t timeout_ms, struct fan_message *ret_messages,
+    size_t count_max, size_t *ret_count);
 
 /* Tells the loss that the last read reported with FAN_GAP. Thread: the reader. Blocks: never. */
 FAN_API void fan_subscription_gap(const struct fan_subscription *subscription,

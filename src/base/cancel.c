@@ -1,6 +1,7 @@
 /*
- * A token is a counted list of entries under one lock. Order of locks: the token's first, then those
- * that an entry's fire takes; hence nobody may add or remove entries while holding the latter.
+ * A token is a counted list of entries under one lock. Order of locks: the token's first, then
+ * those that an entry's fire takes; hence nobody may add or remove entries while holding the
+ * latter.
  */
 #include "base/cancel.h"
 

@@ -10,7 +10,8 @@
 #define FAN__NS_PER_US INT64_C(1000)
 #define FAN__US_PER_S INT64_C(1000000)
 
-/* The environment itself, or the default one for NULL; what a caller gave without a function gets it. */
+/* The environment itself, or the default one for NULL; what a caller gave without a function gets
+ * it. */
 const struct fan_env *fan__env(const struct fan_env *env);
 
 /* NULL when there is no memory. fan__alloc_zero clears; array sizes are checked for overflow. */
@@ -29,8 +30,8 @@ __attribute__((format(printf, 3, 4))) void fan__log(const struct fan_env *env,
                                                     ...);
 
 /*
- * Rises by one in every fork's child. What was opened keeps the value of its birth; another value at
- * a call means that threads and locks were left behind in the parent (FAN_FORKED).
+ * Rises by one in every fork's child. What was opened keeps the value of its birth; another value
+ * at a call means that threads and locks were left behind in the parent (FAN_FORKED).
  */
 unsigned fan__fork_generation(void);
 

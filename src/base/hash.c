@@ -1,6 +1,6 @@
 /*
- * SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), keyed by one 64-bit
- * seed and its complement: enough against strangers who fill a table, not a message digest.
+ * SipHash-1-3 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012), keyed by one
+ * 64-bit seed and its complement: enough against strangers who fill a table, not a message digest.
  */
 #include "base/hash.h"
 
