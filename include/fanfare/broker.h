@@ -1,0 +1,192 @@
+/*
+ * The broker: publishes into a store, and only then tells the bus.
+ *
+ *     open -> start -> publish, subscribe, handle ... -> stop (drains) -> free
+ *
+ * One writer at a time appends what has gathered as one commit, without lingering: under load many
+ * events share a commit, alone an event goes at once. An event that was acknowledged is as durable
+ * as the store promises (fan_store_capabilities); what a subscriber sees is in the store already.
+ *
+ * Limits (defaults): writer queue 65,536 events and 256 MiB, commit 1,000 events or 1 MiB.
+ */
+#ifndef FANFARE_BROKER_H
+#define FANFARE_BROKER_H
+
+#include <fanfare/cursor.h>
+#include <fanfare/event.h>
+#include <fanfare/handler.h>
+#include <fanfare/reader.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+struct fan_broker;
+struct fan_provider;
+
+/*
+ * instance_id         stamped on events; NULL for one that is unique to the process
+ * queue_count_max     events that wait for the writer; 0 for 65,536
+ * publish_timeout_ms  how long fan_broker_publish waits; 0 for 30,000
+ * payload_size_max    0 for 1 MiB
+ * stepped             no threads: the caller runs fan_broker_step
+ * provider            a provider of your own for the URI, or NULL
+ */
+struct fan_broker_options {
+    size_t size;
+    const struct fan_env *env;
+    const char *instance_id;
+    size_t queue_count_max;
+    uint32_t publish_timeout_ms;
+    size_t payload_size_max;
+    bool stepped;
+    const struct fan_provider *provider;
+};
+
+#define FAN_BROKER_OPTIONS_INIT                                                                    \
+    {                                                                                              \
+        sizeof(struct fan_broker_options), NULL, NULL, 0, 0, 0, false, NULL                        \
+    }
+
+/*
+ * Opens a broker on a store. `options` may be NULL.
+ *
+ * Returns: as fan_store_open.
+ * Memory:  options are copied; *ret_broker is yours, for fan_broker_free.
+ * Thread:  any. Blocks: for the storage.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_open(const char *uri,
+                                                       const struct fan_broker_options *options,
+                                                       struct fan_broker **ret_broker,
+                                                       struct fan_error *ret_error);
+
+/* Starts it. Returns: FAN_MISUSE when it runs; FAN_CLOSED after stop. Thread: any. Blocks: never.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_start(struct fan_broker *broker);
+
+/*
+ * Stops: new publishes are refused, what is queued is committed for up to timeout_ms and refused
+ * after it, handlers finish the event at hand and the rest is handed back, readers read what there
+ * is and then FAN_CLOSED. Again does nothing.
+ *
+ * Returns: FAN_TIMED_OUT when something was refused.
+ * Thread:  any but a handler or call-back. Blocks: up to timeout_ms, and for a running handler and
+ * storage call.
+ */
+FAN_API enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms);
+
+/* Stops if need be (5 s) and frees. Accepts NULL. Thread: any, while no other call on it runs. */
+FAN_API void fan_broker_free(struct fan_broker *broker);
+
+/*
+ * Publishes one event and waits until it is durable. ret_cursor may be NULL. Publishing an id again
+ * gives the first cursor and stores nothing.
+ *
+ * Returns: FAN_INVALID with the field; FAN_FULL when the queue had no room in time (not stored);
+ * FAN_TIMED_OUT when no answer came in time (publish the same id again to learn); FAN_MISUSE before
+ * start; FAN_CLOSED; faults of the store. Memory:  the draft is copied. Thread:  any but a handler
+ * or call-back. Blocks: up to the time-out; and for one commit when it finds the writer idle.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish(struct fan_broker *broker,
+                                                          const struct fan_event_draft *draft,
+                                                          struct fan_cursor *ret_cursor,
+                                                          struct fan_error *ret_error);
+
+struct fan_expectation;
+
+/* Several events as one unit, under an expectation (may be NULL). timeout_ms 0 for the broker's. */
+struct fan_unit {
+    size_t size;
+    const struct fan_event_draft *drafts;
+    size_t count;
+    const struct fan_expectation *expectation;
+    uint32_t timeout_ms;
+};
+
+#define FAN_UNIT_SIZE sizeof(struct fan_unit)
+#define FAN_UNIT_COUNT_MAX 1000
+
+/*
+ * Publishes a unit, whole or not at all. ret_cursors has room for its count, or is NULL.
+ *
+ * Returns: as fan_broker_publish; FAN_CONFLICT when the expectation does not hold; field is
+ * `drafts[N].FIELD`. Memory, Thread, Blocks: as fan_broker_publish.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish_unit(struct fan_broker *broker,
+                                                               const struct fan_unit *unit,
+                                                               struct fan_cursor *ret_cursors,
+                                                               struct fan_error *ret_error);
+
+/* How an asynchronous publish ended. Pointers are borrowed for the call. */
+struct fan_published {
+    size_t size;
+    enum fan_status status;
+    bool duplicate;
+    struct fan_cursor cursor;
+    const struct fan_event *event;
+    const struct fan_error *error;
+};
+
+/* Called once, on the writer's thread: be short, never wait; publishing asynchronously is fine. */
+typedef void (*fan_publish_done)(void *context, const struct fan_published *published);
+
+/*
+ * Publishes without waiting: into the writer's queue. `done` (may be NULL) is called when the event
+ * is durable or refused, if and only if this returns FAN_OK.
+ *
+ * Returns: FAN_FULL at once when the queue is (not stored); FAN_INVALID with the field; FAN_MISUSE;
+ * FAN_CLOSED; FAN_NO_MEMORY. Memory:  the draft is copied. Thread:  any. Blocks: never.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish_async(struct fan_broker *broker,
+                                                                const struct fan_event_draft *draft,
+                                                                fan_publish_done done,
+                                                                void *context,
+                                                                struct fan_error *ret_error);
+
+/*
+ * As fan_broker_publish_async, with an event made by fan_event_new with fan_broker_defaults.
+ *
+ * Returns: as there. Memory: with FAN_OK the event is the broker's, else it stays yours.
+ * Thread:  any. Blocks: never.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_submit_take(struct fan_broker *broker,
+                                                              struct fan_event *event,
+                                                              fan_publish_done done, void *context);
+
+/*
+ * Does what there is to do on the caller's thread: one commit, one look at other instances' events,
+ * one event for each handler. For stepped brokers alone.
+ *
+ * Returns: FAN_AGAIN when there was nothing to do; FAN_MISUSE for a broker with threads.
+ * Thread:  one at a time. Blocks: for the storage.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_step(struct fan_broker *broker);
+
+/* What the broker stamps on drafts; the store under it, for get, list and groups. Thread: any. */
+FAN_API const struct fan_event_defaults *fan_broker_defaults(const struct fan_broker *broker);
+FAN_API struct fan_store *fan_broker_store(struct fan_broker *broker);
+
+/* Sums since open, but queued, running and the last sequence that subscribers were told. */
+struct fan_broker_stats {
+    size_t size;
+    uint64_t published;
+    uint64_t duplicates;
+    uint64_t refused;
+    uint64_t commits;
+    uint64_t commit_failures;
+    uint64_t queued;
+    uint64_t handled;
+    uint64_t notified_seq;
+    uint64_t readers;
+    uint64_t handlers;
+    bool running;
+};
+
+/* Reads the counters; set ret_stats->size first. Thread: any. Blocks: short locks only. */
+FAN_API void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_stats);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,21 @@
+/* All of the library's public headers but those of providers' authors. */
+#ifndef FANFARE_FANFARE_H
+#define FANFARE_FANFARE_H
+
+#include <fanfare/broker.h>
+#include <fanfare/bus.h>
+#include <fanfare/cancel.h>
+#include <fanfare/cursor.h>
+#include <fanfare/env.h>
+#include <fanfare/event.h>
+#include <fanfare/group.h>
+#include <fanfare/handler.h>
+#include <fanfare/kind.h>
+#include <fanfare/pattern.h>
+#include <fanfare/reader.h>
+#include <fanfare/state.h>
+#include <fanfare/status.h>
+#include <fanfare/store.h>
+#include <fanfare/subscription.h>
+
+#endif
