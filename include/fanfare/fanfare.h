@@ -2,6 +2,7 @@
 #ifndef FANFARE_FANFARE_H
 #define FANFARE_FANFARE_H
 
+#include <fanfare/batch.h>
 #include <fanfare/broker.h>
 #include <fanfare/bus.h>
 #include <fanfare/cancel.h>
