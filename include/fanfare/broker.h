@@ -60,7 +60,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_open(const char *uri,
                                                        struct fan_broker **ret_broker,
                                                        struct fan_error *ret_error);
 
-/* Starts it. Returns: FAN_MISUSE when it runs; FAN_CLOSED after stop. Thread: any. Blocks: never.
+/*
+ * Starts it. Returns: FAN_MISUSE when it runs; FAN_CLOSED after stop. Thread: any. Blocks: never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_start(struct fan_broker *broker);
 
@@ -83,9 +84,11 @@ FAN_API void fan_broker_free(struct fan_broker *broker);
  * gives the first cursor and stores nothing.
  *
  * Returns: FAN_INVALID with the field; FAN_FULL when the queue had no room in time (not stored);
- * FAN_TIMED_OUT when no answer came in time (publish the same id again to learn); FAN_MISUSE before
- * start; FAN_CLOSED; faults of the store. Memory:  the draft is copied. Thread:  any but a handler
- * or call-back. Blocks: up to the time-out; and for one commit when it finds the writer idle.
+ *          FAN_TIMED_OUT when no answer came in time (publish the same id again to learn);
+ *          FAN_MISUSE before start; FAN_CLOSED; faults of the store.
+ * Memory:  the draft is copied.
+ * Thread:  any but a handler or call-back. Blocks: up to the time-out; and for one commit when it
+ *          finds the writer idle.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish(struct fan_broker *broker,
                                                           const struct fan_event_draft *draft,
@@ -135,7 +138,9 @@ typedef void (*fan_publish_done)(void *context, const struct fan_published *publ
  * is durable or refused, if and only if this returns FAN_OK.
  *
  * Returns: FAN_FULL at once when the queue is (not stored); FAN_INVALID with the field; FAN_MISUSE;
- * FAN_CLOSED; FAN_NO_MEMORY. Memory:  the draft is copied. Thread:  any. Blocks: never.
+ *          FAN_CLOSED; FAN_NO_MEMORY.
+ * Memory:  the draft is copied.
+ * Thread:  any. Blocks: never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish_async(struct fan_broker *broker,
                                                                 const struct fan_event_draft *draft,

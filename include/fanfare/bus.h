@@ -146,7 +146,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_bus_topic_hold(struct fan_bus *bus, c
 /* Undoes one hold. Returns: FAN_NOT_FOUND when there is none. Thread: any. Blocks: never. */
 FAN_API enum fan_status fan_bus_topic_release(struct fan_bus *bus, const char *topic);
 
-/* Reads all counters at once; set ret_counters->size first. Thread: any. Blocks: short locks only.
+/*
+ * Reads all counters at once; set ret_counters->size first. Thread: any. Blocks: short locks only.
  */
 FAN_API void fan_bus_counters(struct fan_bus *bus, struct fan_bus_counters *ret_counters);
 

@@ -182,7 +182,8 @@ FAN_API bool fan_event_is_json(const struct fan_event *event);
  * Joins the three parts of a type into `buffer` (at least FAN_TEXT_SIZE_MAX + 1 bytes).
  *
  * Returns: FAN_INVALID when a part is empty, dotted or holds an illegal character, or all are too
- * long. Thread:  any. Blocks: never.
+ *          long.
+ * Thread:  any. Blocks: never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_event_type_join(const char *schema, const char *entity,
                                                            const char *operation, char *buffer,

@@ -73,8 +73,10 @@ enum fan_verdict {
     FAN_VERDICT_HAND_BACK = 3, /* pending at once, the attempt is not counted */
 };
 
-/* How a claim ended. `error` (may be NULL) is kept with RETRY and FAIL. ret_status: FAN_LOST for an
- * old token. */
+/*
+ * How a claim ended. `error` (may be NULL) is kept with RETRY and FAIL. ret_status: FAN_LOST for an
+ * old token.
+ */
 struct fan_settle {
     uint64_t seq;
     uint64_t token;
@@ -84,8 +86,10 @@ struct fan_settle {
     enum fan_status ret_status;
 };
 
-/* One delivery as it stands. Text is borrowed for the visit. Times are UTC microseconds, 0 for not
- * yet. */
+/*
+ * One delivery as it stands. Text is borrowed for the visit. Times are UTC microseconds, 0 for not
+ * yet.
+ */
 struct fan_delivery {
     size_t size;
     const char *group;
@@ -117,7 +121,8 @@ struct fan_group_stats {
  * Creates a group's handler with its place in the log.
  *
  * Returns: FAN_EXISTS when it is there already: its place is kept, its pattern and topic become
- * these. Thread:  any. Blocks: for the storage.
+ *          these.
+ * Thread:  any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_group_create(struct fan_store *store,
                                                         const struct fan_group_name *name,
@@ -194,7 +199,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_groups(struct fan_store *store,
  * it.
  *
  * Returns: FAN_EXISTS while another holds it; renew and release: FAN_LOST when it is not `owner`'s
- * with that fence. Thread:  any. Blocks: for the storage.
+ *          with that fence.
+ * Thread:  any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_lease_acquire(struct fan_store *store, const char *name,
                                                          const char *owner, uint32_t ttl_ms,

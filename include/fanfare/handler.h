@@ -59,8 +59,9 @@ struct fan_handler_options {
  * broker.
  *
  * Returns: FAN_INVALID with the field; FAN_EXISTS when this broker handles for that group and name
- * already; FAN_CLOSED after stop; faults of the store. Memory:  options are copied; *ret_handler is
- * yours, for fan_handler_free before fan_broker_free. Thread:  any. Blocks: for the storage.
+ *          already; FAN_CLOSED after stop; faults of the store.
+ * Memory:  options are copied; *ret_handler is yours, for fan_handler_free before fan_broker_free.
+ * Thread:  any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_handle(struct fan_broker *broker,
                                                          const struct fan_handler_options *options,

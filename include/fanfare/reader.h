@@ -59,8 +59,9 @@ struct fan_reader_stats {
  * from now.
  *
  * Returns: FAN_INVALID with the field; FAN_UNSUPPORTED for FAN_POLICY_BLOCK; FAN_CLOSED after stop;
- * faults of the store. Memory:  options are copied; *ret_reader is yours, for fan_reader_free
- * before fan_broker_free. Thread:  any. Blocks: for the storage.
+ *          faults of the store.
+ * Memory:  options are copied; *ret_reader is yours, for fan_reader_free before fan_broker_free.
+ * Thread:  any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_subscribe(
     struct fan_broker *broker, const struct fan_reader_options *options,

@@ -105,20 +105,24 @@ struct fan_read_result {
  * Opens a store by URI. `env` may be NULL.
  *
  * Returns: FAN_INVALID for an unknown scheme or option; FAN_CORRUPT for what is no log; FAN_TOO_NEW
- * for a later format; FAN_READ_ONLY, FAN_DENIED, FAN_NO_SPACE, FAN_UNAVAILABLE, FAN_IO; the message
- * names the URI without its secret. Memory:  *ret_store is yours, for fan_store_close. Thread: any.
- * Blocks: for the storage, and to recover from a crash.
+ *          for a later format; FAN_READ_ONLY, FAN_DENIED, FAN_NO_SPACE, FAN_UNAVAILABLE, FAN_IO;
+ *          the message names the URI without its secret.
+ * Memory:  *ret_store is yours, for fan_store_close.
+ * Thread:  any. Blocks: for the storage, and to recover from a crash.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_open(const char *uri, const struct fan_env *env,
                                                       struct fan_store **ret_store,
                                                       struct fan_error *ret_error);
 
-/* Closes and frees. Accepts NULL. Thread: any, while no other call runs. Blocks: for the storage.
+/*
+ * Closes and frees. Accepts NULL. Thread: any, while no other call runs. Blocks: for the storage.
  */
 FAN_API void fan_store_close(struct fan_store *store);
 
-/* The log's identity, never 0; the provider's name; its fan_capability bits. Thread: any. Blocks:
- * never. */
+/*
+ * The log's identity, never 0; the provider's name; its fan_capability bits. Thread: any. Blocks:
+ * never.
+ */
 FAN_API uint64_t fan_store_epoch(const struct fan_store *store);
 FAN_API const char *fan_store_name(const struct fan_store *store);
 FAN_API unsigned fan_store_capabilities(const struct fan_store *store);
@@ -128,7 +132,9 @@ FAN_API unsigned fan_store_capabilities(const struct fan_store *store);
  * ret_status too.
  *
  * Returns: a fault when nothing was stored; FAN_UNKNOWN when that is not certain: append the same
- * ids again. Memory:  events are borrowed for the call. Thread:  any. Blocks: for the storage.
+ *          ids again.
+ * Memory:  events are borrowed for the call.
+ * Thread:  any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_append(struct fan_store *store,
                                                         struct fan_append *items, size_t count,
@@ -198,8 +204,10 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_wait(struct fan_store *store, u
 /* Ends every wait that is under way. Thread: any. Blocks: never. */
 FAN_API void fan_store_wake(struct fan_store *store);
 
-/* Sums over the log; set ret_stats->size first. bytes is what the storage holds on disk or in
- * memory. */
+/*
+ * Sums over the log; set ret_stats->size first. bytes is what the storage holds on disk or in
+ * memory.
+ */
 struct fan_store_stats {
     size_t size;
     uint64_t events;

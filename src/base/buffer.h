@@ -24,7 +24,8 @@ void fan__buffer_deinit(struct fan__buffer *buffer);
 /* Empties it, keeps its memory, forgets a failure. */
 void fan__buffer_clear(struct fan__buffer *buffer);
 
-/* Makes room for `size` more bytes and gives their place, NULL without memory; size is unchanged.
+/*
+ * Makes room for `size` more bytes and gives their place, NULL without memory; size is unchanged.
  */
 void *fan__buffer_reserve(struct fan__buffer *buffer, size_t size);
 
@@ -33,7 +34,8 @@ void fan__buffer_add_text(struct fan__buffer *buffer, const char *text);
 __attribute__((format(printf, 2, 3))) void fan__buffer_add_format(struct fan__buffer *buffer,
                                                                   const char *format, ...);
 
-/* Hands the bytes over, with a NUL behind them, and empties the buffer; NULL when a growth failed.
+/*
+ * Hands the bytes over, with a NUL behind them, and empties the buffer; NULL when a growth failed.
  */
 char *fan__buffer_take(struct fan__buffer *buffer, size_t *ret_size);
 

@@ -19,7 +19,8 @@ struct fan__cancel_entry {
  */
 void fan__cancel_add(struct fan_cancel *cancel, struct fan__cancel_entry *entry);
 
-/* Ends the registration and the hold; when it returns, `fire` neither runs nor will. Twice is fine.
+/*
+ * Ends the registration and the hold; when it returns, `fire` neither runs nor will. Twice is fine.
  */
 void fan__cancel_remove(struct fan__cancel_entry *entry);
 

@@ -47,10 +47,9 @@ static void default_random(void *context, void *bytes, size_t size)
         ssize_t got = getrandom(at, size, 0);
         if (got < 0 && errno == EINTR)
             continue;
-        /* The kernel's pool is ready long before a program can run; anything else is a broken
-         * system. */
+        /* The kernel's pool is ready long before a program can run. */
         if (got < 0)
-            abort();
+            abort(); /* tidy: no randomness at all is a broken system, and no caller can answer it */
         at += got;
         size -= (size_t)got;
     }

@@ -1,4 +1,5 @@
-/* Texts and names of statuses, from the one table in status.h, and the filling of struct fan_error.
+/*
+ * Texts and names of statuses, from the one table in status.h, and the filling of struct fan_error.
  */
 #include "base/status.h"
 

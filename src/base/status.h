@@ -1,4 +1,5 @@
-/* How the floors report a failure with words: one call that fills the error and gives the status.
+/*
+ * How the floors report a failure with words: one call that fills the error and gives the status.
  */
 #ifndef FAN_BASE_STATUS_H
 #define FAN_BASE_STATUS_H
