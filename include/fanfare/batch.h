@@ -53,8 +53,9 @@ FAN_API const struct fan_event *fan_batch_event(const struct fan_batch *batch, s
  * they must be what fan_event_new made. The draft must have this header's size.
  *
  * Returns: FAN_NO_MEMORY; FAN_INVALID for a block of more than 1 GiB, or a draft without type or
- * id. The batch is then as it was. Memory:  the draft is copied. Thread:  the batch's owner.
- * Blocks: never.
+ *          id. The batch is then as it was.
+ * Memory:  the draft is copied.
+ * Thread:  the batch's owner. Blocks: never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_batch_add(struct fan_batch *batch,
                                                      const struct fan_event_draft *draft,

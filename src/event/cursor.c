@@ -1,4 +1,5 @@
-/* The text of a cursor, read strictly: what a client sends back is what it was given, or refused.
+/*
+ * The text of a cursor, read strictly: what a client sends back is what it was given, or refused.
  */
 #include <fanfare/cursor.h>
 

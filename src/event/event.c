@@ -74,7 +74,8 @@ static bool is_hex(const char *text, size_t size)
     return true;
 }
 
-/* W3C Trace Context, level 1: version 00 is exactly this long, later ones may go on behind a dash.
+/*
+ * W3C Trace Context, level 1: version 00 is exactly this long, later ones may go on behind a dash.
  */
 static bool traceparent_valid(const char *text)
 {
@@ -89,7 +90,8 @@ static bool traceparent_valid(const char *text)
     return size == 55 || (memcmp(text, "00", 2) != 0 && text[55] == '-');
 }
 
-/* type "/" subtype [";" parameters], in visible ASCII; HTTP and CloudEvents carry it as a header.
+/*
+ * type "/" subtype [";" parameters], in visible ASCII; HTTP and CloudEvents carry it as a header.
  */
 static bool content_type_valid(const char *text)
 {

@@ -1,4 +1,5 @@
-/* Patterns are matched as they stand, segment by segment; there is nothing to compile or to free.
+/*
+ * Patterns are matched as they stand, segment by segment; there is nothing to compile or to free.
  */
 #include <fanfare/pattern.h>
 

@@ -8,8 +8,10 @@
 
 #include <string.h>
 
-/* Gives the size of the valid character at `at`, 0 when it is none. Table 3-7 of the Unicode
- * standard. */
+/*
+ * Gives the size of the valid character at `at`, 0 when it is none. Table 3-7 of the Unicode
+ * standard.
+ */
 static size_t utf8_size(const unsigned char *at, size_t left)
 {
     unsigned char lead = at[0];

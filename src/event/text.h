@@ -8,7 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Strict (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. NUL is a character.
+/*
+ * Strict (RFC 3629): no overlong forms, no surrogates, nothing above U+10FFFF. NUL is a character.
  */
 bool fan__utf8_valid(const char *text, size_t size);
 

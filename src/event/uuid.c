@@ -175,8 +175,10 @@ void fan__uuid_reset(void)
     fan__mutex_unlock(&ids.mutex);
 }
 
-/* What is no letter, digit, dot or dash becomes a dash: host names are not always what they should
- * be. */
+/*
+ * What is no letter, digit, dot or dash becomes a dash: host names are not always what they should
+ * be.
+ */
 static void host_name(char *name, size_t size)
 {
     if (gethostname(name, size) != 0)

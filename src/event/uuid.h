@@ -29,7 +29,8 @@ void fan__uuid_reset(void);
 
 #define FAN__INSTANCE_ID_SIZE 96
 
-/* The default instance id: host name and 48 random bits, made once a process (and anew in a fork).
+/*
+ * The default instance id: host name and 48 random bits, made once a process (and anew in a fork).
  */
 void fan__instance_id(const struct fan_env *env, char text[FAN__INSTANCE_ID_SIZE]);
 

@@ -287,6 +287,7 @@ static void test_P02_utf8_is_strict(void **state)
             fail_msg("row %zu", i);
 }
 
+/* tidy: its rows are the length, not its logic. */
 static void test_P01_times_are_utc_microseconds(void **state)
 {
     (void)state;
