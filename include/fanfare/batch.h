@@ -71,6 +71,16 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_batch_add(struct fan_batch *batch,
 FAN_MUST_CHECK FAN_API enum fan_status fan_batch_add_event(struct fan_batch *batch,
                                                            const struct fan_event *event);
 
+/*
+ * Keeps a copy of a text beside the events, for what a provider says about them (struct
+ * fan_event_state).
+ *
+ * Returns: NULL without memory.
+ * Memory:  borrowed until the next clear or free; adding does not move it.
+ * Thread:  the batch's owner. Blocks: never.
+ */
+FAN_MUST_CHECK FAN_API const char *fan_batch_keep(struct fan_batch *batch, const char *text);
+
 #ifdef __cplusplus
 }
 #endif

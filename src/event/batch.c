@@ -10,9 +10,16 @@
 
 #include <string.h>
 
+/* Each text has its own piece of memory, so that it stays where it is. */
+struct kept {
+    struct kept *next;
+    char text[];
+};
+
 struct fan_batch {
     const struct fan_env *env;
     struct fan__buffer blocks;
+    struct kept *kept;
     size_t *starts;
     size_t count;
     size_t capacity;
@@ -29,10 +36,20 @@ enum fan_status fan_batch_new(const struct fan_env *env, struct fan_batch **ret_
     return FAN_OK;
 }
 
+static void free_kept(struct fan_batch *batch)
+{
+    while (batch->kept) {
+        struct kept *next = batch->kept->next;
+        fan__free(batch->env, batch->kept);
+        batch->kept = next;
+    }
+}
+
 void fan_batch_free(struct fan_batch *batch)
 {
     if (!batch)
         return;
+    free_kept(batch);
     fan__buffer_deinit(&batch->blocks);
     fan__free(batch->env, batch->starts);
     fan__free(batch->env, batch);
@@ -41,6 +58,7 @@ void fan_batch_free(struct fan_batch *batch)
 void fan_batch_clear(struct fan_batch *batch)
 {
     fan__buffer_clear(&batch->blocks);
+    free_kept(batch);
     batch->count = 0;
 }
 
@@ -105,4 +123,16 @@ enum fan_status fan_batch_add_event(struct fan_batch *batch, const struct fan_ev
     memcpy(block, event, size);
     commit(batch, size);
     return FAN_OK;
+}
+
+const char *fan_batch_keep(struct fan_batch *batch, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    struct kept *kept = fan__alloc(batch->env, sizeof(*kept) + size);
+    if (!kept)
+        return NULL;
+    kept->next = batch->kept;
+    memcpy(kept->text, text, size);
+    batch->kept = kept;
+    return kept->text;
 }
