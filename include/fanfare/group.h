@@ -8,11 +8,15 @@
  * A group is named, and each handler in it has its own place, pattern and deliveries. An event goes
  * to one member (owner) at a time, under a lease by the store's clock; who lets it lapse loses it
  * to another. Each claim carries a token: settling with an old one is FAN_LOST. Any move outside
- * the drawing is FAN_CONFLICT.
+ * the drawing is FAN_CONFLICT. A lapsed claim counts as pending: it cannot be renewed, and can
+ * still be settled until another has taken it.
  *
- * Ordered claims: the group's keys (topics) fall into 64 partitions, each held by one owner at a
- * time, and of one key only the oldest unsettled delivery is given. Events with a later deliver_at
- * wait for it.
+ * Ordered claims: the group's keys (topics) fall into 64 partitions. One is held by an owner while
+ * that owner has an unlapsed claim in it, and nobody else is given anything of it then. Of one key
+ * only the oldest unsettled delivery is given, and only while none of that key is claimed; where it
+ * waits (a retry, deliver_at), the key waits. Dead letters are settled.
+ *
+ * An event with a later deliver_at is pending and not due until then.
  */
 #ifndef FANFARE_GROUP_H
 #define FANFARE_GROUP_H
@@ -37,7 +41,10 @@ enum fan_start {
     FAN_START_CURSOR = 2,
 };
 
-/* pattern and topic choose the events (NULL: all); start_seq goes with FAN_START_CURSOR. */
+/*
+ * pattern and topic choose the events (NULL: all). start_seq goes with FAN_START_CURSOR and names
+ * the last event seen; past the head it means now.
+ */
 struct fan_group_options {
     size_t size;
     const char *pattern;
@@ -87,8 +94,9 @@ struct fan_settle {
 };
 
 /*
- * One delivery as it stands. Text is borrowed for the visit. Times are UTC microseconds, 0 for not
- * yet.
+ * One delivery as it stands. Text is borrowed for the visit, "" where there is none. Times are UTC
+ * microseconds, 0 for not yet: processed_us is that of the last claim, completed_us that of the end
+ * (completed or failed). Done clears the error, a redrive the attempts and completed_us.
  */
 struct fan_delivery {
     size_t size;
@@ -111,7 +119,7 @@ struct fan_group_stats {
     const char *pattern;
     uint64_t cursor_seq; /* all up to here have been claimed once or passed over */
     uint64_t lag;        /* events after it, matching or not */
-    uint64_t pending;
+    uint64_t pending;    /* also those after the cursor that it wants */
     uint64_t processing;
     uint64_t completed;
     uint64_t failed;
@@ -196,7 +204,7 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_groups(struct fan_store *store,
 /*
  * Leases by name, for what only one instance may do. Acquire gives a fence that rises with each new
  * holder and is checked by struct fan_expectation; the same owner acquiring again renews and keeps
- * it.
+ * it. A lapsed lease is nobody's, also for its last holder.
  *
  * Returns: FAN_EXISTS while another holds it; renew and release: FAN_LOST when it is not `owner`'s
  *          with that fence.

@@ -40,7 +40,7 @@ enum fan_capability {
 /*
  * What an append demands of the log at its commit. Fields at zero demand nothing, but key: with a
  * key, the last retained event whose topic is `key` must have sequence `last_seq` (0: there is
- * none). With a lease, that lease's present fence must be `fence`.
+ * none). With a lease, it must be held at the commit, and its fence be `fence`.
  */
 struct fan_expectation {
     size_t size;
@@ -52,10 +52,11 @@ struct fan_expectation {
 
 /*
  * One event of a batch. `joined` makes it one unit with the item before it: a unit is stored whole
- * or not at all, and the expectation of its first item speaks for it. The ret_ fields are filled by
- * append: FAN_OK (ret_duplicate: the id was there, ret_seq is the first one's), FAN_CONFLICT,
- * FAN_EXPIRED (an id older than the window of a provider that forgets), FAN_FULL, or FAN_INVALID
- * (over a limit of the provider's own).
+ * or not at all, and the expectation of its first item speaks for it; a unit of which every id is
+ * there already is a retry and not asked. Units see what those before them in the batch did. The
+ * ret_ fields are filled by append: FAN_OK (ret_duplicate: the id was there, ret_seq is the first
+ * one's), FAN_CONFLICT, FAN_EXPIRED (an id older than the window of a provider that forgets),
+ * FAN_FULL, or FAN_INVALID (over a limit of the provider's own).
  */
 struct fan_append {
     const struct fan_event *event;
@@ -67,8 +68,9 @@ struct fan_append {
 };
 
 /*
- * Which events to read or list; NULL and 0 mean any. Times are created times: from_us inclusive,
- * until_us exclusive. `status` with has_status, offset and newest_first are for list alone.
+ * Which events to read or list; NULL and 0 mean any, "" those without. Times are created times:
+ * from_us inclusive, until_us exclusive. `status` with has_status, offset and newest_first are for
+ * list alone.
  */
 struct fan_query {
     size_t size;
@@ -187,7 +189,9 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_delete(struct fan_store *store,
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_erase(struct fan_store *store, const char *id);
 
 /*
- * Tells the last visible sequence, 0 when there is none.
+ * Tells the last visible sequence, 0 when there is none. It never goes back: a sequence is not used
+ * again after its event was deleted.
+ *
  * Returns: faults. Thread: any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_head(struct fan_store *store, uint64_t *ret_seq);
