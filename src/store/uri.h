@@ -46,6 +46,7 @@ const char *fan__uri_take(struct fan__uri *uri, const char *name);
 /*
  * Reads an option as a number within bounds; *ret_value keeps what it holds when it is not there.
  * Returns: FAN_INVALID naming the option and the bounds.
+ * tidy: a number with its bounds; a struct for them would be filled at each of its few calls.
  */
 FAN_MUST_CHECK enum fan_status fan__uri_take_count(struct fan__uri *uri, const char *name,
                                                    uint64_t min, uint64_t max, uint64_t *ret_value,
