@@ -12,6 +12,8 @@
  *     matched = delivered + dropped + conflated + discarded + queued
  * and the bus totals are the sums, departed subscriptions included.
  *
+ * In a fork's child, what the parent opened answers FAN_FORKED, or does nothing.
+ *
  * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults); topic and type
  * 255 bytes.
  */
@@ -115,8 +117,9 @@ FAN_API void fan_bus_free(struct fan_bus *bus);
  * Publishes one message to all that match. ret_seq may be NULL.
  *
  * Returns: FAN_CLOSED after close; FAN_INVALID for a kind outside the set, a payload of another
- * size than the kind's, no type, too long a string; FAN_TIMED_OUT when a FAN_POLICY_BLOCK reader
- *          made no room in time. In all these cases nobody got it and no counter moved.
+ *          size than the kind's, no type, too long a string; FAN_TIMED_OUT when a FAN_POLICY_BLOCK
+ *          reader made no room in time; FAN_NO_MEMORY. In all these cases nobody got it and no
+ *          counter moved.
  * Memory:  the message is copied.
  * Thread:  any (single_publisher: always the same). Blocks: see L1 above; else never.
  */

@@ -1,0 +1,161 @@
+/* Short words for tests of the bus, and an environment that counts and refuses allocations. */
+#ifndef BUS_TEST_H
+#define BUS_TEST_H
+
+#include "../test.h"
+
+#include <fanfare/cancel.h>
+#include <fanfare/env.h>
+#include <fanfare/kind.h>
+#include <fanfare/subscription.h>
+
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Counts blocks that are allocated; refuses all once `left` (unless negative) is used up. */
+struct test_memory {
+    struct fan_env env;
+    atomic_long blocks;
+    atomic_long calls;
+    atomic_long left;
+};
+
+static inline void *test_resize(void *context, void *pointer, size_t size)
+{
+    struct test_memory *memory = context;
+    atomic_fetch_add(&memory->calls, 1);
+    if (atomic_load(&memory->left) >= 0 && atomic_fetch_sub(&memory->left, 1) <= 0) {
+        atomic_store(&memory->left, 0);
+        return NULL;
+    }
+    void *result = realloc(pointer, size);
+    if (result && !pointer)
+        atomic_fetch_add(&memory->blocks, 1);
+    return result;
+}
+
+static inline void test_release(void *context, void *pointer)
+{
+    struct test_memory *memory = context;
+    atomic_fetch_sub(&memory->blocks, 1);
+    free(pointer);
+}
+
+static inline void test_memory_init(struct test_memory *memory)
+{
+    memory->env = *fan_env_default();
+    memory->env.context = memory;
+    memory->env.resize = test_resize;
+    memory->env.release = test_release;
+    atomic_init(&memory->blocks, 0);
+    atomic_init(&memory->calls, 0);
+    atomic_init(&memory->left, -1);
+}
+
+static inline struct fan_message message_of(const char *topic, const char *type, const char *text)
+{
+    return (struct fan_message){ .size = FAN_MESSAGE_SIZE,
+                                 .topic = topic,
+                                 .type = type,
+                                 .payload = { text, text ? strlen(text) : 0 } };
+}
+
+static inline enum fan_status try_publish(struct fan_bus *bus, const char *topic, const char *type,
+                                          uint64_t *ret_seq)
+{
+    struct fan_message message = message_of(topic, type, "x");
+    return fan_bus_publish(bus, &message, ret_seq);
+}
+
+static inline uint64_t publish(struct fan_bus *bus, const char *topic, const char *type)
+{
+    uint64_t seq = 0;
+    assert_ok(try_publish(bus, topic, type, &seq));
+    return seq;
+}
+
+static inline struct fan_bus *open_bus(void)
+{
+    struct fan_bus *bus = NULL;
+    assert_ok(fan_bus_open(NULL, &bus, NULL));
+    return bus;
+}
+
+static inline struct fan_subscription *subscribe_with(
+    struct fan_bus *bus, const struct fan_subscription_options *options)
+{
+    struct fan_subscription *subscription = NULL;
+    assert_ok(fan_bus_subscribe(bus, options, &subscription, NULL));
+    return subscription;
+}
+
+static inline struct fan_subscription *subscribe(struct fan_bus *bus, enum fan_policy policy,
+                                                 size_t buffer_count)
+{
+    struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                                .policy = policy,
+                                                .buffer_count = buffer_count };
+    return subscribe_with(bus, &options);
+}
+
+static inline void expect_seq(struct fan_subscription *subscription, uint64_t seq)
+{
+    const struct fan_message *message = NULL;
+    assert_ok(fan_subscription_next(subscription, 0, &message));
+    assert_int_equal(message->seq, seq);
+}
+
+static inline void expect_status(struct fan_subscription *subscription, enum fan_status status)
+{
+    const struct fan_message *message = NULL;
+    assert_int_equal(fan_subscription_next(subscription, 0, &message), status);
+    assert_null(message);
+}
+
+static inline void expect_gap(struct fan_subscription *subscription, uint64_t after,
+                              uint64_t before, uint64_t count)
+{
+    struct fan_gap gap;
+    expect_status(subscription, FAN_GAP);
+    fan_subscription_gap(subscription, &gap);
+    assert_int_equal(gap.after, after);
+    assert_int_equal(gap.before, before);
+    assert_int_equal(gap.count, count);
+    assert_int_equal(gap.reason, FAN_GAP_OVERFLOW);
+}
+
+static inline struct fan_subscription_counters counters_of(struct fan_subscription *subscription)
+{
+    struct fan_subscription_counters counters = { .size = sizeof(counters) };
+    fan_subscription_counters(subscription, &counters);
+    return counters;
+}
+
+static inline struct fan_bus_counters bus_counters_of(struct fan_bus *bus)
+{
+    struct fan_bus_counters counters = { .size = sizeof(counters) };
+    fan_bus_counters(bus, &counters);
+    return counters;
+}
+
+/* L3, for one subscription and for a whole bus. */
+static inline bool adds_up(const struct fan_subscription_counters *c)
+{
+    return c->matched == c->delivered + c->dropped + c->conflated + c->discarded + c->queued;
+}
+
+static inline bool bus_adds_up(struct fan_bus *bus)
+{
+    struct fan_bus_counters c = bus_counters_of(bus);
+    return c.matched == c.delivered + c.dropped + c.conflated + c.discarded + c.queued;
+}
+
+static inline bool is_readable(int descriptor)
+{
+    struct pollfd poll_one = { .fd = descriptor, .events = POLLIN };
+    return poll(&poll_one, 1, 0) == 1;
+}
+
+#endif
