@@ -1,6 +1,7 @@
 /* Floor 0: status texts, errors, buffers, hashes, cancel tokens, threads, forks. */
 #include "../test.h"
 
+#include "base/adopt.h"
 #include "base/buffer.h"
 #include "base/cancel.h"
 #include "base/env.h"
@@ -92,6 +93,34 @@ static void test_hash_depends_on_seed_and_every_byte(void **state)
     assert_true(fan__hash(1, NULL, 0) != fan__hash(2, NULL, 0));
 }
 
+struct version {
+    size_t size;
+    int first;
+    int later;
+};
+
+static void test_R04_options_of_other_versions_are_adopted(void **state)
+{
+    (void)state;
+    struct version ours;
+    struct version theirs = { .size = offsetof(struct version, later), .first = 7, .later = 9 };
+    const size_t size_min = offsetof(struct version, later);
+    assert_true(fan__adopt(&ours, sizeof(ours), &theirs, size_min));
+    assert_int_equal(ours.size, sizeof(ours));
+    assert_int_equal(ours.first, 7);
+    assert_int_equal(ours.later, 0);
+    theirs.size = size_min - 1;
+    assert_false(fan__adopt(&ours, sizeof(ours), &theirs, size_min));
+    struct {
+        struct version known;
+        long unknown;
+    } newer = { .known = { .size = sizeof(newer), .first = 1, .later = 2 } };
+    assert_true(fan__adopt(&ours, sizeof(ours), &newer, size_min));
+    assert_int_equal(ours.later, 2);
+    newer.unknown = 1;
+    assert_false(fan__adopt(&ours, sizeof(ours), &newer, size_min));
+}
+
 struct told {
     struct fan__cancel_entry entry;
     int count;
@@ -172,6 +201,7 @@ int main(void)
         cmocka_unit_test(test_error_is_cut_between_characters),
         cmocka_unit_test(test_buffer_remembers_a_failed_growth),
         cmocka_unit_test(test_hash_depends_on_seed_and_every_byte),
+        cmocka_unit_test(test_R04_options_of_other_versions_are_adopted),
         cmocka_unit_test(test_cancel_tells_each_entry_once),
         cmocka_unit_test(test_R03_threads_are_named_and_take_no_signals),
         cmocka_unit_test(test_R03_a_fork_is_noticed_in_the_child_alone),

@@ -1,0 +1,212 @@
+/* A broker's life: open, start, stop, free. The order of the stop is written at fan_broker_stop. */
+#include "broker/broker.h"
+
+#include "base/adopt.h"
+#include "base/env.h"
+#include "base/status.h"
+
+#include <fanfare/batch.h>
+#include <fanfare/bus.h>
+#include <fanfare/provider.h>
+
+#include <string.h>
+
+#define STOP_TIMEOUT_MS 5000
+
+static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
+                                  const struct fan_broker_options *options, struct fan_error *error)
+{
+    const struct fan_env *env = broker->env;
+    enum fan_status status = options->provider ? fan_store_open_provider(options->provider, uri,
+                                                                         env, &broker->store, error)
+                                               : fan_store_open(uri, env, &broker->store, error);
+    if (status != FAN_OK)
+        return status;
+    status = fan_store_head(broker->store, &broker->notified_seq);
+    if (status != FAN_OK)
+        return fan__fail(error, status, "", "cannot read the head of the log: %s",
+                         fan_status_text(status));
+    struct fan_bus_options bus_options = FAN_BUS_OPTIONS_INIT;
+    bus_options.env = env;
+    status = fan_bus_open(&bus_options, &broker->bus, error);
+    if (status != FAN_OK)
+        return status;
+    broker->items = fan__alloc_zero(env, FAN__COMMIT_COUNT_MAX, sizeof(*broker->items));
+    broker->taken = fan__alloc_zero(env, FAN__COMMIT_COUNT_MAX, sizeof(struct fan__submission *));
+    if (options->instance_id) {
+        broker->instance_id = fan__strdup(env, options->instance_id);
+        if (!broker->instance_id)
+            return fan__fail(error, FAN_NO_MEMORY, "", "out of memory");
+        broker->defaults.instance_id = broker->instance_id;
+    }
+    if (!broker->items || !broker->taken || fan_batch_new(env, &broker->page) != FAN_OK ||
+        fan__dispatch_new(broker) != FAN_OK)
+        return fan__fail(error, FAN_NO_MEMORY, "", "out of memory");
+    return FAN_OK;
+}
+
+static void release(struct fan_broker *broker)
+{
+    fan__dispatch_free(broker);
+    fan_bus_free(broker->bus);
+    fan_store_close(broker->store);
+    fan_batch_free(broker->page);
+    fan__free(broker->env, broker->items);
+    fan__free(broker->env, broker->taken);
+    fan__free(broker->env, broker->instance_id);
+    fan__cond_deinit(&broker->idle);
+    fan__cond_deinit(&broker->room);
+    fan__cond_deinit(&broker->writer_wake);
+    fan__mutex_deinit(&broker->mutex);
+    fan__free(broker->env, broker);
+}
+
+enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options *options,
+                                struct fan_broker **ret_broker, struct fan_error *ret_error)
+{
+    struct fan_broker_options adopted = FAN_BROKER_OPTIONS_INIT;
+    if (!uri)
+        return fan__fail(ret_error, FAN_INVALID, "uri", "must be given");
+    if (options && !fan__adopt(&adopted, sizeof(adopted), options, sizeof(adopted)))
+        return fan__fail(ret_error, FAN_INVALID, "options.size", "must be that of the struct");
+    options = &adopted;
+    if (options->instance_id &&
+        (!*options->instance_id || strlen(options->instance_id) > FAN_TEXT_SIZE_MAX))
+        return fan__fail(ret_error, FAN_INVALID, "instance_id", "must have 1 to %d bytes",
+                         FAN_TEXT_SIZE_MAX);
+    struct fan_broker *broker = fan__alloc_zero(options->env, 1, sizeof(*broker));
+    if (!broker)
+        return fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
+    broker->env = options->env;
+    broker->defaults = (struct fan_event_defaults)FAN_EVENT_DEFAULTS_INIT;
+    broker->defaults.env = options->env;
+    broker->defaults.payload_size_max = options->payload_size_max;
+    broker->queue_count_max = options->queue_count_max ? options->queue_count_max : 65536;
+    broker->publish_timeout_ms = options->publish_timeout_ms ? options->publish_timeout_ms : 30000;
+    broker->stepped = options->stepped;
+    broker->fork_generation = fan__fork_generation();
+    fan__mutex_init(&broker->mutex);
+    fan__cond_init(&broker->writer_wake);
+    fan__cond_init(&broker->room);
+    fan__cond_init(&broker->idle);
+    fan__backlog_init(&broker->queue);
+    enum fan_status status = open_parts(broker, uri, options, ret_error);
+    if (status != FAN_OK) {
+        release(broker);
+        return status;
+    }
+    *ret_broker = broker;
+    return FAN_OK;
+}
+
+enum fan_status fan_broker_start(struct fan_broker *broker)
+{
+    if (fan__fork_generation() != broker->fork_generation)
+        return FAN_FORKED;
+    fan__mutex_lock(&broker->mutex);
+    enum fan__run run = broker->run;
+    if (run == FAN__RUN_OPENED)
+        broker->run = FAN__RUN_STARTED;
+    fan__mutex_unlock(&broker->mutex);
+    if (run != FAN__RUN_OPENED)
+        return run == FAN__RUN_STARTED ? FAN_MISUSE : FAN_CLOSED;
+    if (broker->stepped)
+        return FAN_OK;
+    enum fan_status status =
+        fan__thread_start(&broker->writer, "fan-writer", fan__writer_main, broker);
+    if (status == FAN_OK && fan_store_capabilities(broker->store) & FAN_CAPABILITY_TAIL_PROCESSES)
+        status = fan__thread_start(&broker->tail, "fan-tail", fan__tail_main, broker);
+    if (status == FAN_OK)
+        status = fan__dispatch_start(broker);
+    if (status != FAN_OK)
+        fan_broker_stop(broker, 0);
+    return status;
+}
+
+/* Waits until the queue is empty and nobody commits, or refuses what is left. */
+static enum fan_status drain(struct fan_broker *broker, uint32_t timeout_ms)
+{
+    int64_t deadline_ns = fan__deadline_ns(timeout_ms);
+    enum fan_status status = FAN_OK;
+    while (broker->queue.count > 0 || broker->committing) {
+        if (broker->queue.count > 0 && !broker->committing &&
+            (broker->stepped || !broker->writer.started)) {
+            fan__writer_begin(broker);
+            fan__mutex_unlock(&broker->mutex);
+            fan__commit_queue(broker);
+            fan__mutex_lock(&broker->mutex);
+            fan__writer_end(broker);
+        } else if (!fan__cond_wait_until(&broker->idle, &broker->mutex, deadline_ns) &&
+                   broker->queue.count > 0) {
+            status = FAN_TIMED_OUT;
+            fan__backlog_refuse(broker, FAN_CLOSED);
+            deadline_ns = FAN__FOREVER;
+        }
+    }
+    return status;
+}
+
+/*
+ * The order: refuse new publishes, drain the queue, finish handlers and hand back what they hold,
+ * end the tail and the writer, close the bus. Each step leaves nothing for a later one to wake.
+ */
+enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
+{
+    if (fan__fork_generation() != broker->fork_generation)
+        return FAN_FORKED;
+    fan__mutex_lock(&broker->mutex);
+    if (broker->run >= FAN__RUN_STOPPING) {
+        while (broker->run != FAN__RUN_STOPPED)
+            fan__cond_wait(&broker->idle, &broker->mutex);
+        fan__mutex_unlock(&broker->mutex);
+        return FAN_OK;
+    }
+    broker->run = FAN__RUN_STOPPING;
+    fan__cond_broadcast(&broker->room);
+    enum fan_status status = drain(broker, timeout_ms);
+    fan__mutex_unlock(&broker->mutex);
+
+    fan__dispatch_stop(broker);
+    fan_store_wake(broker->store);
+    fan__thread_join(&broker->tail);
+
+    fan__mutex_lock(&broker->mutex);
+    broker->run = FAN__RUN_STOPPED;
+    broker->writer_sleeps = false;
+    fan__cond_broadcast(&broker->writer_wake);
+    fan__cond_broadcast(&broker->idle);
+    fan__mutex_unlock(&broker->mutex);
+    fan__thread_join(&broker->writer);
+    fan_bus_close(broker->bus);
+    return status;
+}
+
+void fan_broker_free(struct fan_broker *broker)
+{
+    if (!broker)
+        return;
+    fan_broker_stop(broker, STOP_TIMEOUT_MS);
+    release(broker);
+}
+
+const struct fan_event_defaults *fan_broker_defaults(const struct fan_broker *broker)
+{
+    return &broker->defaults;
+}
+
+struct fan_store *fan_broker_store(struct fan_broker *broker)
+{
+    return broker->store;
+}
+
+void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_stats)
+{
+    size_t size = ret_stats->size < sizeof(*ret_stats) ? ret_stats->size : sizeof(*ret_stats);
+    fan__mutex_lock(&broker->mutex);
+    struct fan_broker_stats stats = broker->stats;
+    stats.queued = broker->queue.count;
+    stats.running = broker->run == FAN__RUN_STARTED;
+    fan__mutex_unlock(&broker->mutex);
+    stats.size = size;
+    memcpy(ret_stats, &stats, size);
+}

@@ -1,0 +1,129 @@
+/*
+ * The inside of a broker: the writer's queue, the writer's role, and who waits for it.
+ *
+ * The writer's role is held by one thread at a time (`committing`): the writer thread, a publisher
+ * that found everything idle and commits its own unit, or the caller of fan_broker_step. Only its
+ * holder appends, notifies the bus and touches `batch`, `messages` and `page`.
+ */
+#ifndef FAN_BROKER_BROKER_H
+#define FAN_BROKER_BROKER_H
+
+#include "base/thread.h"
+
+#include <fanfare/broker.h>
+#include <fanfare/store.h>
+
+struct fan_batch;
+struct fan_bus;
+struct fan__ticket;
+
+#define FAN__COMMIT_COUNT_MAX 1000
+#define FAN__COMMIT_SIZE_MAX ((size_t)1 << 20)
+#define FAN__QUEUE_SIZE_MAX ((size_t)256 << 20)
+#define FAN__REFILL_LIMIT 1000
+
+/* One event on its way to the log. Asynchronous ones stand alone; those of a ticket lie in it. */
+struct fan__submission {
+    struct fan__submission *next;
+    struct fan_event *event;
+    const struct fan_expectation *expectation;
+    struct fan__ticket *ticket;
+    fan_publish_done done;
+    void *context;
+    bool joined;
+    /* Set by the commit. */
+    bool duplicate;
+    enum fan_status status;
+    uint64_t seq;
+};
+
+enum fan__run {
+    FAN__RUN_OPENED,
+    FAN__RUN_STARTED,
+    FAN__RUN_STOPPING, /* refuses new, drains */
+    FAN__RUN_STOPPED,
+};
+
+struct fan__backlog {
+    struct fan__submission *first;
+    struct fan__submission **last;
+    size_t count;
+    size_t size;
+};
+
+struct fan__dispatch;
+
+struct fan_broker {
+    const struct fan_env *env;
+    struct fan_event_defaults defaults;
+    char *instance_id;
+    size_t queue_count_max;
+    uint32_t publish_timeout_ms;
+    bool stepped;
+    unsigned fork_generation;
+    struct fan_store *store;
+    struct fan_bus *bus;
+    struct fan__dispatch *dispatch;
+
+    struct fan__mutex mutex; /* guards everything up to the next comment */
+    struct fan__cond writer_wake;
+    struct fan__cond room; /* the queue got shorter, or stops */
+    struct fan__cond idle; /* the writer's role was given back */
+    enum fan__run run;
+    bool committing;
+    bool writer_sleeps;
+    bool catch_up; /* other instances appended, or a notification is owed */
+    struct fan__backlog queue;
+    struct fan_broker_stats stats;
+
+    /* The holder of the writer's role alone. */
+    struct fan_append *items;
+    struct fan__submission **taken;
+    struct fan_batch *page;
+    uint64_t notified_seq;
+
+    struct fan__thread writer;
+    struct fan__thread tail;
+};
+
+/* FAN_FORKED, FAN_MISUSE before start, FAN_CLOSED after; with the lock held. */
+enum fan_status fan__broker_may_publish(const struct fan_broker *broker);
+
+void fan__backlog_init(struct fan__backlog *backlog);
+void fan__backlog_push(struct fan__backlog *backlog, struct fan__submission *submission);
+
+/* Wakes the writer thread if it sleeps; with the lock held. */
+void fan__writer_wake(struct fan_broker *broker);
+
+/*
+ * Takes and gives back the writer's role; with the lock held. Giving back wakes who waits for it.
+ */
+void fan__writer_begin(struct fan_broker *broker);
+void fan__writer_end(struct fan_broker *broker);
+
+/* One commit of what is queued; the caller holds the role and not the lock. */
+void fan__commit_queue(struct fan_broker *broker);
+
+/* One commit of a unit that is not in the queue, likewise. */
+void fan__commit_unit(struct fan_broker *broker, struct fan__submission *first, size_t count);
+
+/* Tells the bus what is in the log and was not told yet, likewise. */
+void fan__catch_up(struct fan_broker *broker);
+
+/* Ends every queued submission as refused; likewise. */
+void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status);
+
+void fan__writer_main(void *broker);
+void fan__tail_main(void *broker);
+
+/* Told by the commit, with the lock held: an event of the ticket has its outcome. */
+void fan__ticket_settle(struct fan__ticket *ticket);
+
+/* Handlers: one thread for all of a broker's, or the caller of step. */
+FAN_MUST_CHECK enum fan_status fan__dispatch_new(struct fan_broker *broker);
+FAN_MUST_CHECK enum fan_status fan__dispatch_start(struct fan_broker *broker);
+bool fan__dispatch_step(struct fan_broker *broker);
+void fan__dispatch_stop(struct fan_broker *broker);
+void fan__dispatch_free(struct fan_broker *broker);
+
+#endif

@@ -1,0 +1,372 @@
+/*
+ * The one function in which an event is appended and then notified, and the threads that call it.
+ *
+ * What is told to the bus is always the next of the log: before a commit's first event goes out,
+ * whatever lies between it and the last one told (written by other instances) is read and told.
+ * When that reading fails, nothing is told, the debt is remembered in `catch_up`, and the
+ * acknowledgements go out all the same: they speak of the log, not of the bus.
+ */
+#include "broker/broker.h"
+
+#include "base/env.h"
+#include "base/status.h"
+#include "bus/notify.h"
+#include "event/event.h"
+
+#include <fanfare/batch.h>
+
+#include <assert.h>
+#include <string.h>
+
+#define NOTIFY_COUNT_MAX 128
+#define UNKNOWN_TRIES 3
+#define CATCH_UP_RETRY_MS 100
+#define TAIL_WAIT_MS 1000
+
+void fan__backlog_init(struct fan__backlog *backlog)
+{
+    *backlog = (struct fan__backlog){ .last = &backlog->first };
+}
+
+void fan__backlog_push(struct fan__backlog *backlog, struct fan__submission *submission)
+{
+    submission->next = NULL;
+    *backlog->last = submission;
+    backlog->last = &submission->next;
+    backlog->count++;
+    backlog->size += fan_event_size(submission->event);
+}
+
+static struct fan__submission *backlog_pop(struct fan__backlog *backlog)
+{
+    struct fan__submission *submission = backlog->first;
+    backlog->first = submission->next;
+    if (!backlog->first)
+        backlog->last = &backlog->first;
+    backlog->count--;
+    backlog->size -= fan_event_size(submission->event);
+    return submission;
+}
+
+void fan__writer_wake(struct fan_broker *broker)
+{
+    if (!broker->writer_sleeps)
+        return;
+    broker->writer_sleeps = false;
+    fan__cond_signal(&broker->writer_wake);
+}
+
+void fan__writer_begin(struct fan_broker *broker)
+{
+    assert(!broker->committing);
+    broker->committing = true;
+}
+
+void fan__writer_end(struct fan_broker *broker)
+{
+    broker->committing = false;
+    if (broker->queue.count > 0 || broker->catch_up)
+        fan__writer_wake(broker);
+    fan__cond_broadcast(&broker->room);
+    fan__cond_broadcast(&broker->idle);
+}
+
+static void message_of(const struct fan_event *event, struct fan_message *message)
+{
+    *message = (struct fan_message){
+        .size = FAN_MESSAGE_SIZE,
+        .seq = fan_event_seq(event),
+        .time_us = fan_event_created_us(event),
+        .type = fan_event_type(event),
+        .topic = fan_event_topic(event),
+        .payload = { (const char *)event, fan_event_size(event) },
+    };
+}
+
+static void notify_page(struct fan_broker *broker)
+{
+    struct fan_message messages[NOTIFY_COUNT_MAX];
+    size_t total = fan_batch_count(broker->page);
+    for (size_t done = 0; done < total;) {
+        size_t count = 0;
+        for (; count < NOTIFY_COUNT_MAX && done < total; count++, done++)
+            message_of(fan_batch_event(broker->page, done), &messages[count]);
+        fan__bus_notify(broker->bus, messages, count);
+    }
+}
+
+/* Tells the bus what the log holds after the last one told, up to `until_seq`. */
+static enum fan_status tell_log(struct fan_broker *broker, uint64_t until_seq)
+{
+    struct fan_query query = { .size = FAN_QUERY_SIZE };
+    while (broker->notified_seq < until_seq) {
+        if (!fan__bus_heard(broker->bus)) {
+            broker->notified_seq = until_seq;
+            break;
+        }
+        uint64_t between = until_seq - broker->notified_seq;
+        query.limit = between < FAN__REFILL_LIMIT ? (size_t)between : FAN__REFILL_LIMIT;
+        struct fan_read_result result;
+        enum fan_status status =
+            fan_store_read(broker->store, broker->notified_seq, &query, broker->page, &result);
+        if (status != FAN_OK)
+            return status;
+        notify_page(broker);
+        if (result.scanned_seq <= broker->notified_seq)
+            break;
+        broker->notified_seq = result.scanned_seq;
+    }
+    return FAN_OK;
+}
+
+void fan__catch_up(struct fan_broker *broker)
+{
+    uint64_t head_seq;
+    enum fan_status status = fan_store_head(broker->store, &head_seq);
+    if (status == FAN_OK)
+        status = tell_log(broker, head_seq);
+    if (status != FAN_OK)
+        fan__log(broker->env, FAN_LOG_WARNING, "cannot read what other instances appended: %s",
+                 fan_status_text(status));
+    fan__mutex_lock(&broker->mutex);
+    broker->catch_up = status != FAN_OK;
+    broker->stats.notified_seq = broker->notified_seq;
+    fan__mutex_unlock(&broker->mutex);
+}
+
+/* Tells the bus a commit's events, in order and after all that comes before them in the log. */
+static bool notify_commit(struct fan_broker *broker, size_t count)
+{
+    struct fan_message messages[NOTIFY_COUNT_MAX];
+    size_t ready = 0;
+    bool heard = fan__bus_heard(broker->bus);
+    for (size_t i = 0; i < count; i++) {
+        const struct fan__submission *submission = broker->taken[i];
+        if (submission->status != FAN_OK || submission->duplicate ||
+            submission->seq <= broker->notified_seq)
+            continue;
+        if (submission->seq > broker->notified_seq + 1) {
+            fan__bus_notify(broker->bus, messages, ready);
+            ready = 0;
+            if (tell_log(broker, submission->seq - 1) != FAN_OK)
+                return false;
+        }
+        broker->notified_seq = submission->seq;
+        if (!heard)
+            continue;
+        message_of(submission->event, &messages[ready++]);
+        if (ready == NOTIFY_COUNT_MAX) {
+            fan__bus_notify(broker->bus, messages, ready);
+            ready = 0;
+        }
+    }
+    fan__bus_notify(broker->bus, messages, ready);
+    return true;
+}
+
+static enum fan_status append(struct fan_broker *broker, size_t count, struct fan_error *error)
+{
+    for (size_t i = 0; i < count; i++)
+        broker->items[i] = (struct fan_append){
+            .event = broker->taken[i]->event,
+            .expectation = broker->taken[i]->expectation,
+            .joined = broker->taken[i]->joined,
+        };
+    enum fan_status status;
+    int tries = 0;
+    do
+        status = fan_store_append(broker->store, broker->items, count, error);
+    while (status == FAN_UNKNOWN && ++tries < UNKNOWN_TRIES);
+    for (size_t i = 0; i < count; i++) {
+        struct fan__submission *submission = broker->taken[i];
+        submission->status = status == FAN_OK ? broker->items[i].ret_status : status;
+        if (submission->status != FAN_OK)
+            continue;
+        submission->seq = broker->items[i].ret_seq;
+        submission->duplicate = broker->items[i].ret_duplicate;
+        fan__event_set_seq(submission->event, submission->seq);
+    }
+    return status;
+}
+
+/* Answers an asynchronous publisher and frees what was kept for it. */
+static void answer(struct fan_broker *broker, struct fan__submission *submission,
+                   const struct fan_error *error)
+{
+    if (submission->done) {
+        struct fan_published published = {
+            .size = sizeof(published),
+            .status = submission->status,
+            .duplicate = submission->duplicate,
+            .cursor = { submission->seq, fan_store_epoch(broker->store) },
+            .event = submission->event,
+            .error = error,
+        };
+        submission->done(submission->context, &published);
+    }
+    fan_event_free(submission->event, broker->env);
+    fan__free(broker->env, submission);
+}
+
+/*
+ * Publishers get their answers, those that wait under the lock, those with a call-back outside it.
+ */
+static void settle(struct fan_broker *broker, size_t count, const struct fan_error *fault)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct fan__submission *submission = broker->taken[i];
+        if (submission->ticket)
+            continue;
+        struct fan_error error = *fault;
+        if (submission->status != FAN_OK && error.status == FAN_OK)
+            fan__fail(&error, submission->status, "", "%s", fan_status_text(submission->status));
+        answer(broker, submission, &error);
+        broker->taken[i] = NULL;
+    }
+    fan__mutex_lock(&broker->mutex);
+    for (size_t i = 0; i < count; i++)
+        if (broker->taken[i])
+            fan__ticket_settle(broker->taken[i]->ticket);
+    fan__mutex_unlock(&broker->mutex);
+}
+
+static void commit(struct fan_broker *broker, size_t count)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    enum fan_status status = append(broker, count, &error);
+    bool told = status != FAN_OK || notify_commit(broker, count);
+    uint64_t stored = 0;
+    uint64_t duplicates = 0;
+    for (size_t i = 0; i < count; i++) {
+        bool ok = broker->taken[i]->status == FAN_OK;
+        stored += ok && !broker->taken[i]->duplicate;
+        duplicates += ok && broker->taken[i]->duplicate;
+    }
+    fan__mutex_lock(&broker->mutex);
+    struct fan_broker_stats *stats = &broker->stats;
+    stats->commits += status == FAN_OK;
+    stats->commit_failures += status != FAN_OK;
+    stats->published += stored;
+    stats->duplicates += duplicates;
+    stats->refused += count - stored - duplicates;
+    stats->notified_seq = broker->notified_seq;
+    if (!told)
+        broker->catch_up = true;
+    fan__mutex_unlock(&broker->mutex);
+    settle(broker, count, &error);
+}
+
+/* Takes whole units from the queue, as many as fit into one commit. */
+static size_t take(struct fan_broker *broker)
+{
+    size_t count = 0;
+    size_t size = 0;
+    while (broker->queue.first) {
+        size_t unit_count = 1;
+        size_t unit_size = fan_event_size(broker->queue.first->event);
+        for (const struct fan__submission *next = broker->queue.first->next; next && next->joined;
+             next = next->next) {
+            unit_count++;
+            unit_size += fan_event_size(next->event);
+        }
+        if (count > 0 &&
+            (count + unit_count > FAN__COMMIT_COUNT_MAX || size + unit_size > FAN__COMMIT_SIZE_MAX))
+            break;
+        for (; unit_count > 0; unit_count--)
+            broker->taken[count++] = backlog_pop(&broker->queue);
+        size += unit_size;
+    }
+    return count;
+}
+
+void fan__commit_queue(struct fan_broker *broker)
+{
+    fan__mutex_lock(&broker->mutex);
+    size_t count = take(broker);
+    fan__cond_broadcast(&broker->room);
+    fan__mutex_unlock(&broker->mutex);
+    if (count > 0)
+        commit(broker, count);
+}
+
+void fan__commit_unit(struct fan_broker *broker, struct fan__submission *first, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        broker->taken[i] = &first[i];
+    commit(broker, count);
+}
+
+void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    fan__fail(&error, status, "", "%s", fan_status_text(status));
+    while (broker->queue.first) {
+        struct fan__submission *submission = backlog_pop(&broker->queue);
+        submission->status = status;
+        broker->stats.refused++;
+        if (submission->ticket) {
+            fan__ticket_settle(submission->ticket);
+        } else {
+            fan__mutex_unlock(&broker->mutex);
+            answer(broker, submission, &error);
+            fan__mutex_lock(&broker->mutex);
+        }
+    }
+}
+
+void fan__writer_main(void *context)
+{
+    struct fan_broker *broker = context;
+    fan__mutex_lock(&broker->mutex);
+    while (broker->run != FAN__RUN_STOPPED) {
+        bool work = broker->queue.count > 0 || broker->catch_up;
+        if (!work || broker->committing) {
+            broker->writer_sleeps = true;
+            fan__cond_wait(&broker->writer_wake, &broker->mutex);
+            broker->writer_sleeps = false;
+            continue;
+        }
+        fan__writer_begin(broker);
+        bool catch_up = broker->catch_up;
+        fan__mutex_unlock(&broker->mutex);
+        fan__commit_queue(broker);
+        if (catch_up)
+            fan__catch_up(broker);
+        fan__mutex_lock(&broker->mutex);
+        fan__writer_end(broker);
+        /* What could not be read stays owed; the storage is asked again after a pause. */
+        if (broker->catch_up && catch_up && broker->queue.count == 0) {
+            broker->writer_sleeps = true;
+            fan__cond_wait_until(&broker->writer_wake, &broker->mutex,
+                                 fan__deadline_ns(CATCH_UP_RETRY_MS));
+            broker->writer_sleeps = false;
+        }
+    }
+    fan__mutex_unlock(&broker->mutex);
+}
+
+/*
+ * Waits for what other instances append, and has the writer tell it. Our own appends end the wait
+ * too; they are told when their commit is over, and then there is nothing to catch up.
+ */
+void fan__tail_main(void *context)
+{
+    struct fan_broker *broker = context;
+    fan__mutex_lock(&broker->mutex);
+    while (broker->run < FAN__RUN_STOPPING) {
+        uint64_t seen_seq = broker->stats.notified_seq;
+        fan__mutex_unlock(&broker->mutex);
+        enum fan_status status = fan_store_wait(broker->store, seen_seq, TAIL_WAIT_MS);
+        fan__mutex_lock(&broker->mutex);
+        if (status == FAN_AGAIN)
+            continue;
+        while (broker->committing)
+            fan__cond_wait(&broker->idle, &broker->mutex);
+        if (broker->run >= FAN__RUN_STOPPING || broker->stats.notified_seq > seen_seq)
+            continue;
+        broker->catch_up = true;
+        fan__writer_wake(broker);
+        fan__cond_wait_until(&broker->idle, &broker->mutex, fan__deadline_ns(CATCH_UP_RETRY_MS));
+    }
+    fan__mutex_unlock(&broker->mutex);
+}

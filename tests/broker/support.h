@@ -1,0 +1,99 @@
+/* What the broker's tests share: every store that the broker must behave on, and small doings. */
+#ifndef TESTS_BROKER_SUPPORT_H
+#define TESTS_BROKER_SUPPORT_H
+
+#include "../test.h"
+
+#include <fanfare/fanfare.h>
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct place {
+    char folder[64];
+    char uri[128];
+};
+
+static int place_remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
+{
+    (void)info;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+/* A store of its own for each test; `scheme` is "memory" or "sqlite". */
+static void place_make(struct place *place, const char *scheme)
+{
+    strcpy(place->folder, "/tmp/fanfare-test-XXXXXX");
+    assert_non_null(mkdtemp(place->folder));
+    if (strcmp(scheme, "memory") == 0)
+        strcpy(place->uri, "memory:");
+    else
+        snprintf(place->uri, sizeof(place->uri), "sqlite:%s/events.db", place->folder);
+}
+
+static void place_remove(struct place *place)
+{
+    nftw(place->folder, place_remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+
+static struct fan_broker *broker_open(const struct place *place)
+{
+    struct fan_broker *broker = NULL;
+    struct fan_error error = FAN_ERROR_INIT;
+    if (fan_broker_open(place->uri, NULL, &broker, &error) != FAN_OK)
+        fail_msg("%s", error.message);
+    return broker;
+}
+
+static struct fan_broker *broker_started(const struct place *place)
+{
+    struct fan_broker *broker = broker_open(place);
+    assert_ok(fan_broker_start(broker));
+    return broker;
+}
+
+static inline uint64_t publish(struct fan_broker *broker, const char *type, const char *topic)
+{
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = type, .topic = topic };
+    struct fan_cursor cursor = { 0, 0 };
+    struct fan_error error = FAN_ERROR_INIT;
+    if (fan_broker_publish(broker, &draft, &cursor, &error) != FAN_OK)
+        fail_msg("%s: %s", error.field, error.message);
+    assert_true(cursor.epoch != 0);
+    return cursor.seq;
+}
+
+static inline struct fan_reader *subscribe_from(struct fan_broker *broker, enum fan_start start,
+                                                struct fan_cursor cursor)
+{
+    struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE,
+                                          .start = start,
+                                          .cursor = cursor };
+    struct fan_reader *reader = NULL;
+    assert_ok(fan_broker_subscribe(broker, &options, &reader, NULL));
+    return reader;
+}
+
+static inline uint64_t next_seq(struct fan_reader *reader)
+{
+    const struct fan_event *event = NULL;
+    assert_ok(fan_reader_next(reader, 10000, &event));
+    return fan_event_seq(event);
+}
+
+/* The two stores, as cmocka's initial states. */
+static char scheme_memory[] = "memory";
+static char scheme_sqlite[] = "sqlite";
+
+#define on_every_store(test)                                                                       \
+    { #test " (memory)", test, NULL, NULL, scheme_memory },                                        \
+    {                                                                                              \
+#test " (sqlite)", test, NULL, NULL, scheme_sqlite                                         \
+    }
+
+#endif
