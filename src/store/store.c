@@ -10,6 +10,7 @@
 #include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
+#include "store/memory/memory.h"
 #include "store/uri.h"
 
 #include <assert.h>
@@ -29,6 +30,7 @@ struct fan_store {
 
 /* The providers that the library knows by their scheme, one line each. */
 static const struct fan_provider *const providers[] = {
+    &fan__memory_provider,
     NULL,
 };
 

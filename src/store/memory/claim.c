@@ -1,0 +1,160 @@
+/*
+ * Claiming: what is due already, then event by event from the group's cursor. A new event first
+ * becomes a pending delivery like any other, so that one path gives all of them.
+ */
+#include "base/env.h"
+#include "store/memory/group.h"
+
+#include <fanfare/batch.h>
+
+#include <string.h>
+
+static struct fan__owner *owner_ref(struct fan__memory *memory, const char *name)
+{
+    uint64_t hash = fan__memory_hash(memory, name);
+    struct fan__owner *owner = NULL;
+    struct fan__table_node *node = fan__table_first(&memory->owners, hash);
+    for (; node && !owner; node = fan__table_next(node)) {
+        if (strcmp(((struct fan__owner *)(void *)node)->name, name) == 0)
+            owner = (void *)node;
+    }
+    if (!owner) {
+        size_t size = strlen(name) + 1;
+        owner = fan__alloc_zero(memory->env, 1, sizeof(*owner) + size);
+        if (!owner)
+            return NULL;
+        memcpy(owner->name, name, size);
+        fan__table_add(&memory->owners, &owner->node, hash);
+    }
+    owner->holders++;
+    return owner;
+}
+
+void fan__memory_owner_unref(struct fan__memory *memory, struct fan__owner *owner)
+{
+    if (!owner || --owner->holders > 0)
+        return;
+    fan__table_remove(&memory->owners, &owner->node);
+    fan__free(memory->env, owner);
+}
+
+/* One claim under way, with the clocks read once. */
+struct taking {
+    struct fan__memory *memory;
+    struct fan__memory_group *group;
+    struct fan__owner *owner;
+    struct fan_batch *batch;
+    int64_t now_ns;
+    int64_t now_us;
+    int64_t lease_ns;
+};
+
+static enum fan_status take(struct taking *taking, struct fan__delivery *delivery,
+                            struct fan_claim *ret_claim)
+{
+    struct fan__memory *memory = taking->memory;
+    enum fan_status status = fan_batch_add_event(taking->batch, delivery->record->event);
+    if (status != FAN_OK) {
+        fan__memory_shift(memory, delivery, FAN_EVENT_PENDING);
+        return status;
+    }
+    fan__memory_owner_unref(memory, delivery->owner);
+    delivery->owner = taking->owner;
+    taking->owner->holders++;
+    delivery->attempts++;
+    delivery->token = ++memory->token_last;
+    delivery->processed_us = taking->now_us;
+    delivery->due_ns = taking->now_ns + taking->lease_ns;
+    delivery->due_us = taking->now_us + taking->lease_ns / FAN__NS_PER_US;
+    fan__memory_shift(memory, delivery, FAN_EVENT_PROCESSING);
+    *ret_claim = (struct fan_claim){ .seq = delivery->record->seq,
+                                     .token = delivery->token,
+                                     .attempt = delivery->attempts };
+    return FAN_OK;
+}
+
+/* When an event is due on the monotonic clock; far enough is as good as for ever. */
+static int64_t due_ns_of(const struct taking *taking, int64_t deliver_at_us)
+{
+    if (deliver_at_us <= taking->now_us)
+        return taking->now_ns;
+    int64_t wait_us;
+    int64_t due_ns;
+    if (__builtin_sub_overflow(deliver_at_us, taking->now_us, &wait_us) ||
+        __builtin_mul_overflow(wait_us, FAN__NS_PER_US, &wait_us) ||
+        __builtin_add_overflow(taking->now_ns, wait_us, &due_ns))
+        return INT64_MAX;
+    return due_ns;
+}
+
+/*
+ * Moves the cursor over one event, giving it a delivery when the group wants it.
+ *
+ * Returns: FAN_AGAIN at the end of the log; FAN_NO_MEMORY, and nothing moved.
+ */
+static enum fan_status step(struct taking *taking, size_t *index)
+{
+    struct fan__memory *memory = taking->memory;
+    struct fan__memory_group *group = taking->group;
+    while (*index < memory->entry_end && !memory->entries[*index].record)
+        ++*index;
+    if (*index == memory->entry_end) {
+        group->cursor_seq = memory->head_seq;
+        return FAN_AGAIN;
+    }
+    struct fan__record *record = memory->entries[(*index)++].record;
+    if (!fan__memory_wants(group, record->event) || fan__memory_delivery_find(record, group)) {
+        group->cursor_seq = record->seq;
+        fan__memory_consider(memory, record);
+        return FAN_OK;
+    }
+    struct fan__delivery *delivery = fan__memory_delivery_new(memory, group, record);
+    if (!delivery)
+        return FAN_NO_MEMORY;
+    group->cursor_seq = record->seq;
+    int64_t deliver_at_us = fan_event_deliver_at_us(record->event);
+    delivery->due_ns = due_ns_of(taking, deliver_at_us);
+    delivery->due_us = deliver_at_us > taking->now_us ? deliver_at_us : taking->now_us;
+    fan__memory_shift(memory, delivery, FAN_EVENT_PENDING);
+    return FAN_OK;
+}
+
+static enum fan_status take_all(struct taking *taking, size_t limit, struct fan_claim *claims)
+{
+    enum fan_status status = FAN_OK;
+    size_t index = fan__memory_index_after(taking->memory, taking->group->cursor_seq);
+    while (status == FAN_OK && fan_batch_count(taking->batch) < limit &&
+           fan_batch_size(taking->batch) < FAN__MEMORY_BATCH_SIZE_MAX) {
+        struct fan__delivery *delivery =
+            fan__memory_next_due(taking->group, taking->owner, taking->now_ns);
+        if (delivery)
+            status = take(taking, delivery, &claims[fan_batch_count(taking->batch)]);
+        else
+            status = step(taking, &index);
+    }
+    /* What was taken is taken; memory that ended after it is the next claim's concern. */
+    return fan_batch_count(taking->batch) > 0 ? FAN_OK : status;
+}
+
+enum fan_status fan__memory_claim(struct fan__memory *memory, struct fan__memory_group *group,
+                                  const struct fan_claim_options *options, struct fan_batch *batch,
+                                  struct fan_claim *claims)
+{
+    if (options->ordered && !fan__memory_order_begin(memory, group))
+        return FAN_NO_MEMORY;
+    struct fan__owner *owner = owner_ref(memory, options->owner);
+    if (!owner)
+        return FAN_NO_MEMORY;
+    struct taking taking = {
+        .memory = memory,
+        .group = group,
+        .owner = owner,
+        .batch = batch,
+        .now_ns = fan__monotonic_ns(memory->env),
+        .now_us = fan__wall_us(memory->env),
+        .lease_ns = (int64_t)options->lease_ms * FAN__NS_PER_MS,
+    };
+    enum fan_status status = take_all(&taking, options->limit, claims);
+    fan__memory_owner_unref(memory, owner);
+    return status;
+}
