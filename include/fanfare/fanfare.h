@@ -11,6 +11,7 @@
 #include <fanfare/event.h>
 #include <fanfare/group.h>
 #include <fanfare/handler.h>
+#include <fanfare/json.h>
 #include <fanfare/kind.h>
 #include <fanfare/pattern.h>
 #include <fanfare/reader.h>

@@ -2,7 +2,7 @@
  * Two growing runs: the blocks, and where each begins. Every block's size is a multiple of 8, so
  * all of them are aligned as the first one is.
  */
-#include <fanfare/batch.h>
+#include "event/batch.h"
 
 #include "base/buffer.h"
 #include "base/env.h"
@@ -60,6 +60,14 @@ void fan_batch_clear(struct fan_batch *batch)
     fan__buffer_clear(&batch->blocks);
     free_kept(batch);
     batch->count = 0;
+}
+
+void fan__batch_truncate(struct fan_batch *batch, size_t count)
+{
+    if (count >= batch->count)
+        return;
+    batch->blocks.size = batch->starts[count];
+    batch->count = count;
 }
 
 size_t fan_batch_count(const struct fan_batch *batch)

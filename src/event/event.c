@@ -34,9 +34,9 @@ enum fan_status fan__event_draft_adopt(const struct fan_event_draft *draft,
     return FAN_OK;
 }
 
-static enum fan_status adopt_defaults(const struct fan_event_defaults *given,
-                                      struct fan_event_defaults *ret_defaults,
-                                      struct fan_error *ret_error)
+enum fan_status fan__event_defaults_adopt(const struct fan_event_defaults *given,
+                                          struct fan_event_defaults *ret_defaults,
+                                          struct fan_error *ret_error)
 {
     static const struct fan_event_defaults built_in = FAN_EVENT_DEFAULTS_INIT;
     if (!fan__adopt(ret_defaults, sizeof(*ret_defaults), given ? given : &built_in, sizeof(size_t)))
@@ -246,7 +246,7 @@ static enum fan_status make(const struct fan_event_draft *given,
     struct stamps stamps;
     enum fan_status status = fan__event_draft_adopt(given, &draft, ret_error);
     if (status == FAN_OK)
-        status = adopt_defaults(given_defaults, &defaults, ret_error);
+        status = fan__event_defaults_adopt(given_defaults, &defaults, ret_error);
     if (status != FAN_OK)
         return status;
     stamp(&draft, &defaults, &stamps);

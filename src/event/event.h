@@ -67,6 +67,11 @@ FAN_MUST_CHECK enum fan_status fan__event_draft_adopt(const struct fan_event_dra
                                                       struct fan_event_draft *ret_draft,
                                                       struct fan_error *ret_error);
 
+/* Brings defaults (NULL: the built-in ones) to our version, with every limit and the source set. */
+FAN_MUST_CHECK enum fan_status fan__event_defaults_adopt(const struct fan_event_defaults *defaults,
+                                                         struct fan_event_defaults *ret_defaults,
+                                                         struct fan_error *ret_error);
+
 /*
  * fan_event_new for a payload and metadata that are known to be legal JSON within the depth: the
  * reader of JSON has seen them already.

@@ -30,6 +30,11 @@ static size_t utf8_size(const unsigned char *at, size_t left)
     return size;
 }
 
+size_t fan__utf8_size(const char *text, size_t size)
+{
+    return size > 0 ? utf8_size((const unsigned char *)text, size) : 0;
+}
+
 bool fan__utf8_valid(const char *text, size_t size)
 {
     const unsigned char *at = (const unsigned char *)text;

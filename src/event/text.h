@@ -13,6 +13,9 @@
  */
 bool fan__utf8_valid(const char *text, size_t size);
 
+/* The size of the valid character at the beginning of `text`, 0 when there is none. */
+size_t fan__utf8_size(const char *text, size_t size);
+
 /* A type: 1 to 255 bytes of legal segments (pattern.h). `field` goes into the error. */
 FAN_MUST_CHECK enum fan_status fan__type_check(const char *type, const char *field,
                                                struct fan_error *ret_error);

@@ -7,6 +7,7 @@
 #include "base/env.h"
 #include "event/event.h"
 #include "event/text.h"
+#include "random.h"
 #include "world.h"
 
 #include <string.h>
@@ -137,15 +138,6 @@ static void test_P01_any_flipped_bit_of_a_block_is_found(void **state)
     free(block);
 }
 
-/* xorshift64: the same sequence everywhere. */
-static uint64_t next_random(uint64_t *seed)
-{
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    return *seed;
-}
-
 static void test_P01_a_forged_block_is_refused_or_safe(void **state)
 {
     (void)state;
@@ -158,9 +150,9 @@ static void test_P01_a_forged_block_is_refused_or_safe(void **state)
     for (int round = 0; round < 200000; round++) {
         memcpy(forged, block, size);
         /* Mostly in the head, where offsets and sizes are. */
-        size_t range = next_random(&seed) % 4 > 0 ? 112 : size;
-        size_t at = 24 + next_random(&seed) % (range - 24);
-        forged[at] = (char)next_random(&seed);
+        size_t range = random_next(&seed) % 4 > 0 ? 112 : size;
+        size_t at = 24 + random_next(&seed) % (range - 24);
+        forged[at] = (char)random_next(&seed);
         fan__event_forge_check((struct fan_event *)(void *)forged);
         const struct fan_event *event;
         if (fan_event_parse(forged, size, &event) == FAN_OK) {
@@ -361,7 +353,7 @@ static void test_P01_times_are_utc_microseconds(void **state)
     uint64_t seed = 7;
     for (int i = 0; i < 100000; i++) {
         uint64_t range = (uint64_t)(FAN__TIME_US_MAX - FAN__TIME_US_MIN);
-        int64_t time_us = FAN__TIME_US_MIN + (int64_t)(next_random(&seed) % range);
+        int64_t time_us = FAN__TIME_US_MIN + (int64_t)(random_next(&seed) % range);
         char text[FAN__TIME_TEXT_SIZE];
         int64_t again;
         fan__time_format(time_us, text);

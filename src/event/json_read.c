@@ -1,0 +1,361 @@
+/*
+ * From JSON text to an event: parsed once, strictly; then a walk over the same text finds the bytes
+ * of payload and metadata, which go into the event as they were written.
+ */
+#include "event/json.h"
+
+#include "base/adopt.h"
+#include "base/env.h"
+#include "base/status.h"
+#include "event/base64.h"
+#include "event/batch.h"
+#include "event/event.h"
+#include "event/jsontext.h"
+#include "event/text.h"
+
+#include <stdio.h>
+#include <string.h>
+
+enum kind {
+    KIND_TEXT,
+    KIND_TIME,
+    KIND_SOURCE,
+    KIND_USER_ID,
+    KIND_PAYLOAD,
+    KIND_ENCODING,
+    KIND_METADATA,
+    KIND_STATUS,
+    KIND_READ_ONLY,
+};
+
+#define TEXT_FIELD(name)                                                                           \
+    {                                                                                              \
+#name, sizeof(#name) - 1, KIND_TEXT, offsetof(struct fan_event_draft, name)                \
+    }
+#define FIELD(name, kind, member)                                                                  \
+    {                                                                                              \
+        name, sizeof(name) - 1, kind, offsetof(struct fan_event_draft, member)                     \
+    }
+
+/* The offset is that of the draft's member, where there is one. */
+static const struct field {
+    const char *name;
+    size_t size;
+    enum kind kind;
+    size_t offset;
+} fields[] = {
+    TEXT_FIELD(id),
+    TEXT_FIELD(type),
+    TEXT_FIELD(topic),
+    TEXT_FIELD(schema),
+    TEXT_FIELD(entity),
+    TEXT_FIELD(operation),
+    TEXT_FIELD(session_id),
+    TEXT_FIELD(instance_id),
+    TEXT_FIELD(content_type),
+    TEXT_FIELD(traceparent),
+    FIELD("source", KIND_SOURCE, source),
+    FIELD("user_id", KIND_USER_ID, user_id),
+    FIELD("created_at", KIND_TIME, created_us),
+    FIELD("deliver_at", KIND_TIME, deliver_at_us),
+    FIELD("payload", KIND_PAYLOAD, payload),
+    FIELD("metadata", KIND_METADATA, metadata),
+    FIELD("payload_encoding", KIND_ENCODING, size),
+    FIELD("status", KIND_STATUS, size),
+    FIELD("seq", KIND_READ_ONLY, size),
+    FIELD("processed_at", KIND_READ_ONLY, size),
+    FIELD("completed_at", KIND_READ_ONLY, size),
+    FIELD("retry_count", KIND_READ_ONLY, size),
+    FIELD("error", KIND_READ_ONLY, size),
+};
+
+static const struct field *find_field(const char *name)
+{
+    size_t size = strlen(name);
+    for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
+        if (fields[i].size == size && memcmp(fields[i].name, name, size) == 0)
+            return &fields[i];
+    return NULL;
+}
+
+/* One event being read. The draft points into `text` and into jansson's values. */
+struct reading {
+    struct fan_event_defaults defaults;
+    bool accept_read_only;
+    struct fan_event_draft draft;
+    const json_t *payload;
+    const char *encoding;
+    void *decoded;
+};
+
+static enum fan_status take_user_id(struct reading *reading, const char *digits, size_t size,
+                                    struct fan_error *ret_error)
+{
+    /* From the text, because jansson reads numbers as reals. */
+    int64_t number = 0;
+    bool negative = size > 0 && digits[0] == '-';
+    for (size_t i = negative; i < size; i++) {
+        if (digits[i] < '0' || digits[i] > '9' || __builtin_mul_overflow(number, 10, &number) ||
+            __builtin_sub_overflow(number, digits[i] - '0', &number))
+            goto fail;
+    }
+    if (!negative && __builtin_sub_overflow(0, number, &number))
+        goto fail;
+    reading->draft.user_id = number;
+    return FAN_OK;
+
+fail:
+    return fan__fail(ret_error, FAN_INVALID, "user_id", "is not a whole number of 64 bits");
+}
+
+static enum fan_status take_time(const struct field *field, const json_t *value, int64_t *ret_us,
+                                 struct fan_error *ret_error)
+{
+    if (!json_is_string(value) ||
+        !fan__time_parse(json_string_value(value), json_string_length(value), ret_us))
+        return fan__fail(ret_error, FAN_INVALID, field->name,
+                         "is no RFC 3339 time; expected one such as 2024-02-29T12:00:00Z");
+    /* In a draft 0 stands for "now", so this one instant cannot be told. */
+    if (*ret_us == 0 && field->offset == offsetof(struct fan_event_draft, created_us))
+        return fan__fail(ret_error, FAN_INVALID, field->name,
+                         "is the beginning of 1970, which stands for no time at all");
+    return FAN_OK;
+}
+
+static enum fan_status take_read_only(const struct reading *reading, const struct field *field,
+                                      const json_t *value, struct fan_error *ret_error)
+{
+    enum fan_event_status status;
+    if (field->kind == KIND_STATUS &&
+        (!json_is_string(value) ||
+         fan_event_status_parse(json_string_value(value), &status) != FAN_OK))
+        return fan__fail(ret_error, FAN_INVALID, field->name,
+                         "is none of pending, processing, completed, failed");
+    if (!reading->accept_read_only)
+        return fan__fail(ret_error, FAN_INVALID, field->name,
+                         "is read-only: the log sets it, a publisher cannot");
+    return FAN_OK;
+}
+
+static enum fan_status take_text(const struct field *field, const json_t *value,
+                                 const char **ret_text, struct fan_error *ret_error)
+{
+    if (!json_is_string(value))
+        return fan__fail(ret_error, FAN_INVALID, field->name, "is not a string");
+    *ret_text = json_string_value(value);
+    return FAN_OK;
+}
+
+static enum fan_status take_source(struct reading *reading, const json_t *value,
+                                   struct fan_error *ret_error)
+{
+    if (!json_is_string(value) ||
+        fan_source_parse(json_string_value(value), &reading->draft.source) != FAN_OK)
+        return fan__fail(ret_error, FAN_INVALID, "source",
+                         "is none of database, websocket, frontend, system, internal");
+    return FAN_OK;
+}
+
+static enum fan_status take_metadata(struct reading *reading, const json_t *value,
+                                     struct fan_str raw, struct fan_error *ret_error)
+{
+    if (!json_is_object(value))
+        return fan__fail(ret_error, FAN_INVALID, "metadata", "is not a JSON object");
+    if (json_object_size(value) > 0)
+        reading->draft.metadata = raw;
+    return FAN_OK;
+}
+
+static enum fan_status take_member(struct reading *reading, const char *name, const json_t *value,
+                                   struct fan_str raw, struct fan_error *ret_error)
+{
+    const struct field *field = find_field(name);
+    if (!field)
+        return fan__fail(ret_error, FAN_INVALID, name, "is not a field of an event");
+    if (json_is_null(value) && field->kind != KIND_PAYLOAD)
+        return FAN_OK;
+    void *place = (char *)&reading->draft + field->offset;
+    switch (field->kind) {
+    case KIND_TEXT:
+        return take_text(field, value, place, ret_error);
+    case KIND_TIME:
+        return take_time(field, value, place, ret_error);
+    case KIND_SOURCE:
+        return take_source(reading, value, ret_error);
+    case KIND_USER_ID:
+        return take_user_id(reading, raw.data, raw.size, ret_error);
+    case KIND_PAYLOAD:
+        reading->payload = value;
+        reading->draft.payload = raw;
+        return FAN_OK;
+    case KIND_ENCODING:
+        return take_text(field, value, &reading->encoding, ret_error);
+    case KIND_METADATA:
+        return take_metadata(reading, value, raw, ret_error);
+    case KIND_STATUS:
+    case KIND_READ_ONLY:
+        return take_read_only(reading, field, value, ret_error);
+    }
+    return FAN_OK;
+}
+
+/* Brings a payload that is not JSON from its string to its bytes. */
+static enum fan_status decode_payload(struct reading *reading, struct fan_error *ret_error)
+{
+    bool base64 = reading->encoding && strcmp(reading->encoding, "base64") == 0;
+    if (reading->encoding && !base64)
+        return fan__fail(ret_error, FAN_INVALID, "payload_encoding", "is not base64");
+    if (fan__content_type_is_json(reading->draft.content_type)) {
+        if (base64)
+            return fan__fail(ret_error, FAN_INVALID, "payload_encoding",
+                             "goes with a content_type that is not JSON");
+        return FAN_OK;
+    }
+    reading->draft.payload = (struct fan_str){ NULL, 0 };
+    if (!reading->payload || json_is_null(reading->payload))
+        return FAN_OK;
+    if (!json_is_string(reading->payload))
+        return fan__fail(ret_error, FAN_INVALID, "payload",
+                         "is not a string, which this content_type asks for");
+    struct fan_str text = { json_string_value(reading->payload),
+                            json_string_length(reading->payload) };
+    if (!base64) {
+        reading->draft.payload = text;
+        return FAN_OK;
+    }
+    size_t size;
+    reading->decoded = fan__alloc(reading->defaults.env, text.size / 4 * 3 + 1);
+    if (!reading->decoded)
+        return fan__fail(ret_error, FAN_NO_MEMORY, "payload", "no memory to decode it");
+    if (!fan__base64_decode(text.data, text.size, reading->decoded, &size))
+        return fan__fail(ret_error, FAN_INVALID, "payload", "is not padded base64");
+    reading->draft.payload = (struct fan_str){ reading->decoded, size };
+    return FAN_OK;
+}
+
+/*
+ * `text` begins with the object that jansson gave as `object`; both list the members in one order.
+ */
+static enum fan_status read_event(struct reading *reading, json_t *object, const char *text,
+                                  struct fan_event **ret_event, struct fan_error *ret_error)
+{
+    if (!json_is_object(object))
+        return fan__fail(ret_error, FAN_INVALID, "event", "is not a JSON object");
+    reading->draft = (struct fan_event_draft){ .size = FAN_EVENT_DRAFT_SIZE };
+    reading->payload = NULL;
+    reading->encoding = NULL;
+    struct fan__json_walk walk;
+    fan__json_walk_init(&walk, text);
+    enum fan_status status = FAN_OK;
+    for (void *at = json_object_iter(object); at && status == FAN_OK;
+         at = json_object_iter_next(object, at)) {
+        struct fan_str key;
+        struct fan_str raw;
+        if (!fan__json_walk_next(&walk, &key, &raw))
+            break;
+        status = take_member(reading, json_object_iter_key(at), json_object_iter_value(at), raw,
+                             ret_error);
+    }
+    if (status == FAN_OK)
+        status = decode_payload(reading, ret_error);
+    if (status == FAN_OK)
+        status = fan__event_new_checked(&reading->draft, &reading->defaults, ret_event, ret_error);
+    fan__free(reading->defaults.env, reading->decoded);
+    reading->decoded = NULL;
+    return status;
+}
+
+static enum fan_status start_reading(struct reading *reading, const struct fan_json_options *given,
+                                     struct fan_error *ret_error)
+{
+    static const struct fan_json_options built_in = FAN_JSON_OPTIONS_INIT;
+    struct fan_json_options options;
+    if (!fan__adopt(&options, sizeof(options), given ? given : &built_in, sizeof(size_t)))
+        return fan__fail(ret_error, FAN_INVALID, "size",
+                         "of the options is not one that this library knows");
+    *reading = (struct reading){ .accept_read_only = options.accept_read_only };
+    return fan__event_defaults_adopt(options.defaults, &reading->defaults, ret_error);
+}
+
+enum fan_status fan_event_from_json(struct fan_str text, const struct fan_json_options *options,
+                                    struct fan_event **ret_event, struct fan_error *ret_error)
+{
+    struct reading reading;
+    enum fan_status status = start_reading(&reading, options, ret_error);
+    if (status != FAN_OK)
+        return status;
+    json_t *value;
+    status =
+        fan__json_load_members(text, reading.defaults.json_depth_max, "event", &value, ret_error);
+    if (status != FAN_OK)
+        return status;
+    status = read_event(&reading, value, text.data, ret_event, ret_error);
+    json_decref(value);
+    return status;
+}
+
+/* Puts `[3].` before the field that an item of an array failed by. */
+static void name_item(struct fan_error *error, size_t index)
+{
+    if (!error)
+        return;
+    char field[sizeof(error->field)];
+    memcpy(field, error->field, sizeof(field));
+    char message[sizeof(error->message)];
+    memcpy(message, error->message, sizeof(message));
+    char name[sizeof(field) + 32];
+    snprintf(name, sizeof(name), "[%zu]%s%s", index, field[0] ? "." : "", field);
+    (void)fan__fail(error, error->status, name, "%s", message);
+}
+
+static enum fan_status read_into(struct reading *reading, json_t *object, const char *text,
+                                 struct fan_batch *batch, struct fan_error *ret_error)
+{
+    struct fan_event *event;
+    enum fan_status status = read_event(reading, object, text, &event, ret_error);
+    if (status != FAN_OK)
+        return status;
+    status = fan_batch_add_event(batch, event);
+    if (status != FAN_OK)
+        status = fan__fail(ret_error, status, NULL, "no memory for another event");
+    fan_event_free(event, reading->defaults.env);
+    return status;
+}
+
+static enum fan_status read_array(struct reading *reading, json_t *array, const char *text,
+                                  struct fan_batch *batch, struct fan_error *ret_error)
+{
+    size_t before = fan_batch_count(batch);
+    struct fan__json_walk walk;
+    struct fan_str key;
+    struct fan_str raw;
+    fan__json_walk_init(&walk, text);
+    for (size_t i = 0; fan__json_walk_next(&walk, &key, &raw); i++) {
+        enum fan_status status =
+            read_into(reading, json_array_get(array, i), raw.data, batch, ret_error);
+        if (status != FAN_OK) {
+            name_item(ret_error, i);
+            fan__batch_truncate(batch, before);
+            return status;
+        }
+    }
+    return FAN_OK;
+}
+
+enum fan_status fan_events_from_json(struct fan_str text, const struct fan_json_options *options,
+                                     struct fan_batch *batch, struct fan_error *ret_error)
+{
+    struct reading reading;
+    enum fan_status status = start_reading(&reading, options, ret_error);
+    if (status != FAN_OK)
+        return status;
+    json_t *value;
+    status =
+        fan__json_load_members(text, reading.defaults.json_depth_max, "event", &value, ret_error);
+    if (status != FAN_OK)
+        return status;
+    status = json_is_array(value) ? read_array(&reading, value, text.data, batch, ret_error)
+                                  : read_into(&reading, value, text.data, batch, ret_error);
+    json_decref(value);
+    return status;
+}
