@@ -1,6 +1,6 @@
 # The doors to the build; Meson does the work. `make` alone lists them.
 #
-#     make run ARGS='--listen 127.0.0.1:9000'    make bench BENCH=log    make fuzz FUZZ=event SECONDS=300
+#     make run ARGS='--listen 127.0.0.1:9000'  make bench BENCH=log  make fuzz FUZZ=event SECONDS=300
 #
 # build/release is what runs and is measured; tools/test keeps its own trees beside it.
 
