@@ -142,15 +142,18 @@ static bool notify_commit(struct fan_broker *broker, size_t count)
     bool heard = fan__bus_heard(broker->bus);
     for (size_t i = 0; i < count; i++) {
         const struct fan__submission *submission = broker->taken[i];
-        if (submission->status != FAN_OK || submission->duplicate ||
-            submission->seq <= broker->notified_seq)
+        if (submission->status != FAN_OK || submission->seq <= broker->notified_seq)
             continue;
-        if (submission->seq > broker->notified_seq + 1) {
+        /* What is stored under a known id may differ from what came: only the log knows it. */
+        uint64_t read_until_seq = submission->duplicate ? submission->seq : submission->seq - 1;
+        if (read_until_seq > broker->notified_seq) {
             fan__bus_notify(broker->bus, messages, ready);
             ready = 0;
-            if (tell_log(broker, submission->seq - 1) != FAN_OK)
+            if (tell_log(broker, read_until_seq) != FAN_OK)
                 return false;
         }
+        if (submission->duplicate)
+            continue;
         broker->notified_seq = submission->seq;
         if (!heard)
             continue;
