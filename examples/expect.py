@@ -1,0 +1,13 @@
+#!/usr/bin/env python3
+"""Runs an example and compares what it prints with a file: expect.py FILE PROGRAM [ARGUMENT...]"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+expected = Path(sys.argv[1]).read_text()
+done = subprocess.run(sys.argv[2:], stdout=subprocess.PIPE, text=True, timeout=60)
+if done.returncode != 0:
+    sys.exit(f"it exits with {done.returncode}")
+if done.stdout != expected:
+    sys.exit(f"expected:\n{expected}\ngot:\n{done.stdout}")

@@ -1,0 +1,380 @@
+/*
+ * Random operations on a bus and on a model of it that is too plain to be wrong: for each
+ * subscription one list of what matched, in order, each entry waiting or lost. A read takes the
+ * first waiting entry, or the run of lost ones before it. Results, gaps, counters, descriptors and
+ * ends are compared after every operation. FAN_TEST_SEED repeats a run, FAN_TEST_ROUNDS lengthens
+ * it.
+ */
+#include "bus_test.h"
+
+#include <stdio.h>
+
+enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 4096 };
+
+static const char *const topics[] = { NULL, "t", "u", "v" };
+static const char *const types[] = { "a.b", "a.c", "b", "a.b.c" };
+static const char *const patterns[] = { NULL, "*", "a.*", "a.>", "b", "*.c" };
+
+/* Which type matches which pattern, written down by hand. */
+static const bool matches[][4] = {
+    { true, true, true, true },  { true, true, true, true },    { true, true, false, false },
+    { true, true, false, true }, { false, false, true, false }, { false, true, false, false },
+};
+
+struct entry {
+    uint64_t seq;
+    size_t topic;
+    size_t type;
+    bool lost;
+};
+
+struct model {
+    struct fan_subscription *real;
+    int descriptor; /* -1 unless it was asked for */
+    enum fan_policy policy;
+    size_t capacity;
+    size_t topic; /* index, 0 for every topic */
+    size_t pattern;
+    bool ended;
+    struct entry entries[ENTRIES_MAX];
+    size_t entry_count;
+    struct fan_subscription_counters counters;
+};
+
+static struct model models[SUBSCRIPTIONS_MAX];
+static struct fan_bus_counters departed;
+static struct fan_bus *bus;
+static uint64_t next_seq;
+static uint64_t unheard;
+static bool closed;
+static uint64_t random_state;
+
+/* splitmix64 (Steele, Lea, Flood 2014). */
+static size_t pick(size_t count)
+{
+    random_state += UINT64_C(0x9e3779b97f4a7c15);
+    uint64_t z = random_state;
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return (size_t)((z ^ (z >> 31)) % count);
+}
+
+static void erase(struct model *model, size_t index)
+{
+    model->entry_count--;
+    memmove(&model->entries[index], &model->entries[index + 1],
+            (model->entry_count - index) * sizeof(struct entry));
+}
+
+static size_t waiting(const struct model *model)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < model->entry_count; i++)
+        count += !model->entries[i].lost;
+    return count;
+}
+
+static bool model_wants(const struct model *model, size_t topic, size_t type)
+{
+    return model->real && !model->ended && (model->topic == 0 || model->topic == topic) &&
+           matches[model->pattern][type];
+}
+
+static void model_give(struct model *model, size_t topic, size_t type)
+{
+    struct entry entry = { .seq = next_seq, .topic = topic, .type = type };
+    model->counters.matched++;
+    for (size_t i = 0; model->policy == FAN_POLICY_LATEST && i < model->entry_count; i++) {
+        struct entry *at = &model->entries[i];
+        if (!at->lost && at->topic == topic && at->type == type) {
+            model->counters.conflated++;
+            erase(model, i);
+            break;
+        }
+    }
+    if (waiting(model) == model->capacity) {
+        model->counters.dropped++;
+        if (model->policy == FAN_POLICY_DROP_NEWEST) {
+            entry.lost = true;
+        } else {
+            size_t first = 0;
+            while (model->entries[first].lost)
+                first++;
+            model->entries[first].lost = true;
+        }
+    }
+    assert_true(model->entry_count < ENTRIES_MAX);
+    model->entries[model->entry_count++] = entry;
+    if (waiting(model) > model->counters.queued_max)
+        model->counters.queued_max = waiting(model);
+}
+
+static enum fan_status model_publish(size_t topic, size_t type)
+{
+    bool heard = false;
+    if (closed)
+        return FAN_CLOSED;
+    for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        if (models[i].policy == FAN_POLICY_BLOCK && model_wants(&models[i], topic, type) &&
+            waiting(&models[i]) == models[i].capacity)
+            return FAN_TIMED_OUT;
+    }
+    next_seq++;
+    for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        if (model_wants(&models[i], topic, type)) {
+            model_give(&models[i], topic, type);
+            heard = true;
+        }
+    }
+    unheard += !heard;
+    return FAN_OK;
+}
+
+static enum fan_status model_state(const struct model *model)
+{
+    if (model->entry_count > 0)
+        return model->entries[0].lost ? FAN_GAP : FAN_OK;
+    return model->ended ? FAN_CLOSED : FAN_AGAIN;
+}
+
+static void check_gap(struct model *model)
+{
+    struct fan_gap gap;
+    fan_subscription_gap(model->real, &gap);
+    uint64_t count = 0;
+    uint64_t first = model->entries[0].seq;
+    uint64_t last = 0;
+    while (model->entry_count > 0 && model->entries[0].lost) {
+        last = model->entries[0].seq;
+        count++;
+        erase(model, 0);
+    }
+    assert_int_equal(gap.after, first - 1);
+    assert_int_equal(gap.before, last + 1);
+    assert_int_equal(gap.count, count);
+}
+
+static void check_message(struct model *model, const struct fan_message *message)
+{
+    struct entry entry = model->entries[0];
+    assert_false(entry.lost);
+    assert_int_equal(message->seq, entry.seq);
+    assert_string_equal(message->topic, topics[entry.topic] ? topics[entry.topic] : "");
+    assert_string_equal(message->type, types[entry.type]);
+    assert_int_equal(message->payload.size, sizeof(uint64_t));
+    model->counters.delivered++;
+    erase(model, 0);
+}
+
+static void do_read(struct model *model)
+{
+    enum fan_status expected = model_state(model);
+    uint32_t timeout_ms = expected == FAN_AGAIN ? 0 : FAN_TIMEOUT_FOREVER;
+    struct fan_message many[16];
+    const struct fan_message *one;
+    size_t count = 1;
+    enum fan_status status;
+    size_t count_max = pick(16);
+    if (count_max == 0) {
+        status = fan_subscription_next(model->real, timeout_ms, &one);
+        if (status == FAN_OK)
+            many[0] = *one;
+    } else {
+        status = fan_subscription_next_many(model->real, timeout_ms, many, count_max, &count);
+    }
+    assert_int_equal(status, expected);
+    if (status == FAN_GAP)
+        check_gap(model);
+    if (status != FAN_OK)
+        return;
+    for (size_t i = 0; i < count; i++)
+        check_message(model, &many[i]);
+    /* It stopped for a reason. */
+    assert_true(count_max == 0 || count == count_max || model_state(model) != FAN_OK);
+}
+
+static void do_publish(void)
+{
+    uint64_t payload = next_seq;
+    size_t count = pick(4) == 0 ? pick(12) : 1;
+    struct fan_message batch[12];
+    enum fan_status expected = closed ? FAN_CLOSED : FAN_OK;
+    size_t expected_count = 0;
+    for (size_t i = 0; i < count; i++) {
+        size_t topic = pick(4);
+        size_t type = pick(4);
+        batch[i] = message_of(topics[topic], types[type], NULL);
+        batch[i].payload = (struct fan_str){ (const char *)&payload, sizeof(payload) };
+        if (expected == FAN_OK)
+            expected = model_publish(topic, type);
+        expected_count += expected == FAN_OK;
+    }
+    if (count == 1) {
+        uint64_t seq = 0;
+        assert_int_equal(fan_bus_publish(bus, &batch[0], &seq), expected);
+        assert_int_equal(seq, expected == FAN_OK ? next_seq : 0);
+    } else {
+        size_t published = 99;
+        assert_int_equal(fan_bus_publish_many(bus, batch, count, &published), expected);
+        assert_int_equal(published, expected_count);
+    }
+}
+
+static void do_subscribe(struct model *model)
+{
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST,
+                                                FAN_POLICY_LATEST, FAN_POLICY_BLOCK };
+    struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE };
+    size_t policy = pick(13); /* those that block are rare: they cost a time-out each */
+    options.policy = policies[policy == 12 ? 3 : policy % 3];
+    options.buffer_count = 1 + pick(pick(2) ? 3 : 20);
+    size_t topic = pick(4);
+    size_t pattern = pick(6);
+    options.topic = topics[topic];
+    options.pattern = patterns[pattern];
+    struct fan_subscription *real = NULL;
+    enum fan_status status = fan_bus_subscribe(bus, &options, &real, NULL);
+    assert_int_equal(status, closed ? FAN_CLOSED : FAN_OK);
+    if (closed)
+        return;
+    *model = (struct model){ .real = real,
+                             .descriptor = -1,
+                             .policy = options.policy,
+                             .capacity = options.buffer_count,
+                             .topic = topic,
+                             .pattern = pattern };
+    if (pick(2) == 0)
+        assert_ok(fan_subscription_fd(real, &model->descriptor));
+}
+
+static void do_unsubscribe(struct model *model)
+{
+    fan_subscription_unsubscribe(model->real);
+    model->ended = true;
+    model->counters.discarded += waiting(model);
+    model->entry_count = 0;
+}
+
+static void do_free(struct model *model)
+{
+    do_unsubscribe(model);
+    fan_subscription_free(model->real);
+    departed.matched += model->counters.matched;
+    departed.delivered += model->counters.delivered;
+    departed.dropped += model->counters.dropped;
+    departed.conflated += model->counters.conflated;
+    departed.discarded += model->counters.discarded;
+    *model = (struct model){ .real = NULL };
+}
+
+static void check_subscription(const struct model *model)
+{
+    struct fan_subscription_counters expected = model->counters;
+    expected.size = sizeof(expected);
+    expected.queued = waiting(model);
+    struct fan_subscription_counters counters = counters_of(model->real);
+    assert_memory_equal(&counters, &expected, sizeof(counters));
+    assert_true(adds_up(&counters));
+    if (model->descriptor >= 0)
+        assert_int_equal(is_readable(model->descriptor), model_state(model) != FAN_AGAIN);
+}
+
+static void check_all(void)
+{
+    struct fan_bus_counters expected = departed;
+    bool listed[4] = { true, false, false, false };
+    expected.size = sizeof(expected);
+    expected.published = next_seq;
+    expected.unheard = unheard;
+    for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        const struct model *model = &models[i];
+        if (!model->real)
+            continue;
+        check_subscription(model);
+        expected.matched += model->counters.matched;
+        expected.delivered += model->counters.delivered;
+        expected.dropped += model->counters.dropped;
+        expected.conflated += model->counters.conflated;
+        expected.discarded += model->counters.discarded;
+        expected.queued += waiting(model);
+        if (model->ended)
+            continue;
+        expected.subscriptions++;
+        expected.topics += !listed[model->topic];
+        listed[model->topic] = true;
+    }
+    struct fan_bus_counters counters = bus_counters_of(bus);
+    assert_memory_equal(&counters, &expected, sizeof(counters));
+}
+
+static void do_something(void)
+{
+    struct model *model = &models[pick(SUBSCRIPTIONS_MAX)];
+    size_t choice = pick(1000);
+    if (choice < 500) {
+        do_publish();
+    } else if (!model->real) {
+        do_subscribe(model);
+    } else if (choice < 950) {
+        do_read(model);
+    } else if (choice < 965) {
+        do_unsubscribe(model);
+    } else if (choice < 980) {
+        fan_subscription_cancel(model->real);
+        model->ended = true;
+    } else if (choice < 999 || next_seq < 300) {
+        do_free(model);
+    } else {
+        fan_bus_close(bus);
+        closed = true;
+        for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++)
+            models[i].ended = true;
+    }
+    check_all();
+}
+
+static void play(uint64_t seed)
+{
+    random_state = seed;
+    memset(models, 0, sizeof(models));
+    departed = (struct fan_bus_counters){ .size = 0 };
+    next_seq = 0;
+    unheard = 0;
+    closed = false;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.block_timeout_ms = 1;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    for (int i = 0; i < 1500; i++)
+        do_something();
+    fan_bus_close(bus);
+    closed = true;
+    for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        models[i].ended = true;
+        while (models[i].real && model_state(&models[i]) != FAN_CLOSED)
+            do_read(&models[i]);
+        if (models[i].real)
+            do_free(&models[i]);
+    }
+    check_all();
+    fan_bus_free(bus);
+}
+
+static void test_L3_L4_L5_random_operations_agree_with_the_model(void **state)
+{
+    (void)state;
+    const char *seed_text = getenv("FANFARE_SEED");
+    uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : 1;
+    uint64_t rounds = getenv("FANFARE_SOAK") ? 2000 : 40;
+    for (uint64_t i = 0; i < rounds; i++) {
+        print_message("# seed %llu\n", (unsigned long long)(seed + i));
+        play(seed + i);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_L3_L4_L5_random_operations_agree_with_the_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

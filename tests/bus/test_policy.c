@@ -1,0 +1,511 @@
+/*
+ * What happens when a buffer is full: the policies, their gaps, the bus's budget, the broker's
+ * door.
+ */
+#include "bus_test.h"
+
+#include "base/thread.h"
+#include "bus/bus.h"
+#include "bus/notify.h"
+
+static void test_B06_drop_newest_keeps_the_first(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *full = subscribe(bus, FAN_POLICY_DROP_NEWEST, 1);
+    struct fan_subscription *drained = subscribe(bus, FAN_POLICY_DROP_NEWEST, 1);
+    for (uint64_t i = 1; i <= 6; i++) {
+        publish(bus, NULL, "a");
+        expect_seq(drained, i);
+    }
+    struct fan_bus_counters counters = bus_counters_of(bus);
+    assert_int_equal(counters.published, 6);
+    assert_int_equal(counters.queued, 1);
+    assert_int_equal(counters.dropped, 5);
+    expect_seq(full, 1);
+    expect_gap(full, 1, 7, 5);
+    expect_status(full, FAN_AGAIN);
+    expect_status(drained, FAN_AGAIN);
+    fan_subscription_free(full);
+    fan_subscription_free(drained);
+    fan_bus_free(bus);
+}
+
+static void test_B06_drop_oldest_keeps_the_last(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *full = subscribe(bus, FAN_POLICY_DROP_OLDEST, 1);
+    struct fan_subscription *drained = subscribe(bus, FAN_POLICY_DROP_OLDEST, 1);
+    for (uint64_t i = 1; i <= 6; i++) {
+        publish(bus, NULL, "a");
+        expect_seq(drained, i);
+    }
+    assert_int_equal(counters_of(full).dropped, 5);
+    assert_int_equal(counters_of(drained).dropped, 0);
+    expect_gap(full, 0, 6, 5);
+    expect_seq(full, 6);
+    expect_status(full, FAN_AGAIN);
+    fan_subscription_free(full);
+    fan_subscription_free(drained);
+    fan_bus_free(bus);
+}
+
+static void test_B07_L4_gap_is_told_in_band_where_it_happened(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_NEWEST, 2);
+    for (int i = 0; i < 5; i++)
+        publish(bus, NULL, "a"); /* 1 2, lost 3 4 5 */
+    expect_seq(subscription, 1);
+    publish(bus, NULL, "a"); /* 6 */
+    publish(bus, NULL, "a"); /* lost 7 */
+    expect_seq(subscription, 2);
+    expect_gap(subscription, 2, 6, 3);
+    expect_seq(subscription, 6);
+    publish(bus, NULL, "a"); /* 8 */
+    expect_gap(subscription, 6, 8, 1);
+    expect_seq(subscription, 8);
+    expect_status(subscription, FAN_AGAIN);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
+static void test_B07_a_gap_told_is_not_told_again(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_OLDEST, 2);
+    for (int i = 0; i < 4; i++)
+        publish(bus, NULL, "a");
+    expect_gap(subscription, 0, 3, 2);
+    publish(bus, NULL, "a"); /* 3 is lost after its gap was told */
+    expect_gap(subscription, 2, 4, 1);
+    expect_seq(subscription, 4);
+    expect_seq(subscription, 5);
+    expect_status(subscription, FAN_AGAIN);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
+static void test_B07_count_is_of_what_was_asked_for(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                                .topic = "t",
+                                                .buffer_count = 1 };
+    struct fan_subscription *subscription = subscribe_with(bus, &options);
+    static const char *const topics[] = { "t", "u", "t", "u", "u", "t", "u" };
+    for (size_t i = 0; i < 7; i++)
+        publish(bus, topics[i], "a");
+    expect_seq(subscription, 1);
+    expect_gap(subscription, 2, 7, 2);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
+static void test_B18_latest_keeps_the_last_per_topic_and_type(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_LATEST, 3);
+    publish(bus, NULL, "members");   /* 1 */
+    publish(bus, NULL, "heartbeat"); /* 2, replaced */
+    publish(bus, "t", "heartbeat");  /* 3 */
+    for (int i = 0; i < 1000; i++)
+        publish(bus, NULL, "heartbeat");
+    struct fan_subscription_counters counters = counters_of(subscription);
+    assert_int_equal(counters.conflated, 1000);
+    assert_int_equal(counters.queued, 3);
+    assert_int_equal(counters.dropped, 0);
+    expect_seq(subscription, 1);
+    expect_seq(subscription, 3);
+    expect_seq(subscription, 1003);
+    expect_status(subscription, FAN_AGAIN);
+    counters = counters_of(subscription);
+    assert_true(adds_up(&counters));
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
+static void test_B18_latest_is_bounded_in_topics(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_LATEST, 2);
+    publish(bus, "a", "x");
+    publish(bus, "b", "x");
+    publish(bus, "c", "x");
+    publish(bus, "c", "x");
+    expect_gap(subscription, 0, 2, 1);
+    expect_seq(subscription, 2);
+    expect_seq(subscription, 4);
+    expect_status(subscription, FAN_AGAIN);
+    assert_int_equal(counters_of(subscription).dropped, 1);
+    assert_int_equal(counters_of(subscription).conflated, 1);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
+static struct fan_bus *open_blocking(unsigned timeout_ms)
+{
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.block_timeout_ms = timeout_ms;
+    struct fan_bus *bus = NULL;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    return bus;
+}
+
+static void test_B18_L1_block_times_out_and_nobody_got_it(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_blocking(3);
+    struct fan_subscription *slow = subscribe(bus, FAN_POLICY_BLOCK, 2);
+    struct fan_subscription *fast = subscribe(bus, FAN_POLICY_DROP_NEWEST, 0);
+    struct fan_message message = message_of(NULL, "a", "x");
+    struct fan_message batch[] = { message, message, message, message };
+    size_t count = 0;
+    assert_int_equal(fan_bus_publish_many(bus, batch, 4, &count), FAN_TIMED_OUT);
+    assert_int_equal(count, 2);
+    struct fan_bus_counters before = bus_counters_of(bus);
+    uint64_t seq = 99;
+    assert_int_equal(try_publish(bus, NULL, "a", &seq), FAN_TIMED_OUT);
+    assert_int_equal(seq, 99);
+    struct fan_bus_counters after = bus_counters_of(bus);
+    assert_memory_equal(&before, &after, sizeof(before));
+    assert_int_equal(counters_of(fast).matched, 2);
+    expect_seq(slow, 1);
+    assert_int_equal(publish(bus, NULL, "a"), 3);
+    expect_seq(slow, 2);
+    expect_seq(slow, 3);
+    expect_status(slow, FAN_AGAIN);
+    assert_int_equal(counters_of(slow).dropped, 0);
+    fan_subscription_free(slow);
+    /* Nobody insists any more. */
+    for (int i = 0; i < 2000; i++)
+        publish(bus, NULL, "a");
+    fan_subscription_free(fast);
+    fan_bus_free(bus);
+}
+
+struct publisher {
+    struct fan__thread thread;
+    struct fan_bus *bus;
+    enum fan_status status;
+    uint64_t seq;
+};
+
+static void publish_once(void *context)
+{
+    struct publisher *publisher = context;
+    publisher->status = try_publish(publisher->bus, NULL, "a", &publisher->seq);
+}
+
+/* Starts a publisher and waits until it stands at the gate. */
+static void start_blocked(struct publisher *publisher, struct fan_bus *bus, size_t waiters)
+{
+    *publisher = (struct publisher){ .bus = bus };
+    assert_ok(fan__thread_start(&publisher->thread, "publisher", publish_once, publisher));
+    for (;;) {
+        fan__mutex_lock(&bus->mutex);
+        size_t count = bus->gate_waiter_count;
+        fan__mutex_unlock(&bus->mutex);
+        if (count == waiters)
+            return;
+        sched_yield();
+    }
+}
+
+static void test_B18_block_is_woken_by_progress_and_ends(void **state)
+{
+    (void)state;
+    struct fan_cancel *cancel;
+    assert_ok(fan_cancel_new(NULL, &cancel));
+    for (int how = 0; how < 5; how++) {
+        struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
+        struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                                    .policy = FAN_POLICY_BLOCK,
+                                                    .buffer_count = 1,
+                                                    .cancel = cancel };
+        struct fan_subscription *slow = subscribe_with(bus, &options);
+        publish(bus, NULL, "a");
+        struct publisher first;
+        struct publisher second;
+        start_blocked(&first, bus, 1);
+        start_blocked(&second, bus, 2);
+        if (how == 0) {
+            const struct fan_message *message;
+            expect_seq(slow, 1);
+            assert_ok(fan_subscription_next(slow, FAN_TIMEOUT_FOREVER, &message));
+            assert_int_equal(message->seq, 2);
+            assert_ok(fan_subscription_next(slow, FAN_TIMEOUT_FOREVER, &message));
+            assert_int_equal(message->seq, 3);
+        } else if (how == 1) {
+            fan_subscription_unsubscribe(slow);
+        } else if (how == 2) {
+            fan_subscription_cancel(slow);
+        } else if (how == 3) {
+            fan_bus_close(bus);
+        } else {
+            fan_cancel_fire(cancel);
+        }
+        fan__thread_join(&first.thread);
+        fan__thread_join(&second.thread);
+        enum fan_status expected = how == 3 ? FAN_CLOSED : FAN_OK;
+        assert_int_equal(first.status, expected);
+        assert_int_equal(second.status, expected);
+        assert_int_equal(bus_counters_of(bus).published, how == 3 ? 1 : 3);
+        fan_subscription_free(slow);
+        fan_bus_free(bus);
+    }
+    fan_cancel_unref(cancel);
+}
+
+/* A message whose block is a little over 1,000 bytes. */
+static enum fan_status publish_kilobyte(struct fan_bus *bus, const char *topic)
+{
+    static const char bytes[1000];
+    struct fan_message message = message_of(topic, "a", NULL);
+    message.payload = (struct fan_str){ bytes, sizeof(bytes) };
+    return fan_bus_publish(bus, &message, NULL);
+}
+
+static void check_budget(struct fan_bus *bus)
+{
+    fan__mutex_lock(&bus->mutex);
+    bool within = bus->held_size <= bus->memory_size_max;
+    fan__mutex_unlock(&bus->mutex);
+    assert_true(within);
+    assert_true(bus_adds_up(bus));
+}
+
+/* Reads to the end: messages and gaps follow each other without overlap, up to `last`. */
+static void check_reads_and_gaps(struct fan_subscription *subscription, uint64_t last)
+{
+    uint64_t seq = 0;
+    for (;;) {
+        const struct fan_message *message;
+        struct fan_gap gap;
+        enum fan_status status = fan_subscription_next(subscription, 0, &message);
+        if (status == FAN_AGAIN)
+            break;
+        if (status == FAN_GAP) {
+            fan_subscription_gap(subscription, &gap);
+            assert_int_equal(gap.after, seq);
+            assert_int_equal(gap.count, gap.before - gap.after - 1);
+            seq = gap.before - 1;
+        } else {
+            assert_ok(status);
+            assert_int_equal(message->seq, seq + 1);
+            seq = message->seq;
+        }
+    }
+    assert_int_equal(seq, last);
+}
+
+static void test_L12_the_budget_takes_from_those_above_their_share(void **state)
+{
+    (void)state;
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
+    for (size_t p = 0; p < 2; p++) {
+        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+        options.memory_size_max = 100 << 10;
+        struct fan_bus *bus;
+        assert_ok(fan_bus_open(&options, &bus, NULL));
+        struct fan_subscription_options filter = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                                   .topic = "hog",
+                                                   .policy = policies[p] };
+        struct fan_subscription *hog = subscribe_with(bus, &filter);
+        for (int i = 0; i < 200; i++) {
+            assert_ok(publish_kilobyte(bus, "hog"));
+            check_budget(bus);
+        }
+        struct fan_subscription_counters counters = counters_of(hog);
+        assert_in_range(counters.queued, 80, 100);
+        assert_int_equal(counters.queued + counters.dropped, 200);
+        /* Others are within their shares: each half of the budget. */
+        filter.topic = "late";
+        struct fan_subscription *late = subscribe_with(bus, &filter);
+        for (int i = 0; i < 30; i++) {
+            assert_ok(publish_kilobyte(bus, "late"));
+            check_budget(bus);
+        }
+        assert_int_equal(counters_of(late).queued, 30);
+        assert_int_equal(counters_of(late).dropped, 0);
+        counters = counters_of(hog);
+        assert_true(counters.queued < 80);
+        /* The reader hears of exactly what is missing: numbers 1 to 200, read or told. */
+        check_reads_and_gaps(hog, 200);
+        fan_subscription_free(late);
+        fan_subscription_free(hog);
+        fan_bus_free(bus);
+    }
+}
+
+static void test_L12_what_is_above_the_budget_is_lost_and_told(void **state)
+{
+    (void)state;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.memory_size_max = 500;
+    options.block_timeout_ms = 1;
+    struct fan_bus *bus;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_subscription *newest = subscribe(bus, FAN_POLICY_DROP_NEWEST, 4);
+    struct fan_subscription *oldest = subscribe(bus, FAN_POLICY_DROP_OLDEST, 4);
+    struct fan_subscription *latest = subscribe(bus, FAN_POLICY_LATEST, 4);
+    assert_ok(publish_kilobyte(bus, NULL));
+    expect_gap(newest, 0, 2, 1);
+    expect_gap(oldest, 0, 2, 1);
+    expect_gap(latest, 0, 2, 1);
+    check_budget(bus);
+    /* A reader that insists gets one at a time. */
+    struct fan_subscription *insists = subscribe(bus, FAN_POLICY_BLOCK, 4);
+    assert_ok(publish_kilobyte(bus, NULL));
+    assert_int_equal(publish_kilobyte(bus, NULL), FAN_TIMED_OUT);
+    expect_seq(insists, 2);
+    expect_status(insists, FAN_AGAIN);
+    assert_ok(publish_kilobyte(bus, NULL));
+    expect_seq(insists, 3);
+    fan_subscription_free(newest);
+    fan_subscription_free(oldest);
+    fan_subscription_free(latest);
+    fan_subscription_free(insists);
+    fan_bus_free(bus);
+}
+
+static struct fan_message numbered(uint64_t seq)
+{
+    struct fan_message message = message_of("t", "a", "x");
+    message.seq = seq;
+    return message;
+}
+
+static void test_notify_keeps_sequences_with_holes(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    assert_false(fan__bus_heard(bus));
+    struct fan_subscription *newest = subscribe(bus, FAN_POLICY_DROP_NEWEST, 2);
+    struct fan_subscription *oldest = subscribe(bus, FAN_POLICY_DROP_OLDEST, 2);
+    assert_true(fan__bus_heard(bus));
+    struct fan_message messages[] = { numbered(7), numbered(10), numbered(11), numbered(20) };
+    fan__bus_notify(bus, messages, 2);
+    fan__bus_notify(bus, messages + 2, 2);
+    expect_seq(newest, 7);
+    expect_seq(newest, 10);
+    expect_gap(newest, 10, 21, 2);
+    expect_gap(oldest, 6, 11, 2);
+    expect_seq(oldest, 11);
+    expect_seq(oldest, 20);
+    fan_bus_close(bus);
+    fan__bus_notify(bus, messages, 2);
+    expect_status(newest, FAN_CLOSED);
+    assert_int_equal(bus_counters_of(bus).published, 4);
+    assert_false(fan__bus_heard(bus));
+    fan_subscription_free(newest);
+    fan_subscription_free(oldest);
+    fan_bus_free(bus);
+}
+
+static void test_notify_without_memory_is_a_gap(void **state)
+{
+    (void)state;
+    struct test_memory memory;
+    test_memory_init(&memory);
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.env = &memory.env;
+    struct fan_bus *bus;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_OLDEST, 8);
+    struct fan_message messages[] = { numbered(3), numbered(4), numbered(6) };
+    fan__bus_notify(bus, messages, 1);
+    atomic_store(&memory.left, 0);
+    fan__bus_notify(bus, messages + 1, 1);
+    atomic_store(&memory.left, -1);
+    fan__bus_notify(bus, messages + 2, 1);
+    expect_seq(subscription, 3);
+    expect_gap(subscription, 3, 5, 1);
+    expect_seq(subscription, 6);
+    expect_status(subscription, FAN_AGAIN);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+struct woken {
+    struct fan_subscription *subscription;
+    int calls;
+    int read;
+};
+
+static void count_call(void *context)
+{
+    ((struct woken *)context)->calls++;
+}
+
+static void read_one(void *context)
+{
+    struct woken *woken = context;
+    const struct fan_message *message;
+    woken->calls++;
+    while (fan_subscription_next(woken->subscription, 0, &message) == FAN_OK)
+        woken->read++;
+}
+
+static void test_wake_is_called_when_it_turns_readable(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *first = subscribe(bus, FAN_POLICY_DROP_OLDEST, 4);
+    struct fan_subscription *second = subscribe(bus, FAN_POLICY_DROP_OLDEST, 4);
+    struct woken counts = { .subscription = first };
+    struct woken reads = { .subscription = second };
+    publish(bus, NULL, "a");
+    fan__subscription_set_wake(first, count_call, &counts);
+    assert_int_equal(counts.calls, 1);
+    fan__subscription_set_wake(second, read_one, &reads);
+    assert_int_equal(reads.read, 1);
+    struct fan_message messages[] = { numbered(2), numbered(3) };
+    fan__bus_notify(bus, messages, 2);
+    assert_int_equal(counts.calls, 1);
+    assert_int_equal(reads.calls, 2);
+    assert_int_equal(reads.read, 3);
+    for (uint64_t i = 1; i <= 3; i++)
+        expect_seq(first, i);
+    publish(bus, NULL, "a");
+    assert_int_equal(counts.calls, 2);
+    expect_seq(first, 4);
+    fan__subscription_set_wake(first, NULL, NULL);
+    publish(bus, NULL, "a");
+    assert_int_equal(counts.calls, 2);
+    assert_int_equal(reads.read, 5);
+    int calls = reads.calls;
+    fan_bus_close(bus);
+    assert_int_equal(reads.calls, calls + 1);
+    fan_subscription_free(first);
+    fan_subscription_free(second);
+    fan_bus_free(bus);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_B06_drop_newest_keeps_the_first),
+        cmocka_unit_test(test_B06_drop_oldest_keeps_the_last),
+        cmocka_unit_test(test_B07_L4_gap_is_told_in_band_where_it_happened),
+        cmocka_unit_test(test_B07_a_gap_told_is_not_told_again),
+        cmocka_unit_test(test_B07_count_is_of_what_was_asked_for),
+        cmocka_unit_test(test_B18_latest_keeps_the_last_per_topic_and_type),
+        cmocka_unit_test(test_B18_latest_is_bounded_in_topics),
+        cmocka_unit_test(test_B18_L1_block_times_out_and_nobody_got_it),
+        cmocka_unit_test(test_B18_block_is_woken_by_progress_and_ends),
+        cmocka_unit_test(test_L12_the_budget_takes_from_those_above_their_share),
+        cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
+        cmocka_unit_test(test_notify_keeps_sequences_with_holes),
+        cmocka_unit_test(test_notify_without_memory_is_a_gap),
+        cmocka_unit_test(test_wake_is_called_when_it_turns_readable),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
