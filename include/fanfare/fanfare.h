@@ -6,6 +6,7 @@
 #include <fanfare/broker.h>
 #include <fanfare/bus.h>
 #include <fanfare/cancel.h>
+#include <fanfare/cloudevents.h>
 #include <fanfare/cursor.h>
 #include <fanfare/env.h>
 #include <fanfare/event.h>

@@ -13,9 +13,6 @@
 
 #include <string.h>
 
-/* jansson recurses once a level; this many fit any thread's stack. */
-#define JSON_DEPTH_LIMIT 1024
-
 /* Room for what is stamped, as long as the block is not written. */
 struct stamps {
     char id[FAN__UUID_TEXT_SIZE];
@@ -48,8 +45,8 @@ enum fan_status fan__event_defaults_adopt(const struct fan_event_defaults *given
         ret_defaults->payload_size_max = FAN_PAYLOAD_SIZE_MAX;
     if (ret_defaults->json_depth_max == 0)
         ret_defaults->json_depth_max = FAN_JSON_DEPTH_MAX;
-    if (ret_defaults->json_depth_max > JSON_DEPTH_LIMIT)
-        ret_defaults->json_depth_max = JSON_DEPTH_LIMIT;
+    if (ret_defaults->json_depth_max > FAN__JSON_DEPTH_LIMIT)
+        ret_defaults->json_depth_max = FAN__JSON_DEPTH_LIMIT;
     return FAN_OK;
 }
 
@@ -77,7 +74,7 @@ static bool is_hex(const char *text, size_t size)
 /*
  * W3C Trace Context, level 1: version 00 is exactly this long, later ones may go on behind a dash.
  */
-static bool traceparent_valid(const char *text)
+bool fan__traceparent_valid(const char *text)
 {
     static const char zeros[] = "00000000000000000000000000000000";
     size_t size = strlen(text);
@@ -141,7 +138,7 @@ static enum fan_status check_fields(const struct fan_event_draft *draft,
     if (draft->content_type && draft->content_type[0] && !content_type_valid(draft->content_type))
         return fan__fail(ret_error, FAN_INVALID, "content_type",
                          "is no media type; expected one such as image/png");
-    if (draft->traceparent && draft->traceparent[0] && !traceparent_valid(draft->traceparent))
+    if (draft->traceparent && draft->traceparent[0] && !fan__traceparent_valid(draft->traceparent))
         return fan__fail(ret_error, FAN_INVALID, "traceparent",
                          "is no W3C trace context; expected 00-32 hex-16 hex-2 hex, lower case");
     if (!time_valid(draft->created_us))
@@ -231,8 +228,13 @@ static void stamp(struct fan_event_draft *draft, const struct fan_event_defaults
         fan__instance_id(defaults->env, stamps->instance_id);
         draft->instance_id = stamps->instance_id;
     }
+    /*
+     * 0 stands for "not given" wherever an event is written out, so a clock at 0 is moved on by 1.
+     */
     if (draft->created_us == 0)
         draft->created_us = fan__wall_us(defaults->env);
+    if (draft->created_us == 0)
+        draft->created_us = 1;
     if (draft->payload.size == 0 && fan__content_type_is_json(draft->content_type))
         draft->payload = (struct fan_str)FAN_STR("null");
 }

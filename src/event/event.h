@@ -52,6 +52,12 @@ size_t fan__event_write(const struct fan_event_draft *draft, uint64_t seq, void 
 /* Gives an event its sequence. The block must not be shared yet. */
 void fan__event_set_seq(struct fan_event *event, uint64_t seq);
 
+/* jansson recurses once a level; this many fit any thread's stack, so no limit is above it. */
+#define FAN__JSON_DEPTH_LIMIT 1024
+
+/* W3C Trace Context, level 1. `text` may be any string. */
+bool fan__traceparent_valid(const char *text);
+
 /* Makes the check of a block fit whatever it holds, as a forger would: for tests and fuzzers. */
 void fan__event_forge_check(struct fan_event *event);
 

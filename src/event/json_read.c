@@ -294,8 +294,7 @@ enum fan_status fan_event_from_json(struct fan_str text, const struct fan_json_o
     return status;
 }
 
-/* Puts `[3].` before the field that an item of an array failed by. */
-static void name_item(struct fan_error *error, size_t index)
+void fan__json_name_item(struct fan_error *error, size_t index)
 {
     if (!error)
         return;
@@ -334,7 +333,7 @@ static enum fan_status read_array(struct reading *reading, json_t *array, const 
         enum fan_status status =
             read_into(reading, json_array_get(array, i), raw.data, batch, ret_error);
         if (status != FAN_OK) {
-            name_item(ret_error, i);
+            fan__json_name_item(ret_error, i);
             fan__batch_truncate(batch, before);
             return status;
         }
