@@ -5,8 +5,9 @@ of its tests in backticks:
 
     - **L4, B07** A reader that lost events is told so first. `test_L04_…`, `test_B07_…`
 
-Each number must stand in the name of at least one of the item's tests (a leading zero makes no
-difference), and each test must exist. tools/test wants each of them passed as well.
+A behaviour of the conformance suite is named as it stands there: `P05_…`. Each number must stand
+in the name of at least one of the item's tests (a leading zero makes no difference), and each test
+must exist. tools/test wants each of them passed as well.
 """
 
 import re
@@ -14,7 +15,8 @@ from pathlib import Path
 
 PATH = Path("docs/guarantees.md")
 ITEM = re.compile(r"^- (.*(?:\n(?!- |\n|#).*)*)", re.M)
-TEST = re.compile(r"`((?:test_)?\w*[A-Za-z]\w*)`")
+TEST = re.compile(r"`(test_\w+|[A-Z]\d+_\w+)`")
+BEHAVIOUR = re.compile(r'"([A-Z]\d+_\w+)"')
 NUMBER = re.compile(r"([A-Z])0*(\d+)")
 
 
@@ -24,12 +26,11 @@ def promises(text):
         words = " ".join(match[1].split())
         bold = re.match(r"\*\*([^*]+)\*\*", words)
         numbers = [letter + digits for letter, digits in NUMBER.findall(bold[1])] if bold else []
-        tests = [name for name in TEST.findall(words) if name.startswith("test_")]
-        yield text.count("\n", 0, match.start()) + 1, words, numbers, tests
+        yield text.count("\n", 0, match.start()) + 1, words, numbers, TEST.findall(words)
 
 
 def numbers_in(test):
-    return {letter + digits for letter, digits in re.findall(r"_([A-Z])0*(\d+)(?=_)", test)}
+    return {letter + digits for letter, digits in re.findall(r"(?:^|_)([A-Z])0*(\d+)(?=_)", test)}
 
 
 def violations(text, known):
@@ -54,7 +55,9 @@ def violations(text, known):
 def known_tests(root):
     """Names that a test program of the tree defines and registers."""
     known = set()
-    for path in [*root.glob("tests/**/*.c"), *root.glob("src/**/conformance*.c")]:
+    for path in root.glob("src/store/suite/*.c"):
+        known |= set(BEHAVIOUR.findall(path.read_text(encoding="utf-8")))
+    for path in root.glob("tests/**/*.c"):
         names = re.findall(r"\btest_\w+", path.read_text(encoding="utf-8"))
         known |= {name for name in names if names.count(name) > 1}
     for path in root.glob("tests/**/*.py"):

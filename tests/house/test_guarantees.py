@@ -10,7 +10,7 @@ sys.dont_write_bytecode = True
 import guarantees  # noqa: E402
 import tap  # noqa: E402
 
-KNOWN = {"test_L04_gap", "test_B07_L4_gap", "test_L5_ends", "test_other"}
+KNOWN = {"test_L04_gap", "test_B07_L4_gap", "test_L5_ends", "test_other", "P05_reads"}
 
 
 def wrong(text):
@@ -26,6 +26,7 @@ def test_L14_every_promise_names_a_test_that_exists():
 
 def test_L14_a_good_list_is_accepted():
     text = ("# Promises\n\nWords.\n\n- **L4** Told. `test_L04_gap`\n"
+            "- **P5** Kept. `P05_reads`\n"
             "- **L4, B07** Told over\n  two lines: `test_B07_L4_gap`, `test_other`\n\nWords.\n")
     assert wrong(text) == []
     assert guarantees.numbers_in("test_B07_L4_gap") == {"B7", "L4"}
