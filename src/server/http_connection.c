@@ -98,6 +98,7 @@ static void close_connection(struct fan__http_connection *connection)
 static void end_body(struct fan__http_connection *connection)
 {
     struct fan__http_request *request = connection->request;
+    /* Without a body it is there already. */
     if (connection->state == FAN__HTTP_BODY)
         fan__http_connection_move(connection, FAN__HTTP_ANSWER);
     if (!request->route->body_in_pieces) {
@@ -221,6 +222,17 @@ static void deliver(struct fan__http_connection *connection, struct fan_str piec
         fan__http_refuse(connection, &refusal);
 }
 
+/* Moves on when the body is there, or thrown away; a route that paused is first let resume. */
+static void settle_body(struct fan__http_connection *connection)
+{
+    if (!fan__http_body_done(&connection->body))
+        return;
+    if (connection->state == FAN__HTTP_BODY && !connection->request->paused)
+        end_body(connection);
+    else if (connection->state == FAN__HTTP_SKIP)
+        fan__http_connection_move(connection, FAN__HTTP_HEAD);
+}
+
 static size_t take_body(struct fan__http_connection *connection, const char *data, size_t size)
 {
     struct fan_str piece;
@@ -232,12 +244,7 @@ static size_t take_body(struct fan__http_connection *connection, const char *dat
     }
     if (piece.size > 0 && connection->state == FAN__HTTP_BODY)
         deliver(connection, piece);
-    if (!fan__http_body_done(&connection->body))
-        return taken;
-    if (connection->state == FAN__HTTP_BODY)
-        end_body(connection);
-    else if (connection->state == FAN__HTTP_SKIP)
-        fan__http_connection_move(connection, FAN__HTTP_HEAD);
+    settle_body(connection);
     return taken;
 }
 
@@ -475,6 +482,7 @@ void fan__http_connection_turn(struct fan__http_connection *connection)
         return;
     }
     call_drained(connection);
+    settle_body(connection);
     if (connection->state == FAN__HTTP_HEAD && connection->output.size <= PIPELINE_UNSENT_SIZE_MAX)
         connection->hold = false;
     if (has_kept(connection) && !connection->hold)

@@ -165,7 +165,7 @@ void fan__http_drop(struct fan__http_request *request)
     }
     if (request->streaming)
         request->loop->counters.streams--;
-    connection->broken = true;
+    /* Earlier answers still go out. A stream lacks its last chunk, which tells the client. */
     finish(request, FAN__HTTP_LINGER);
 }
 

@@ -15,10 +15,10 @@ PATIENCE_S = 60
 class Server:
     """Options are those of struct fan__http_options; the server must exit with 0."""
 
-    def __init__(self, **options):
+    def __init__(self, prepare=None, **options):
         arguments = [f"{name}={value}" for name, value in options.items()]
         self.process = subprocess.Popen([PROGRAM, *arguments], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True)
+                                        stdout=subprocess.PIPE, text=True, preexec_fn=prepare)
         self.said = self.process.stdout.readline().strip()
         self.address = None
         if self.said.startswith("listening "):
@@ -38,6 +38,10 @@ class Server:
     def tell(self, line):
         self.process.stdin.write(line + "\n")
         self.process.stdin.flush()
+
+    def ask(self, line):
+        self.tell(line)
+        return self.process.stdout.readline().strip()
 
     def wait(self):
         rest, _ = self.process.communicate(timeout=PATIENCE_S)

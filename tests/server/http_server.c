@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define LOOP_COUNT 8
@@ -534,7 +535,7 @@ static const struct fan__http_route routes[] = {
     { .method = "GET", .path = "/big", .handle = big, .query = big_query },
     { .method = "GET", .path = "/late", .handle = late },
     { .method = "GET", .path = "/held", .handle = keep_held },
-    { .method = "POST", .path = "/release", .handle = release },
+    { .method = "POST", .path = "/release", .handle = release, .body_size_max = 16 },
     { .method = "GET", .path = "/stream", .handle = stream, .query = stream_query },
     { .method = "GET", .path = "/listen", .handle = listen_to, .query = listen_query },
     { .method = "POST", .path = "/broadcast", .handle = broadcast, .body_size_max = MIB },
@@ -600,6 +601,24 @@ static bool set_option(struct fan__http_options *options, const char *argument)
     return false;
 }
 
+/* What a fork's child may do with the server: be told so, and leave. */
+static void try_fork(void)
+{
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        struct fan_error error = FAN_ERROR_INIT;
+        fan__http_server_stop(all.server, 1000);
+        enum fan_status status = fan__http_server_start(all.server, &error);
+        fan__http_server_free(all.server);
+        _exit(status == FAN_FORKED ? 0 : 1);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    printf("child %d\n", status);
+    fflush(stdout);
+}
+
 static void wait_for_stop(void)
 {
     char line[64];
@@ -614,6 +633,8 @@ static void wait_for_stop(void)
             fflush(stdout);
             continue;
         }
+        if (strcmp(line, "fork\n") == 0)
+            try_fork();
         if (sscanf(line, "stop %u", &timeout_ms) == 1)
             break;
     }
