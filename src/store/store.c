@@ -11,6 +11,7 @@
 #include "base/env.h"
 #include "base/status.h"
 #include "store/memory/memory.h"
+#include "store/sqlite/sqlite.h"
 #include "store/uri.h"
 
 #include <assert.h>
@@ -31,6 +32,7 @@ struct fan_store {
 /* The providers that the library knows by their scheme, one line each. */
 static const struct fan_provider *const providers[] = {
     &fan__memory_provider,
+    &fan__sqlite_provider,
     NULL,
 };
 

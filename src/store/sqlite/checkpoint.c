@@ -1,0 +1,128 @@
+/*
+ * Moving the write-ahead log into the database, without holding up the writer for long.
+ *
+ *     writer's hook: 8,000 frames --> thread: PASSIVE, up to 3 passes, until < 600 frames are left
+ *                                 --> writer, between two commits: one PASSIVE over the rest
+ *
+ * A thread alone never finishes while the writer goes on, and only a log that was moved whole can
+ * start anew; so the writer does the small rest itself. Readers that stay in a snapshot put it off,
+ * which is why ours never do.
+ */
+#include "store/sqlite/store.h"
+
+#include "base/env.h"
+#include "base/status.h"
+
+#define FRAME_COUNT_START 8000
+#define FRAME_COUNT_REST 600
+#define PASS_COUNT_MAX 3
+
+struct fan__sqlite_checkpoint {
+    struct fan__sqlite_connection *connection;
+    struct fan__thread thread;
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    bool asked;
+    bool rest;
+    bool stop;
+};
+
+/* Called by SQLite on the writer's thread after each commit. */
+static int on_commit(void *context, sqlite3 *db, const char *name, int frame_count)
+{
+    (void)db;
+    (void)name;
+    struct fan__sqlite_checkpoint *checkpoint = context;
+    if (frame_count < FRAME_COUNT_START)
+        return SQLITE_OK;
+    fan__mutex_lock(&checkpoint->mutex);
+    if (!checkpoint->asked && !checkpoint->rest) {
+        checkpoint->asked = true;
+        fan__cond_signal(&checkpoint->changed);
+    }
+    fan__mutex_unlock(&checkpoint->mutex);
+    return SQLITE_OK;
+}
+
+/* One pass. Returns: how many frames are left. A failure is the next pass's concern. */
+static int pass(struct fan__sqlite_connection *connection)
+{
+    int frames = 0;
+    int moved = 0;
+    int code =
+        sqlite3_wal_checkpoint_v2(connection->db, NULL, SQLITE_CHECKPOINT_PASSIVE, &frames, &moved);
+    if (code != SQLITE_OK)
+        fan__log(connection->store->env, FAN_LOG_DEBUG, "%s: checkpoint: %s",
+                 connection->store->path, sqlite3_errstr(code));
+    return code == SQLITE_OK ? frames - moved : 0;
+}
+
+static void run(void *context)
+{
+    struct fan__sqlite_checkpoint *checkpoint = context;
+    fan__mutex_lock(&checkpoint->mutex);
+    while (!checkpoint->stop) {
+        if (!checkpoint->asked) {
+            fan__cond_wait(&checkpoint->changed, &checkpoint->mutex);
+            continue;
+        }
+        fan__mutex_unlock(&checkpoint->mutex);
+        int left = pass(checkpoint->connection);
+        for (int i = 1; i < PASS_COUNT_MAX && left >= FRAME_COUNT_REST; i++)
+            left = pass(checkpoint->connection);
+        fan__mutex_lock(&checkpoint->mutex);
+        checkpoint->asked = false;
+        checkpoint->rest = left > 0;
+    }
+    fan__mutex_unlock(&checkpoint->mutex);
+}
+
+void fan__sqlite_checkpoint_finish(struct fan__sqlite *store)
+{
+    struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
+    if (!checkpoint)
+        return;
+    fan__mutex_lock(&checkpoint->mutex);
+    bool rest = checkpoint->rest;
+    checkpoint->rest = false;
+    fan__mutex_unlock(&checkpoint->mutex);
+    if (rest)
+        (void)pass(store->writer);
+}
+
+enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct fan_error *error)
+{
+    struct fan__sqlite_checkpoint *checkpoint = fan__alloc_zero(store->env, 1, sizeof(*checkpoint));
+    if (!checkpoint)
+        return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the checkpointer");
+    fan__mutex_init(&checkpoint->mutex);
+    fan__cond_init(&checkpoint->changed);
+    store->checkpoint = checkpoint;
+    enum fan_status status = fan__sqlite_connect(store, &checkpoint->connection, error);
+    if (status == FAN_OK) {
+        status = fan__thread_start(&checkpoint->thread, "fan-checkpoint", run, checkpoint);
+        if (status != FAN_OK)
+            (void)fan__fail(error, status, NULL, "no thread for the checkpointer");
+    }
+    if (status == FAN_OK)
+        sqlite3_wal_hook(store->writer->db, on_commit, checkpoint);
+    return status;
+}
+
+void fan__sqlite_checkpoint_stop(struct fan__sqlite *store)
+{
+    struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
+    if (!checkpoint)
+        return;
+    sqlite3_wal_hook(store->writer->db, NULL, NULL);
+    fan__mutex_lock(&checkpoint->mutex);
+    checkpoint->stop = true;
+    fan__cond_signal(&checkpoint->changed);
+    fan__mutex_unlock(&checkpoint->mutex);
+    fan__thread_join(&checkpoint->thread);
+    fan__sqlite_disconnect(checkpoint->connection);
+    fan__cond_deinit(&checkpoint->changed);
+    fan__mutex_deinit(&checkpoint->mutex);
+    fan__free(store->env, checkpoint);
+    store->checkpoint = NULL;
+}

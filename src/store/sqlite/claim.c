@@ -1,0 +1,333 @@
+/*
+ * Claiming, in one transaction: what is due already, then event by event from the group's cursor.
+ *
+ * An ordered claim gives the oldest unsettled delivery of a key, and only in partitions that no
+ * other owner holds, that is, has a live claim in. An event that may not be given yet gets a row
+ * too, so that the cursor can go on: parked when an older one of its key is unsettled (triggers in
+ * sql.h bring it forward), else merely pending.
+ */
+#include "store/sqlite/group.h"
+#include "store/sqlite/walk.h"
+
+#include "base/env.h"
+
+#include <fanfare/batch.h>
+
+#include <string.h>
+
+/* How many rows one claim may add for others before it commits what it has. */
+#define PASSED_COUNT_MAX 4096
+
+/* A cursor that moved over so few events that nobody wanted is not worth a commit of its own. */
+#define MOVED_COUNT_MIN 1024
+
+enum hold {
+    HOLD_FREE = 0,
+    HOLD_MINE,
+    HOLD_OTHER,
+};
+
+struct claiming {
+    struct fan__sqlite *store;
+    struct fan__sqlite_connection *writer;
+    const struct fan_claim_options *options;
+    struct fan__sqlite_group group;
+    struct fan_batch *batch;
+    struct fan_claim *claims;
+    int64_t now_us;
+    int64_t until_us;
+    size_t passed;
+    enum hold holds[FAN_GROUP_PARTITION_COUNT];
+};
+
+/* A row of DUE or DUE_IN_PART, put aside: the statement must end before rows change. */
+struct due {
+    uint64_t seq;
+    unsigned attempts;
+    int64_t key;
+};
+
+static bool is_full(const struct claiming *claiming)
+{
+    return fan_batch_count(claiming->batch) >= claiming->options->limit ||
+           fan_batch_size(claiming->batch) >= FAN__SQLITE_BATCH_SIZE_MAX ||
+           claiming->writer->status != FAN_OK;
+}
+
+static void note_claim(struct claiming *claiming, uint64_t seq, unsigned attempt)
+{
+    claiming->claims[fan_batch_count(claiming->batch) - 1] =
+        (struct fan_claim){ .seq = seq, .token = claiming->group.token, .attempt = attempt };
+}
+
+/* Gives a delivery that has a row. */
+static void take(struct claiming *claiming, const struct due *due)
+{
+    struct fan__sqlite_connection *writer = claiming->writer;
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_EVENT_BY_SEQ);
+    sqlite3_bind_int64(statement, 1, (int64_t)due->seq);
+    if (!fan__sqlite_step(writer, statement))
+        return;
+    fan__sqlite_row_add(writer, statement, claiming->batch);
+    sqlite3_reset(statement);
+    if (writer->status != FAN_OK)
+        return;
+    note_claim(claiming, due->seq, due->attempts + 1);
+    statement = fan__sqlite_use(writer, FAN__SQL_DELIVERY_CLAIM);
+    sqlite3_bind_int64(statement, 1, (int64_t)due->seq);
+    sqlite3_bind_int64(statement, 2, claiming->group.id);
+    sqlite3_bind_int64(statement, 3, (int64_t)claiming->group.token);
+    sqlite3_bind_text(statement, 4, claiming->options->owner, -1, SQLITE_STATIC);
+    sqlite3_bind_int64(statement, 5, claiming->until_us);
+    sqlite3_bind_int64(statement, 6, claiming->now_us);
+    fan__sqlite_run(writer, statement);
+}
+
+/* A key may be given when this is its oldest unsettled delivery and no other of it is claimed. */
+static bool key_allows(struct claiming *claiming, uint64_t seq, int64_t key)
+{
+    struct fan__sqlite_connection *writer = claiming->writer;
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_KEY_OLDEST);
+    sqlite3_bind_int64(statement, 1, claiming->group.id);
+    sqlite3_bind_int64(statement, 2, key);
+    int64_t oldest = fan__sqlite_number(writer, statement, (int64_t)seq);
+    if ((uint64_t)oldest != seq)
+        return false;
+    statement = fan__sqlite_use(writer, FAN__SQL_KEY_HELD);
+    sqlite3_bind_int64(statement, 1, claiming->group.id);
+    sqlite3_bind_int64(statement, 2, claiming->now_us);
+    sqlite3_bind_int64(statement, 3, key);
+    sqlite3_bind_int64(statement, 4, fan__sqlite_part_of(key));
+    return fan__sqlite_number(writer, statement, 0) == 0;
+}
+
+/* Collects what a DUE statement gives, then takes it. */
+static void take_due(struct claiming *claiming, sqlite3_stmt *statement, bool ordered)
+{
+    struct fan__buffer *dues = &claiming->writer->scratch;
+    fan__buffer_clear(dues);
+    sqlite3_bind_int64(statement, 1, claiming->group.id);
+    sqlite3_bind_int64(statement, 2, claiming->now_us);
+    sqlite3_bind_int64(statement, 3,
+                       (int64_t)(claiming->options->limit - fan_batch_count(claiming->batch)));
+    while (fan__sqlite_step(claiming->writer, statement)) {
+        struct due due = {
+            .seq = (uint64_t)sqlite3_column_int64(statement, 0),
+            .attempts = (unsigned)sqlite3_column_int(statement, 1),
+            .key = ordered ? sqlite3_column_int64(statement, 2) : 0,
+        };
+        fan__buffer_add(dues, &due, sizeof(due));
+    }
+    if (dues->failed)
+        fan__sqlite_fail(claiming->writer, FAN_NO_MEMORY);
+    for (size_t at = 0; at + sizeof(struct due) <= dues->size && !is_full(claiming);
+         at += sizeof(struct due)) {
+        struct due due;
+        memcpy(&due, dues->data + at, sizeof(due));
+        if (!ordered || key_allows(claiming, due.seq, due.key))
+            take(claiming, &due);
+    }
+}
+
+static void take_due_in_parts(struct claiming *claiming)
+{
+    /* Members begin at different partitions, so that they do not race for the first ones. */
+    unsigned start = fan__sqlite_part_of(fan__sqlite_key_of(claiming->options->owner));
+    for (unsigned i = 0; i < FAN_GROUP_PARTITION_COUNT && !is_full(claiming); i++) {
+        unsigned part = (start + i) % FAN_GROUP_PARTITION_COUNT;
+        if (claiming->holds[part] == HOLD_OTHER)
+            continue;
+        sqlite3_stmt *statement = fan__sqlite_use(claiming->writer, FAN__SQL_DUE_IN_PART);
+        sqlite3_bind_int64(statement, 4, part);
+        take_due(claiming, statement, true);
+    }
+}
+
+static void load_holds(struct claiming *claiming)
+{
+    memset(claiming->holds, 0, sizeof(claiming->holds));
+    sqlite3_stmt *statement = fan__sqlite_use(claiming->writer, FAN__SQL_HELD);
+    sqlite3_bind_int64(statement, 1, claiming->group.id);
+    sqlite3_bind_int64(statement, 2, claiming->now_us);
+    while (fan__sqlite_step(claiming->writer, statement)) {
+        const char *owner = (const char *)sqlite3_column_text(statement, 1);
+        bool mine = owner && strcmp(owner, claiming->options->owner) == 0;
+        claiming->holds[(unsigned)sqlite3_column_int(statement, 0) % FAN_GROUP_PARTITION_COUNT] =
+            mine ? HOLD_MINE : HOLD_OTHER;
+    }
+}
+
+/* Tells whether a new event may be given, and whether it must wait behind its key. */
+static bool may_give(struct claiming *claiming, int64_t key, bool *ret_parked)
+{
+    struct fan__sqlite_connection *writer = claiming->writer;
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_KEY_OLDEST);
+    sqlite3_bind_int64(statement, 1, claiming->group.id);
+    sqlite3_bind_int64(statement, 2, key);
+    *ret_parked = fan__sqlite_number(writer, statement, 0) != 0;
+    return !*ret_parked && claiming->holds[fan__sqlite_part_of(key)] != HOLD_OTHER;
+}
+
+/* Gives an event that has no row yet, or passes over it with one. */
+static void take_new(struct claiming *claiming, sqlite3_stmt *row)
+{
+    struct fan__sqlite_connection *writer = claiming->writer;
+    const struct fan__sqlite_series *series =
+        fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
+    if (!series)
+        return;
+    uint64_t seq = (uint64_t)sqlite3_column_int64(row, 0);
+    int64_t deliver_at_us = sqlite3_column_int64(row, 6);
+    int64_t key = claiming->options->ordered ? fan__sqlite_key_of(series->topic) : 0;
+    bool parked = false;
+    bool give = (!claiming->options->ordered || may_give(claiming, key, &parked)) &&
+                deliver_at_us <= claiming->now_us;
+
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_DELIVERY_INSERT);
+    sqlite3_bind_int64(statement, 1, (int64_t)seq);
+    sqlite3_bind_int64(statement, 2, claiming->group.id);
+    sqlite3_bind_int(statement, 3, give ? FAN_EVENT_PROCESSING : FAN_EVENT_PENDING);
+    sqlite3_bind_int(statement, 4, give);
+    sqlite3_bind_int64(statement, 5, give ? (int64_t)claiming->group.token : 0);
+    fan__sqlite_bind_text(statement, 6, give ? claiming->options->owner : NULL);
+    int64_t due_us = deliver_at_us > claiming->now_us ? deliver_at_us : claiming->now_us;
+    sqlite3_bind_int64(statement, 7, give ? claiming->until_us : due_us);
+    sqlite3_bind_int64(statement, 8, give ? claiming->now_us : 0);
+    if (claiming->options->ordered) {
+        sqlite3_bind_int64(statement, 9, key);
+        sqlite3_bind_int64(statement, 10, fan__sqlite_part_of(key));
+    } else {
+        sqlite3_bind_null(statement, 9);
+        sqlite3_bind_null(statement, 10);
+    }
+    sqlite3_bind_int(statement, 11, parked);
+    fan__sqlite_run(writer, statement);
+    if (writer->status != FAN_OK)
+        return;
+    if (sqlite3_changes(writer->db) == 0) {
+        /* It was discarded before its turn. */
+        claiming->group.ahead -= claiming->group.ahead > 0;
+    } else if (!give) {
+        claiming->passed++;
+    } else {
+        fan__sqlite_row_add(writer, row, claiming->batch);
+        if (writer->status == FAN_OK)
+            note_claim(claiming, seq, 1);
+    }
+}
+
+/* Goes on from the cursor. Returns: true when the end of the log was reached. */
+static bool take_news(struct claiming *claiming)
+{
+    uint64_t head_seq = claiming->store->head_seq;
+    struct fan_query query = {
+        .size = FAN_QUERY_SIZE,
+        .topic = claiming->group.topic,
+        .pattern = claiming->group.pattern,
+    };
+    if (claiming->group.cursor_seq >= head_seq)
+        return true;
+    struct fan__sqlite_walk walk;
+    fan__sqlite_walk_init(&walk, claiming->writer, &query, claiming->group.cursor_seq, head_seq);
+    while (!is_full(claiming) && claiming->passed < PASSED_COUNT_MAX) {
+        if (!fan__sqlite_walk_next(&walk)) {
+            claiming->group.cursor_seq = head_seq;
+            break;
+        }
+        claiming->group.cursor_seq = fan__sqlite_walk_seq(&walk);
+        take_new(claiming, walk.statement);
+    }
+    fan__sqlite_walk_end(&walk);
+    return claiming->group.cursor_seq == head_seq;
+}
+
+/* The group was claimed without order so far: its unsettled deliveries get their keys. */
+static void begin_order(struct claiming *claiming)
+{
+    struct fan__sqlite_connection *writer = claiming->writer;
+    struct fan__buffer *seqs = &writer->scratch;
+    fan__buffer_clear(seqs);
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_UNKEYED);
+    sqlite3_bind_int64(statement, 1, claiming->group.id);
+    while (fan__sqlite_step(writer, statement)) {
+        uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
+        fan__buffer_add(seqs, &seq, sizeof(seq));
+    }
+    if (seqs->failed)
+        fan__sqlite_fail(writer, FAN_NO_MEMORY);
+    for (size_t at = 0; at + sizeof(uint64_t) <= seqs->size && writer->status == FAN_OK;
+         at += sizeof(uint64_t)) {
+        uint64_t seq;
+        memcpy(&seq, seqs->data + at, sizeof(seq));
+        sqlite3_stmt *row = fan__sqlite_use(writer, FAN__SQL_EVENT_BY_SEQ);
+        sqlite3_bind_int64(row, 1, (int64_t)seq);
+        if (!fan__sqlite_step(writer, row))
+            continue;
+        const struct fan__sqlite_series *series =
+            fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
+        int64_t key = series ? fan__sqlite_key_of(series->topic) : 0;
+        statement = fan__sqlite_use(writer, FAN__SQL_DELIVERY_ORDER);
+        sqlite3_bind_int64(statement, 1, (int64_t)seq);
+        sqlite3_bind_int64(statement, 2, claiming->group.id);
+        sqlite3_bind_int64(statement, 3, key);
+        sqlite3_bind_int64(statement, 4, fan__sqlite_part_of(key));
+        fan__sqlite_run(writer, statement);
+    }
+}
+
+/* One transaction's worth. *ret_end tells whether the end of the log was reached. */
+static enum fan_status claim_once(struct claiming *claiming, const struct fan_group_name *name,
+                                  bool *ret_end)
+{
+    struct fan__sqlite *store = claiming->store;
+    struct fan__sqlite_found found;
+    enum fan_status status = fan__sqlite_group_begin(store, name, &found);
+    if (status != FAN_OK)
+        return status;
+    uint64_t cursor_seq = found.group.cursor_seq;
+    claiming->writer = store->writer;
+    claiming->group = found.group;
+    claiming->group.token++;
+    claiming->passed = 0;
+    claiming->now_us = fan__wall_us(store->env);
+    claiming->until_us = claiming->now_us + (int64_t)claiming->options->lease_ms * 1000;
+    bool ordered = claiming->options->ordered;
+    if (ordered && !found.group.ordered)
+        begin_order(claiming);
+    if (ordered) {
+        load_holds(claiming);
+        take_due_in_parts(claiming);
+    } else {
+        take_due(claiming, fan__sqlite_use(store->writer, FAN__SQL_DUE), false);
+    }
+    *ret_end = take_news(claiming);
+    if (fan_batch_count(claiming->batch) > 0 || claiming->passed > 0 ||
+        claiming->group.ahead != found.group.ahead || ordered != found.group.ordered ||
+        claiming->group.cursor_seq - cursor_seq >= MOVED_COUNT_MIN) {
+        sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_ADVANCE);
+        sqlite3_bind_int64(statement, 1, claiming->group.id);
+        sqlite3_bind_int64(statement, 2, (int64_t)claiming->group.cursor_seq);
+        sqlite3_bind_int64(statement, 3, (int64_t)claiming->group.token);
+        sqlite3_bind_int(statement, 4, ordered);
+        sqlite3_bind_int64(statement, 5, (int64_t)claiming->group.ahead);
+        fan__sqlite_run(store->writer, statement);
+    }
+    return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+}
+
+enum fan_status fan__sqlite_claim(void *self, const struct fan_group_name *name,
+                                  const struct fan_claim_options *options, struct fan_batch *batch,
+                                  struct fan_claim *claims)
+{
+    struct claiming claiming = {
+        .store = self, .options = options, .batch = batch, .claims = claims
+    };
+    enum fan_status status;
+    bool end = false;
+    do {
+        status = claim_once(&claiming, name, &end);
+    } while (status == FAN_OK && fan_batch_count(batch) == 0 && !end);
+    if (status != FAN_OK)
+        fan_batch_clear(batch);
+    return status == FAN_OK && fan_batch_count(batch) == 0 ? FAN_AGAIN : status;
+}

@@ -1,0 +1,132 @@
+/* Groups come and go; what they are owed is claim.c's, how it ended settle.c's. */
+#include "store/sqlite/group.h"
+
+#include "base/hash.h"
+
+#include <assert.h>
+#include <string.h>
+
+/* Partitions are agreed on by all processes, so this seed is part of the format. */
+#define KEY_SEED UINT64_C(0x66616e666172652e)
+
+int64_t fan__sqlite_key_of(const char *topic)
+{
+    return (int64_t)(fan__hash(KEY_SEED, topic, strlen(topic)) >> 1);
+}
+
+unsigned fan__sqlite_part_of(int64_t key)
+{
+    return (unsigned)key % FAN_GROUP_PARTITION_COUNT;
+}
+
+static const char *copy(sqlite3_stmt *statement, int column, char text[FAN_TEXT_SIZE_MAX + 1])
+{
+    const char *from = (const char *)sqlite3_column_text(statement, column);
+    if (!from)
+        return NULL;
+    size_t size = strnlen(from, FAN_TEXT_SIZE_MAX);
+    memcpy(text, from, size);
+    text[size] = '\0';
+    return text;
+}
+
+enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection,
+                                       const struct fan_group_name *name,
+                                       struct fan__sqlite_found *ret_found)
+{
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_GROUP_GET);
+    sqlite3_bind_text(statement, 1, name->group, -1, SQLITE_STATIC);
+    sqlite3_bind_text(statement, 2, name->handler, -1, SQLITE_STATIC);
+    if (!fan__sqlite_step(connection, statement))
+        return connection->status != FAN_OK ? connection->status : FAN_NOT_FOUND;
+    ret_found->group = (struct fan__sqlite_group){
+        .id = sqlite3_column_int64(statement, 0),
+        .pattern = copy(statement, 3, ret_found->pattern),
+        .topic = copy(statement, 4, ret_found->topic),
+        .cursor_seq = (uint64_t)sqlite3_column_int64(statement, 5),
+        .completed = (uint64_t)sqlite3_column_int64(statement, 6),
+        .ordered = sqlite3_column_int(statement, 7) != 0,
+        .token = (uint64_t)sqlite3_column_int64(statement, 8),
+        .ahead = (uint64_t)sqlite3_column_int64(statement, 9),
+    };
+    sqlite3_reset(statement);
+    return FAN_OK;
+}
+
+enum fan_status fan__sqlite_group_begin(struct fan__sqlite *store,
+                                        const struct fan_group_name *name,
+                                        struct fan__sqlite_found *ret_found)
+{
+    enum fan_status status = fan__sqlite_write_begin(store, NULL);
+    if (status != FAN_OK)
+        return status;
+    status = fan__sqlite_group_find(store->writer, name, ret_found);
+    return status == FAN_OK ? FAN_OK : fan__sqlite_write_end(store, status, 0, NULL);
+}
+
+/* NULL is kept apart from "": events without a topic are a topic too. */
+static void bind_filter(sqlite3_stmt *statement, int index, const char *text)
+{
+    if (text)
+        sqlite3_bind_text(statement, index, text, -1, SQLITE_STATIC);
+    else
+        sqlite3_bind_null(statement, index);
+}
+
+static uint64_t start_of(const struct fan__sqlite *store, const struct fan_group_options *options)
+{
+    switch (options->start) {
+    case FAN_START_NOW:
+        return store->head_seq;
+    case FAN_START_CURSOR:
+        return options->start_seq < store->head_seq ? options->start_seq : store->head_seq;
+    case FAN_START_BEGINNING:
+        break;
+    }
+    return 0;
+}
+
+enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name *name,
+                                         const struct fan_group_options *options,
+                                         struct fan_error *error)
+{
+    struct fan__sqlite *store = self;
+    enum fan_status status = fan__sqlite_write_begin(store, error);
+    if (status != FAN_OK)
+        return status;
+    struct fan__sqlite_found found;
+    bool exists = fan__sqlite_group_find(store->writer, name, &found) == FAN_OK;
+    sqlite3_stmt *statement;
+    if (exists) {
+        statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_UPDATE);
+        sqlite3_bind_int64(statement, 1, found.group.id);
+        bind_filter(statement, 2, options->pattern);
+        bind_filter(statement, 3, options->topic);
+    } else {
+        statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_INSERT);
+        sqlite3_bind_text(statement, 1, name->group, -1, SQLITE_STATIC);
+        sqlite3_bind_text(statement, 2, name->handler, -1, SQLITE_STATIC);
+        bind_filter(statement, 3, options->pattern);
+        bind_filter(statement, 4, options->topic);
+        sqlite3_bind_int64(statement, 5, (int64_t)start_of(store, options));
+    }
+    fan__sqlite_run(store->writer, statement);
+    status = fan__sqlite_write_end(store, FAN_OK, 0, error);
+    return status == FAN_OK && exists ? FAN_EXISTS : status;
+}
+
+enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name *name)
+{
+    struct fan__sqlite *store = self;
+    struct fan__sqlite_found found;
+    enum fan_status status = fan__sqlite_group_begin(store, name, &found);
+    if (status != FAN_OK)
+        return status;
+    sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_DELETE);
+    sqlite3_bind_int64(statement, 1, found.group.id);
+    fan__sqlite_run(store->writer, statement);
+    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_CLEAR);
+    sqlite3_bind_int64(statement, 1, found.group.id);
+    fan__sqlite_run(store->writer, statement);
+    return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+}

@@ -1,0 +1,28 @@
+/* Consumer groups, inside a write transaction. */
+#ifndef FAN_STORE_SQLITE_GROUP_H
+#define FAN_STORE_SQLITE_GROUP_H
+
+#include "store/sqlite/state.h"
+
+/* Finds a group by name (name and handler are not filled). Texts live in `texts`. */
+struct fan__sqlite_found {
+    struct fan__sqlite_group group;
+    char pattern[FAN_TEXT_SIZE_MAX + 1];
+    char topic[FAN_TEXT_SIZE_MAX + 1];
+};
+
+/* Begins a write transaction and finds the group in it; on any other answer it has ended again. */
+enum fan_status fan__sqlite_group_begin(struct fan__sqlite *store,
+                                        const struct fan_group_name *name,
+                                        struct fan__sqlite_found *ret_found);
+
+/* Finds it in the transaction that runs. Returns: FAN_NOT_FOUND. */
+enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection,
+                                       const struct fan_group_name *name,
+                                       struct fan__sqlite_found *ret_found);
+
+/* Keys of ordered groups: 63 bits of the topic's hash. Equal hashes only cost speed. */
+int64_t fan__sqlite_key_of(const char *topic);
+unsigned fan__sqlite_part_of(int64_t key);
+
+#endif

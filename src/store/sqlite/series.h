@@ -1,0 +1,70 @@
+/*
+ * What events have in common is stored once, as a series. Two caches stand before the table, both
+ * bounded: by content for the writer (tuples), by number for those who read (rows). A third one
+ * keeps, per connection, which series a filter matches (sets).
+ */
+#ifndef FAN_STORE_SQLITE_SERIES_H
+#define FAN_STORE_SQLITE_SERIES_H
+
+#include "store/sqlite/store.h"
+
+/* tuples.c: the writer's, with its lock. */
+
+bool fan__sqlite_tuples_new(struct fan__sqlite *store);
+void fan__sqlite_tuples_free(struct fan__sqlite *store);
+void fan__sqlite_tuples_clear(struct fan__sqlite *store);
+
+/* A rolled-back transaction takes back the series that it made. */
+void fan__sqlite_tuples_commit(struct fan__sqlite *store);
+void fan__sqlite_tuples_roll_back(struct fan__sqlite *store);
+
+/*
+ * Gives the series of an event, made if need be; 0 once the writer has failed. *ret_keyed tells
+ * whether an expectation ever named its topic.
+ */
+int64_t fan__sqlite_series_of(struct fan__sqlite *store, const struct fan_event *event,
+                              bool *ret_keyed);
+
+/* rows.c */
+
+/* The texts end in NUL and are never NULL. */
+struct fan__sqlite_series {
+    int64_t id;
+    enum fan_source source;
+    const char *type;
+    const char *topic;
+    const char *schema;
+    const char *entity;
+    const char *operation;
+    const char *instance;
+    const char *content_type;
+    size_t size;
+};
+
+bool fan__sqlite_rows_new(struct fan__sqlite_connection *connection);
+void fan__sqlite_rows_free(struct fan__sqlite_connection *connection);
+
+/* Gives a series, NULL once the connection has failed. Borrowed until the next call. */
+const struct fan__sqlite_series *fan__sqlite_series_get(struct fan__sqlite_connection *connection,
+                                                        int64_t id);
+
+/* Adds the event that the statement stands on (FAN__SQLITE_COLUMNS) to a batch. */
+void fan__sqlite_row_add(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
+                         struct fan_batch *batch);
+
+/* sets.c */
+
+/* The series that a filter matches, rising; `all` means that there is nothing to filter. */
+struct fan__sqlite_set {
+    bool all;
+    const int64_t *ids;
+    size_t count;
+};
+
+/* Resolves the filter of a query. Borrowed until the next call; empty once it failed. */
+void fan__sqlite_set_of(struct fan__sqlite_connection *connection, const struct fan_query *query,
+                        struct fan__sqlite_set *ret_set);
+bool fan__sqlite_set_has(const struct fan__sqlite_set *set, int64_t id);
+void fan__sqlite_sets_free(struct fan__sqlite_connection *connection);
+
+#endif

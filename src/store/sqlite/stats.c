@@ -1,0 +1,346 @@
+/*
+ * Sums over the log without reading it: events by the counts of their blocks, deliveries by the
+ * index over those that are not completed and by each group's counter, and what groups are owed
+ * without a row by the index over series.
+ *
+ * Past a group's cursor lies what it has not come to. For an event of one series that begins at the
+ * lowest cursor of the groups that want the series: its threshold.
+ */
+#include "store/sqlite/state.h"
+
+#include "base/env.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* Events in all, or past a sequence. */
+static uint64_t count_after(struct fan__sqlite_connection *connection, uint64_t seq)
+{
+    uint64_t block = seq >> FAN__SQLITE_BLOCK_BITS;
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_BLOCK_SUM);
+    sqlite3_bind_int64(statement, 1, seq == 0 ? -1 : (int64_t)block);
+    uint64_t count = (uint64_t)fan__sqlite_number(connection, statement, 0);
+    if (seq > 0) {
+        statement = fan__sqlite_use(connection, FAN__SQL_BLOCK_COUNT_AFTER);
+        sqlite3_bind_int64(statement, 1, (int64_t)seq);
+        count += (uint64_t)fan__sqlite_number(connection, statement, 0);
+    }
+    return count;
+}
+
+/* Past which sequence groups are owed events of a series; UINT64_MAX when none wants them. */
+static uint64_t threshold_of(const struct fan__sqlite_groups *groups,
+                             const struct fan__sqlite_series *series)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (size_t i = 0; i < groups->count; i++) {
+        const struct fan__sqlite_group *group = &groups->items[i];
+        if (group->cursor_seq < lowest &&
+            fan__sqlite_group_wants(group, series->topic, series->type))
+            lowest = group->cursor_seq;
+    }
+    return lowest;
+}
+
+/* The lowest cursor of a group that wants everything: past it all events count, whatever series. */
+static uint64_t threshold_of_all(const struct fan__sqlite_groups *groups)
+{
+    uint64_t lowest = UINT64_MAX;
+    for (size_t i = 0; i < groups->count; i++) {
+        const struct fan__sqlite_group *group = &groups->items[i];
+        bool all = !group->topic && (!group->pattern || strcmp(group->pattern, "*") == 0 ||
+                                     strcmp(group->pattern, ">") == 0);
+        if (all && group->cursor_seq < lowest)
+            lowest = group->cursor_seq;
+    }
+    return lowest;
+}
+
+/* The thresholds of series as they are met, so that each is worked out once. */
+struct thresholds {
+    const struct fan__sqlite_groups *groups;
+    struct fan__buffer known; /* uint64_t by series id, 0 for not yet, else the threshold + 1 */
+};
+
+static uint64_t threshold_at(struct fan__sqlite_connection *connection,
+                             struct thresholds *thresholds, int64_t series_id)
+{
+    size_t end = ((size_t)series_id + 1) * sizeof(uint64_t);
+    if (thresholds->known.size < end) {
+        size_t more = end - thresholds->known.size;
+        void *place = fan__buffer_reserve(&thresholds->known, more);
+        if (!place) {
+            fan__sqlite_fail(connection, FAN_NO_MEMORY);
+            return UINT64_MAX;
+        }
+        memset(place, 0, more);
+        thresholds->known.size = end;
+    }
+    uint64_t *known = (uint64_t *)(void *)thresholds->known.data + series_id;
+    if (*known == 0) {
+        const struct fan__sqlite_series *series = fan__sqlite_series_get(connection, series_id);
+        if (!series)
+            return UINT64_MAX;
+        uint64_t threshold = threshold_of(thresholds->groups, series);
+        *known = threshold == UINT64_MAX ? UINT64_MAX : threshold + 1;
+    }
+    return *known == UINT64_MAX ? UINT64_MAX : *known - 1;
+}
+
+/* How many events in after_seq < seq <= last_seq lie past the threshold of their series. */
+static uint64_t count_owed_between(struct fan__sqlite_connection *connection,
+                                   struct thresholds *thresholds, uint64_t after_seq,
+                                   uint64_t last_seq)
+{
+    uint64_t count = 0;
+    for (uint64_t block = after_seq >> FAN__SQLITE_BLOCK_BITS;
+         block <= last_seq >> FAN__SQLITE_BLOCK_BITS && connection->status == FAN_OK; block++) {
+        sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_BLOCK_ALL);
+        sqlite3_bind_int64(statement, 1, (int64_t)block);
+        while (fan__sqlite_step(connection, statement)) {
+            uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
+            if (seq > after_seq && seq <= last_seq &&
+                seq > threshold_at(connection, thresholds, sqlite3_column_int64(statement, 1)))
+                count++;
+        }
+    }
+    return count;
+}
+
+/* Events that are owed to some group without a row, as far as the groups' filters tell. */
+static uint64_t count_owed(struct fan__sqlite_connection *connection, struct thresholds *thresholds,
+                           uint64_t last_seq)
+{
+    uint64_t lowest = fan__sqlite_groups_cursor(thresholds->groups);
+    uint64_t all = threshold_of_all(thresholds->groups);
+    if (lowest >= last_seq)
+        return 0;
+    uint64_t until = all < last_seq ? all : last_seq;
+    uint64_t count = all < last_seq ? count_after(connection, all) : 0;
+    if (lowest < until)
+        count += count_owed_between(connection, thresholds, lowest, until);
+    return count;
+}
+
+/*
+ * Corrects the sums for one event that has rows: `owed` counted it as pending if its series'
+ * threshold lies before it; what it is really says its state.
+ */
+static void correct(struct fan__sqlite_connection *connection, struct thresholds *thresholds,
+                    uint64_t seq, struct fan_store_stats *stats)
+{
+    sqlite3_stmt *row = fan__sqlite_use(connection, FAN__SQL_EVENT_BY_SEQ);
+    sqlite3_bind_int64(row, 1, (int64_t)seq);
+    if (!fan__sqlite_step(connection, row))
+        return;
+    if (seq > threshold_at(connection, thresholds, sqlite3_column_int64(row, 2)))
+        stats->pending--;
+    struct fan_event_state state;
+    fan__sqlite_state_of(connection, thresholds->groups, row, NULL, &state);
+    sqlite3_reset(row);
+    stats->pending += state.status == FAN_EVENT_PENDING;
+    stats->processing += state.status == FAN_EVENT_PROCESSING;
+    stats->failed += state.status == FAN_EVENT_FAILED;
+}
+
+static int compare(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a;
+    uint64_t right = *(const uint64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* Events with a row that is not completed, or that was made before the group's cursor came by. */
+static void correct_all(struct fan__sqlite_connection *connection, struct thresholds *thresholds,
+                        struct fan_store_stats *stats)
+{
+    struct fan__buffer seqs;
+    fan__buffer_init(&seqs, connection->store->env);
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_OPEN);
+    while (fan__sqlite_step(connection, statement)) {
+        uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
+        fan__buffer_add(&seqs, &seq, sizeof(seq));
+    }
+    for (size_t i = 0; i < thresholds->groups->count; i++) {
+        const struct fan__sqlite_group *group = &thresholds->groups->items[i];
+        if (group->ahead == 0)
+            continue;
+        statement = fan__sqlite_use(connection, FAN__SQL_AHEAD);
+        sqlite3_bind_int64(statement, 1, (int64_t)group->cursor_seq);
+        sqlite3_bind_int64(statement, 2, group->id);
+        while (fan__sqlite_step(connection, statement)) {
+            uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
+            fan__buffer_add(&seqs, &seq, sizeof(seq));
+        }
+    }
+    if (seqs.failed)
+        fan__sqlite_fail(connection, FAN_NO_MEMORY);
+    size_t count = seqs.size / sizeof(uint64_t);
+    uint64_t *items = (uint64_t *)(void *)seqs.data;
+    if (count > 0)
+        qsort(items, count, sizeof(*items), compare);
+    for (size_t i = 0; i < count && connection->status == FAN_OK; i++) {
+        if (i == 0 || items[i] != items[i - 1])
+            correct(connection, thresholds, items[i], stats);
+    }
+    fan__buffer_deinit(&seqs);
+}
+
+/* What the files hold. Not the truth of one instant: they are written while we look. */
+static uint64_t bytes_of(struct fan__sqlite_connection *connection)
+{
+    sqlite3_int64 total = 0;
+    sqlite3_file *file = NULL;
+    const int opcodes[] = { SQLITE_FCNTL_FILE_POINTER, SQLITE_FCNTL_JOURNAL_POINTER };
+    for (size_t i = 0; i < sizeof(opcodes) / sizeof(*opcodes); i++) {
+        sqlite3_int64 size = 0;
+        if (sqlite3_file_control(connection->db, "main", opcodes[i], &file) == SQLITE_OK && file &&
+            file->pMethods && file->pMethods->xFileSize(file, &size) == SQLITE_OK)
+            total += size;
+    }
+    return (uint64_t)total;
+}
+
+enum fan_status fan__sqlite_stats(void *self, struct fan_store_stats *ret_stats)
+{
+    struct fan__sqlite_connection *connection = NULL;
+    enum fan_status status = fan__sqlite_read_begin(self, &connection);
+    if (status != FAN_OK)
+        return status;
+    struct fan__sqlite_groups groups;
+    fan__sqlite_groups_load(connection, &groups);
+    struct thresholds thresholds = { .groups = &groups };
+    fan__buffer_init(&thresholds.known, connection->store->env);
+    ret_stats->events = count_after(connection, 0);
+    ret_stats->first_seq = (uint64_t)fan__sqlite_number(
+        connection, fan__sqlite_use(connection, FAN__SQL_EVENT_FIRST), 0);
+    ret_stats->last_seq = (uint64_t)fan__sqlite_number(
+        connection, fan__sqlite_use(connection, FAN__SQL_EVENT_LAST), 0);
+    ret_stats->bytes = bytes_of(connection);
+    ret_stats->groups = groups.count;
+    ret_stats->pending = count_owed(connection, &thresholds, ret_stats->last_seq);
+    correct_all(connection, &thresholds, ret_stats);
+    ret_stats->completed =
+        ret_stats->events - ret_stats->pending - ret_stats->processing - ret_stats->failed;
+    fan__buffer_deinit(&thresholds.known);
+    fan__sqlite_groups_free(&groups);
+    return fan__sqlite_read_end(connection);
+}
+
+/* Counts a group's rows that are not completed; a lapsed claim is pending again. */
+static void count_open(struct fan__sqlite_connection *connection,
+                       const struct fan__sqlite_groups *groups, struct fan_group_stats *stats)
+{
+    int64_t now_us = fan__wall_us(connection->store->env);
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_OPEN);
+    while (fan__sqlite_step(connection, statement)) {
+        int64_t id = sqlite3_column_int64(statement, 1);
+        size_t i = 0;
+        while (i < groups->count && groups->items[i].id != id)
+            i++;
+        if (i == groups->count)
+            continue;
+        switch (sqlite3_column_int(statement, 2)) {
+        case FAN_EVENT_FAILED:
+            stats[i].failed++;
+            break;
+        case FAN_EVENT_PROCESSING:
+            if (sqlite3_column_int64(statement, 3) > now_us) {
+                stats[i].processing++;
+                break;
+            }
+            /* fall through */
+        default:
+            stats[i].pending++;
+        }
+    }
+}
+
+static void fill_group(struct fan__sqlite_connection *connection, struct fan__sqlite_groups *groups,
+                       size_t index, uint64_t last_seq, struct fan_group_stats *stats)
+{
+    struct fan__sqlite_group *group = &groups->items[index];
+    struct fan__sqlite_groups alone = { .items = group, .count = 1 };
+    struct thresholds thresholds = { .groups = &alone };
+    fan__buffer_init(&thresholds.known, connection->store->env);
+    stats->size = sizeof(*stats);
+    stats->group = group->name;
+    stats->handler = group->handler;
+    stats->pattern = group->pattern ? group->pattern : "";
+    stats->cursor_seq = group->cursor_seq;
+    stats->lag = count_after(connection, group->cursor_seq);
+    stats->completed = group->completed;
+    stats->pending += count_owed(connection, &thresholds, last_seq) - group->ahead;
+    fan__buffer_deinit(&thresholds.known);
+}
+
+enum fan_status fan__sqlite_groups(void *self, fan_group_visit visit, void *context)
+{
+    struct fan__sqlite *store = self;
+    struct fan__sqlite_connection *connection = NULL;
+    enum fan_status status = fan__sqlite_read_begin(store, &connection);
+    if (status != FAN_OK)
+        return status;
+    struct fan__sqlite_groups groups;
+    fan__sqlite_groups_load(connection, &groups);
+    uint64_t last_seq = (uint64_t)fan__sqlite_number(
+        connection, fan__sqlite_use(connection, FAN__SQL_EVENT_LAST), 0);
+    struct fan_group_stats *stats = fan__alloc_zero(store->env, groups.count + 1, sizeof(*stats));
+    if (!stats)
+        fan__sqlite_fail(connection, FAN_NO_MEMORY);
+    if (connection->status == FAN_OK)
+        count_open(connection, &groups, stats);
+    for (size_t i = 0; i < groups.count && connection->status == FAN_OK; i++)
+        fill_group(connection, &groups, i, last_seq, &stats[i]);
+    status = fan__sqlite_read_end(connection);
+    for (size_t i = 0; status == FAN_OK && i < groups.count; i++) {
+        if (!visit(context, &stats[i]))
+            break;
+    }
+    fan__free(store->env, stats);
+    fan__sqlite_groups_free(&groups);
+    return status;
+}
+
+static bool visit_row(sqlite3_stmt *row, int64_t now_us, fan_delivery_visit visit, void *context)
+{
+    struct fan_delivery delivery = {
+        .size = sizeof(delivery),
+        .group = (const char *)sqlite3_column_text(row, 0),
+        .handler = (const char *)sqlite3_column_text(row, 1),
+        .seq = (uint64_t)sqlite3_column_int64(row, 2),
+        .status = (enum fan_event_status)sqlite3_column_int(row, 3),
+        .attempts = (unsigned)sqlite3_column_int(row, 4),
+        .owner = (const char *)sqlite3_column_text(row, 5),
+        .error = (const char *)sqlite3_column_text(row, 6),
+        .due_us = sqlite3_column_int64(row, 7),
+        .processed_us = sqlite3_column_int64(row, 8),
+        .completed_us = sqlite3_column_int64(row, 9),
+    };
+    if (delivery.status == FAN_EVENT_PROCESSING && delivery.due_us <= now_us) {
+        delivery.status = FAN_EVENT_PENDING;
+        delivery.owner = NULL;
+    }
+    delivery.owner = delivery.owner ? delivery.owner : "";
+    delivery.error = delivery.error ? delivery.error : "";
+    return visit(context, &delivery);
+}
+
+enum fan_status fan__sqlite_deliveries(void *self, uint64_t seq, uint64_t after_seq,
+                                       fan_delivery_visit visit, void *context)
+{
+    struct fan__sqlite *store = self;
+    struct fan__sqlite_connection *connection = NULL;
+    enum fan_status status = fan__sqlite_read_begin(store, &connection);
+    if (status != FAN_OK)
+        return status;
+    int64_t now_us = fan__wall_us(store->env);
+    sqlite3_stmt *row = fan__sqlite_use(connection, seq > 0 ? FAN__SQL_DELIVERIES : FAN__SQL_DEAD);
+    sqlite3_bind_int64(row, 1, (int64_t)(seq > 0 ? seq : after_seq));
+    while (fan__sqlite_step(connection, row)) {
+        if (!visit_row(row, now_us, visit, context))
+            break;
+    }
+    return fan__sqlite_read_end(connection);
+}

@@ -1,0 +1,190 @@
+/*
+ * The inside of the SQLite provider.
+ *
+ *     writer   one connection under a lock: appends, claims, settles; knows the head
+ *     readers  a pool of connections: read, list, get, stats; each call is one snapshot
+ *     checkpointer  a thread with a connection of its own (checkpoint.c)
+ *
+ * A connection is used by one thread at a time. Its first failure sticks (connection->status), and
+ * what is called on it after that does nothing, so that a caller looks once, at the end.
+ */
+#ifndef FAN_STORE_SQLITE_STORE_H
+#define FAN_STORE_SQLITE_STORE_H
+
+#include "base/buffer.h"
+#include "base/thread.h"
+#include "store/sqlite/sql.h"
+
+#include <fanfare/provider.h>
+
+#include <sqlite3.h>
+
+struct fan__sqlite;
+struct fan__sqlite_row_cache;
+struct fan__sqlite_set_cache;
+struct fan__sqlite_tuples;
+struct fan__sqlite_checkpoint;
+
+struct fan__sqlite_connection {
+    struct fan__sqlite *store;
+    struct fan__sqlite_connection *next;
+    sqlite3 *db;
+    sqlite3_stmt *statements[FAN__SQL_COUNT];
+    enum fan_status status;
+    char message[160];
+    struct fan__sqlite_row_cache *rows;
+    struct fan__sqlite_set_cache *sets;
+    struct fan__buffer scratch;
+    uint64_t seqs[FAN__SQLITE_BLOCK_COUNT];
+};
+
+struct fan__sqlite {
+    const struct fan_env *env;
+    char *path;
+    char *vfs;
+    bool synchronous_normal;
+    uint32_t poll_ms;
+    uint64_t epoch;
+    unsigned fork_generation;
+
+    /* The writer's; head_seq is that of the last commit, of whichever process. */
+    struct fan__mutex writer_mutex;
+    struct fan__sqlite_connection *writer;
+    struct fan__sqlite_tuples *tuples;
+    uint64_t head_seq;
+    int64_t data_version;
+    int64_t key_generation;
+
+    struct fan__mutex pool_mutex;
+    struct fan__cond pool_returned;
+    struct fan__sqlite_connection *pool;
+    size_t pool_count;
+
+    /* Those who wait for the head. */
+    struct fan__mutex tail_mutex;
+    struct fan__cond tail_moved;
+    uint64_t tail_seq;
+    uint64_t wakes;
+
+    struct fan__sqlite_checkpoint *checkpoint;
+};
+
+#define FAN__SQLITE_READER_COUNT_MAX 8
+#define FAN__SQLITE_BATCH_SIZE_MAX ((size_t)1 << 20)
+#define FAN__SQLITE_BUSY_MS 10000
+
+/* connection.c */
+
+/* Opens one more connection to the store's file. `error` (may be NULL) gets the words. */
+enum fan_status fan__sqlite_connect(struct fan__sqlite *store,
+                                    struct fan__sqlite_connection **ret_connection,
+                                    struct fan_error *error);
+void fan__sqlite_disconnect(struct fan__sqlite_connection *connection);
+
+/* Runs SQL that runs once. Returns SQLite's code. */
+int fan__sqlite_exec(struct fan__sqlite_connection *connection, const char *sql);
+
+/* A statement, prepared and reset; NULL once the connection has failed (bind and step allow it). */
+sqlite3_stmt *fan__sqlite_use(struct fan__sqlite_connection *connection,
+                              enum fan__sqlite_statement statement);
+
+/* Steps: true for a row. At the end or a failure the statement is reset. */
+bool fan__sqlite_step(struct fan__sqlite_connection *connection, sqlite3_stmt *statement);
+
+/* Runs a statement that gives no row (or whose rows do not matter). */
+void fan__sqlite_run(struct fan__sqlite_connection *connection, sqlite3_stmt *statement);
+
+/* Gives the first column of the first row, `otherwise` without a row; resets. */
+int64_t fan__sqlite_number(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
+                           int64_t otherwise);
+
+/* Notes a failure, by SQLite's code or by our own status, if it is the first. */
+void fan__sqlite_failed(struct fan__sqlite_connection *connection, int code);
+void fan__sqlite_fail(struct fan__sqlite_connection *connection, enum fan_status status);
+
+enum fan_status fan__sqlite_map(sqlite3 *db, int code);
+
+/* Puts a failure at open into words; gives its status. */
+enum fan_status fan__sqlite_tell(const struct fan__sqlite *store, sqlite3 *db, int code,
+                                 struct fan_error *error);
+
+void fan__sqlite_bind_text(sqlite3_stmt *statement, int index, const char *text);
+void fan__sqlite_bind_id(sqlite3_stmt *statement, int index, const char *id,
+                         unsigned char uuid[16]);
+
+/* transaction.c */
+
+/* A snapshot on a connection of the pool. Every begin that gives FAN_OK wants its end. */
+enum fan_status fan__sqlite_read_begin(struct fan__sqlite *store,
+                                       struct fan__sqlite_connection **ret_connection);
+enum fan_status fan__sqlite_read_end(struct fan__sqlite_connection *connection);
+
+/*
+ * The write transaction. Its end commits if `status` and the connection's are FAN_OK, and gives
+ * what came of it. head_seq is the head that it leaves, 0 when it added nothing.
+ */
+enum fan_status fan__sqlite_write_begin(struct fan__sqlite *store, struct fan_error *error);
+enum fan_status fan__sqlite_write_end(struct fan__sqlite *store, enum fan_status status,
+                                      uint64_t head_seq, struct fan_error *error);
+
+/* What a snapshot says of the log as a whole. */
+struct fan__sqlite_bounds {
+    uint64_t head_seq;
+    uint64_t trimmed_seq;
+};
+
+void fan__sqlite_bounds(struct fan__sqlite_connection *connection,
+                        struct fan__sqlite_bounds *ret_bounds);
+
+/* tail.c: tells that the head moved, and waits for it. */
+void fan__sqlite_tail_moved(struct fan__sqlite *store, uint64_t head_seq);
+enum fan_status fan__sqlite_wait(void *self, uint64_t after_seq, uint32_t timeout_ms);
+void fan__sqlite_wake(void *self);
+enum fan_status fan__sqlite_head(void *self, uint64_t *ret_seq);
+
+/* checkpoint.c */
+enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct fan_error *error);
+void fan__sqlite_checkpoint_stop(struct fan__sqlite *store);
+
+/* The writer's part, between two commits and with the writer's lock. */
+void fan__sqlite_checkpoint_finish(struct fan__sqlite *store);
+
+/* schema.c */
+enum fan_status fan__sqlite_schema_open(struct fan__sqlite *store, struct fan_error *error);
+
+/* append.c, read.c, ... as in the provider's table. */
+enum fan_status fan__sqlite_append(void *self, struct fan_append *items, size_t count,
+                                   struct fan_error *error);
+enum fan_status fan__sqlite_read(void *self, uint64_t after_seq, const struct fan_query *query,
+                                 struct fan_batch *batch, struct fan_read_result *ret_result);
+enum fan_status fan__sqlite_list(void *self, const struct fan_query *query, struct fan_batch *batch,
+                                 struct fan_event_state *states, struct fan_error *error);
+enum fan_status fan__sqlite_get(void *self, const char *id, struct fan_batch *batch,
+                                struct fan_event_state *ret_state);
+enum fan_status fan__sqlite_remove(void *self, const char *id);
+enum fan_status fan__sqlite_erase(void *self, const char *id);
+enum fan_status fan__sqlite_stats(void *self, struct fan_store_stats *ret_stats);
+enum fan_status fan__sqlite_groups(void *self, fan_group_visit visit, void *context);
+enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name *name,
+                                         const struct fan_group_options *options,
+                                         struct fan_error *error);
+enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name *name);
+enum fan_status fan__sqlite_claim(void *self, const struct fan_group_name *name,
+                                  const struct fan_claim_options *options, struct fan_batch *batch,
+                                  struct fan_claim *claims);
+enum fan_status fan__sqlite_settle(void *self, const struct fan_group_name *name,
+                                   struct fan_settle *items, size_t count);
+enum fan_status fan__sqlite_renew(void *self, const struct fan_group_name *name,
+                                  struct fan_settle *items, size_t count, uint32_t lease_ms);
+enum fan_status fan__sqlite_move(void *self, const struct fan_group_name *name, uint64_t seq,
+                                 enum fan_event_status to);
+enum fan_status fan__sqlite_deliveries(void *self, uint64_t seq, uint64_t after_seq,
+                                       fan_delivery_visit visit, void *context);
+enum fan_status fan__sqlite_lease_acquire(void *self, const char *name, const char *owner,
+                                          uint32_t ttl_ms, uint64_t *ret_fence);
+enum fan_status fan__sqlite_lease_renew(void *self, const char *name, const char *owner,
+                                        uint64_t fence, uint32_t ttl_ms);
+enum fan_status fan__sqlite_lease_release(void *self, const char *name, const char *owner,
+                                          uint64_t fence);
+
+#endif
