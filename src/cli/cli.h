@@ -1,0 +1,31 @@
+/*
+ * The verbs of the command line, and what their options share. A verb is given its own arguments,
+ * its name first, and returns the exit code.
+ */
+#ifndef FAN_CLI_CLI_H
+#define FAN_CLI_CLI_H
+
+#include "cli/client.h"
+#include "cli/say.h"
+
+#include <argp.h>
+
+/* What may stand before the verb and behind it. */
+struct fan__common {
+    const char *url;
+};
+
+/* The options in `struct fan__common`, as a child of a verb's parser: it sets child_inputs[0]. */
+extern const struct argp fan__common_argp;
+
+int fan__cli_pub(struct fan__common *common, int argc, char **argv);
+int fan__cli_tail(struct fan__common *common, int argc, char **argv);
+int fan__cli_get(struct fan__common *common, int argc, char **argv);
+int fan__cli_ls(struct fan__common *common, int argc, char **argv);
+int fan__cli_stats(struct fan__common *common, int argc, char **argv);
+
+/* Reads a decimal number from `least` to `most`, or ends the program with a usage error. */
+uint64_t fan__read_number(const struct argp_state *state, const char *option, const char *text,
+                          uint64_t least, uint64_t most);
+
+#endif
