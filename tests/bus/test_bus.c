@@ -806,6 +806,22 @@ static void test_L5_a_subscription_outlives_its_bus(void **state)
     fan_subscription_free(subscription);
 }
 
+static void test_a_bus_for_one_publisher_publishes(void **state)
+{
+    (void)state;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.single_publisher = true;
+    struct fan_bus *bus;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DEFAULT, 0);
+    for (uint64_t i = 1; i <= 3; i++) {
+        publish(bus, NULL, "a");
+        expect_seq(subscription, i);
+    }
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
 static void test_L11_what_one_reads_is_what_was_published(void **state)
 {
     (void)state;
@@ -908,6 +924,7 @@ int main(void)
         cmocka_unit_test(test_B23_an_open_bus_takes_any_type_and_bytes),
         cmocka_unit_test(test_B24_kinds_can_be_enumerated_and_filtered_by_pattern),
         cmocka_unit_test(test_L5_a_subscription_outlives_its_bus),
+        cmocka_unit_test(test_a_bus_for_one_publisher_publishes),
         cmocka_unit_test(test_L11_what_one_reads_is_what_was_published),
         cmocka_unit_test(test_R03_a_forks_child_gets_a_typed_error),
     };

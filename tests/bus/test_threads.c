@@ -9,6 +9,7 @@
 #include "bus/notify.h"
 
 #include <sched.h>
+#include <semaphore.h>
 
 static size_t factor(void)
 {
@@ -601,6 +602,72 @@ static void test_a_wake_does_not_outlive_its_subscription(void **state)
     fan_bus_free(bus);
 }
 
+/* A wake that is held up in the middle of its first call. */
+struct held_wake {
+    struct fan__thread thread;
+    struct fan_subscription *subscription;
+    sem_t entered;
+    sem_t go_on;
+    atomic_int calls;
+    atomic_bool inside;
+    bool inside_after_free;
+};
+
+static void hold_up(void *context)
+{
+    struct held_wake *held = context;
+    atomic_store(&held->inside, true);
+    if (atomic_fetch_add(&held->calls, 1) == 0) {
+        sem_post(&held->entered);
+        sem_wait(&held->go_on);
+    }
+    atomic_store(&held->inside, false);
+}
+
+static void free_held(void *context)
+{
+    struct held_wake *held = context;
+    fan_subscription_free(held->subscription);
+    held->inside_after_free = atomic_load(&held->inside);
+}
+
+static bool has_ended(struct fan_bus *bus, struct fan_subscription *subscription)
+{
+    fan__mutex_lock(&bus->mutex);
+    bool ended = !subscription->list;
+    fan__mutex_unlock(&bus->mutex);
+    return ended;
+}
+
+static void test_a_wake_is_called_again_and_waited_for(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct held_wake held = { .subscription = subscribe(bus, FAN_POLICY_DROP_OLDEST, 4) };
+    struct reader reader = { .subscription = held.subscription };
+    struct writer writer = { .bus = bus, .count = 1 };
+    sem_init(&held.entered, 0, 0);
+    sem_init(&held.go_on, 0, 0);
+    fan__subscription_set_wake(held.subscription, hold_up, &held);
+    start_writer(&writer);
+    sem_wait(&held.entered);
+    /* Emptied and filled again while the wake runs: it is owed another call, but not at once. */
+    assert_ok(read_some(&reader, 0));
+    publish_number(bus);
+    assert_int_equal(atomic_load(&held.calls), 1);
+    assert_ok(fan__thread_start(&held.thread, "freeing", free_held, &held));
+    while (!has_ended(bus, held.subscription))
+        sched_yield();
+    sem_post(&held.go_on);
+    fan__thread_join(&held.thread);
+    fan__thread_join(&writer.thread);
+    assert_int_equal(atomic_load(&held.calls), 2);
+    assert_false(held.inside_after_free);
+    sem_destroy(&held.entered);
+    sem_destroy(&held.go_on);
+    fan_bus_free(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -613,6 +680,7 @@ int main(void)
         cmocka_unit_test(test_L5_every_end_from_any_thread_ends_once),
         cmocka_unit_test(test_B14_L5_publish_against_subscribe_unsubscribe_and_close),
         cmocka_unit_test(test_B13_firing_against_unsubscribe_and_free),
+        cmocka_unit_test(test_a_wake_is_called_again_and_waited_for),
         cmocka_unit_test(test_a_wake_does_not_outlive_its_subscription),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
