@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Runs an example and compares what it prints with a file: expect.py FILE PROGRAM [ARGUMENT...]"""
+"""Runs an example and compares what it prints with a file, in a folder of its own: expect.py FILE PROGRAM [ARGUMENT...]"""
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 expected = Path(sys.argv[1]).read_text()
-done = subprocess.run(sys.argv[2:], stdout=subprocess.PIPE, text=True, timeout=60)
+with tempfile.TemporaryDirectory() as folder:
+    done = subprocess.run(sys.argv[2:], stdout=subprocess.PIPE, text=True, timeout=60, cwd=folder)
 if done.returncode != 0:
     sys.exit(f"it exits with {done.returncode}")
 if done.stdout != expected:
