@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Runs an example and compares what it prints with a file, in a folder of its own: expect.py FILE PROGRAM [ARGUMENT...]"""
+"""Runs an example in a folder of its own and compares what it prints with a file.
+
+    expect.py FILE PROGRAM [ARGUMENT...]
+"""
 
 import subprocess
 import sys
@@ -8,7 +11,8 @@ from pathlib import Path
 
 expected = Path(sys.argv[1]).read_text()
 with tempfile.TemporaryDirectory() as folder:
-    done = subprocess.run(sys.argv[2:], stdout=subprocess.PIPE, text=True, timeout=60, cwd=folder)
+    command = [str(Path(sys.argv[2]).resolve()), *sys.argv[3:]]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=60, cwd=folder)
 if done.returncode != 0:
     sys.exit(f"it exits with {done.returncode}")
 if done.stdout != expected:

@@ -49,7 +49,7 @@ static void default_random(void *context, void *bytes, size_t size)
             continue;
         /* The kernel's pool is ready long before a program can run. */
         if (got < 0)
-            abort(); /* tidy: no randomness at all is a broken system, and no caller can answer it */
+            abort(); /* tidy: no randomness at all is a broken system; no caller can help it */
         at += got;
         size -= (size_t)got;
     }

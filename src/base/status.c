@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#undef fan__fail
+
 const char *fan_status_text(enum fan_status status)
 {
     switch (status) {

@@ -435,11 +435,12 @@ enum fan_status fan_event_type_join(const char *schema, const char *entity, cons
     char joined[FAN_TEXT_SIZE_MAX + 1];
     size_t size = 0;
     for (unsigned i = 0; i < 3; i++) {
-        size_t part_size = parts[i] ? strnlen(parts[i], sizeof(joined)) : 0;
+        const char *part = parts[i] ? parts[i] : "";
+        size_t part_size = strnlen(part, sizeof(joined));
         /* One more for the dot or the NUL behind it. */
-        if (part_size + 1 > sizeof(joined) - size || !fan__segment_valid(parts[i], part_size))
+        if (part_size + 1 > sizeof(joined) - size || !fan__segment_valid(part, part_size))
             return FAN_INVALID;
-        memcpy(joined + size, parts[i], part_size);
+        memcpy(joined + size, part, part_size);
         size += part_size;
         joined[size++] = i < 2 ? '.' : '\0';
     }

@@ -18,9 +18,6 @@
 /* How many rows one claim may add for others before it commits what it has. */
 #define PASSED_COUNT_MAX 4096
 
-/* A cursor that moved over so few events that nobody wanted is not worth a commit of its own. */
-#define MOVED_COUNT_MIN 1024
-
 enum hold {
     HOLD_FREE = 0,
     HOLD_MINE,
@@ -275,6 +272,24 @@ static void begin_order(struct claiming *claiming)
     }
 }
 
+/*
+ * Remembers that a cursor moved over events that nobody wanted. This is not worth a sync: after a
+ * power loss they are looked at again.
+ */
+static enum fan_status move_cursor(struct claiming *claiming, uint64_t from_seq)
+{
+    struct fan__sqlite *store = claiming->store;
+    enum fan_status status = fan__sqlite_write_begin_unsynced(store);
+    if (status != FAN_OK)
+        return status;
+    sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_MOVE);
+    sqlite3_bind_int64(statement, 1, claiming->group.id);
+    sqlite3_bind_int64(statement, 2, (int64_t)claiming->group.cursor_seq);
+    sqlite3_bind_int64(statement, 3, (int64_t)from_seq);
+    fan__sqlite_run(store->writer, statement);
+    return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+}
+
 /* One transaction's worth. *ret_end tells whether the end of the log was reached. */
 static enum fan_status claim_once(struct claiming *claiming, const struct fan_group_name *name,
                                   bool *ret_end)
@@ -301,9 +316,9 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
         take_due(claiming, fan__sqlite_use(store->writer, FAN__SQL_DUE), false);
     }
     *ret_end = take_news(claiming);
-    if (fan_batch_count(claiming->batch) > 0 || claiming->passed > 0 ||
-        claiming->group.ahead != found.group.ahead || ordered != found.group.ordered ||
-        claiming->group.cursor_seq - cursor_seq >= MOVED_COUNT_MIN) {
+    bool changed = fan_batch_count(claiming->batch) > 0 || claiming->passed > 0 ||
+                   claiming->group.ahead != found.group.ahead || ordered != found.group.ordered;
+    if (changed) {
         sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_ADVANCE);
         sqlite3_bind_int64(statement, 1, claiming->group.id);
         sqlite3_bind_int64(statement, 2, (int64_t)claiming->group.cursor_seq);
@@ -312,7 +327,10 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
         sqlite3_bind_int64(statement, 5, (int64_t)claiming->group.ahead);
         fan__sqlite_run(store->writer, statement);
     }
-    return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+    status = fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+    if (status == FAN_OK && !changed && claiming->group.cursor_seq != cursor_seq)
+        status = move_cursor(claiming, cursor_seq);
+    return status;
 }
 
 enum fan_status fan__sqlite_claim(void *self, const struct fan_group_name *name,

@@ -122,7 +122,11 @@ enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name
     enum fan_status status = fan__sqlite_group_begin(store, name, &found);
     if (status != FAN_OK)
         return status;
-    sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_DELETE);
+    /* A group of that name may come again: a claim on this one must not speak for it. */
+    sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_TOKEN_FLOOR);
+    sqlite3_bind_int64(statement, 1, (int64_t)found.group.token);
+    fan__sqlite_run(store->writer, statement);
+    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_DELETE);
     sqlite3_bind_int64(statement, 1, found.group.id);
     fan__sqlite_run(store->writer, statement);
     statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_CLEAR);

@@ -143,7 +143,7 @@ static int create(struct fan__sqlite *store)
         int64_t value;
     } metas[] = {
         { "epoch", epoch },      { "head_floor", 0 }, { "trimmed_seq", 0 },
-        { "key_generation", 0 }, { "fence", 0 },
+        { "key_generation", 0 }, { "fence", 0 },      { "token_floor", 0 },
     };
     int code = fan__sqlite_exec(writer, FAN__SQLITE_SCHEMA_TABLES);
     if (code == SQLITE_OK)

@@ -154,15 +154,18 @@
                  "ON CONFLICT(name) DO UPDATE SET owner = excluded.owner, "                        \
                  "fence = excluded.fence, until_us = excluded.until_us")                           \
                                                                                                    \
-    X(GROUP_INSERT, "INSERT INTO grp(name, handler, pattern, topic, cursor) "                      \
-                    "VALUES(?1, ?2, ?3, ?4, ?5)")                                                  \
+    X(GROUP_INSERT, "INSERT INTO grp(name, handler, pattern, topic, cursor, token) "               \
+                    "VALUES(?1, ?2, ?3, ?4, ?5, "                                                  \
+                    "(SELECT value FROM meta WHERE key = 'token_floor'))")                         \
     X(GROUP_UPDATE, "UPDATE grp SET pattern = ?2, topic = ?3 WHERE id = ?1")                       \
     X(GROUP_GET, FAN__SQLITE_GROUP "WHERE g.name = ?1 AND g.handler = ?2")                         \
     X(GROUPS, FAN__SQLITE_GROUP "ORDER BY g.name, g.handler")                                      \
     X(GROUP_ADVANCE, "UPDATE grp SET cursor = ?2, token = ?3, ordered = ?4, ahead = ?5 "           \
                      "WHERE id = ?1")                                                              \
+    X(GROUP_MOVE, "UPDATE grp SET cursor = ?2 WHERE id = ?1 AND cursor = ?3")                      \
     X(GROUP_COMPLETED, "UPDATE grp SET completed = completed + ?2, ahead = ahead + ?3 "            \
                        "WHERE id = ?1")                                                            \
+    X(TOKEN_FLOOR, "UPDATE meta SET value = max(value, ?1) WHERE key = 'token_floor'")             \
     X(GROUP_DELETE, "DELETE FROM grp WHERE id = ?1")                                               \
     X(GROUP_CLEAR, "DELETE FROM delivery WHERE grp = ?1")                                          \
                                                                                                    \
@@ -209,9 +212,11 @@
              "ORDER BY g.name, g.handler")                                                         \
     X(DELIVERIES, "SELECT " FAN__SQLITE_DELIVERY "FROM delivery d JOIN grp g ON g.id = d.grp "     \
                   "WHERE d.seq = ?1 ORDER BY g.name, g.handler")                                   \
-    X(DEAD, "SELECT " FAN__SQLITE_DELIVERY "FROM delivery d CROSS JOIN grp g ON g.id = d.grp "     \
-            "WHERE d.status <> 2 AND d.status = 3 AND d.seq > ?1 ORDER BY d.seq")                  \
-    X(AHEAD, "SELECT d.seq FROM delivery d WHERE d.seq > ?1 AND d.grp = ?2 ORDER BY d.seq")        \
+    X(DEAD,                                                                                        \
+      "SELECT " FAN__SQLITE_DELIVERY "FROM delivery d CROSS JOIN grp g ON g.id = d.grp "           \
+      "WHERE d.status <> 2 AND d.status = 3 AND d.seq > ?1 ORDER BY d.seq, g.name, g.handler")     \
+    X(AHEAD, "SELECT d.seq, e.series FROM delivery d JOIN event e ON e.seq = d.seq "               \
+             "WHERE d.seq > ?1 AND d.grp = ?2")                                                    \
     X(OPEN, "SELECT d.seq, d.grp, d.status, d.due_us FROM delivery d WHERE d.status <> 2 "         \
             "ORDER BY d.seq")
 

@@ -257,6 +257,22 @@ static void count_open(struct fan__sqlite_connection *connection,
     }
 }
 
+/* How many of the rows past the cursor were counted as owed. */
+static uint64_t count_ahead(struct fan__sqlite_connection *connection,
+                            const struct fan__sqlite_group *group, struct thresholds *thresholds)
+{
+    uint64_t count = 0;
+    if (group->ahead == 0)
+        return 0;
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_AHEAD);
+    sqlite3_bind_int64(statement, 1, (int64_t)group->cursor_seq);
+    sqlite3_bind_int64(statement, 2, group->id);
+    while (fan__sqlite_step(connection, statement))
+        count +=
+            threshold_at(connection, thresholds, sqlite3_column_int64(statement, 1)) != UINT64_MAX;
+    return count;
+}
+
 static void fill_group(struct fan__sqlite_connection *connection, struct fan__sqlite_groups *groups,
                        size_t index, uint64_t last_seq, struct fan_group_stats *stats)
 {
@@ -271,7 +287,8 @@ static void fill_group(struct fan__sqlite_connection *connection, struct fan__sq
     stats->cursor_seq = group->cursor_seq;
     stats->lag = count_after(connection, group->cursor_seq);
     stats->completed = group->completed;
-    stats->pending += count_owed(connection, &thresholds, last_seq) - group->ahead;
+    stats->pending += count_owed(connection, &thresholds, last_seq);
+    stats->pending -= count_ahead(connection, group, &thresholds);
     fan__buffer_deinit(&thresholds.known);
 }
 

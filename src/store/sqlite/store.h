@@ -54,6 +54,7 @@ struct fan__sqlite {
     uint64_t head_seq;
     int64_t data_version;
     int64_t key_generation;
+    bool unsynced;
 
     struct fan__mutex pool_mutex;
     struct fan__cond pool_returned;
@@ -124,6 +125,9 @@ enum fan_status fan__sqlite_read_end(struct fan__sqlite_connection *connection);
  * what came of it. head_seq is the head that it leaves, 0 when it added nothing.
  */
 enum fan_status fan__sqlite_write_begin(struct fan__sqlite *store, struct fan_error *error);
+
+/* The same for what may be lost with the power: its commit does not wait for the disk. */
+enum fan_status fan__sqlite_write_begin_unsynced(struct fan__sqlite *store);
 enum fan_status fan__sqlite_write_end(struct fan__sqlite *store, enum fan_status status,
                                       uint64_t head_seq, struct fan_error *error);
 

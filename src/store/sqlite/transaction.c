@@ -126,16 +126,40 @@ static void refresh(struct fan__sqlite *store)
     store->data_version = version;
 }
 
-enum fan_status fan__sqlite_write_begin(struct fan__sqlite *store, struct fan_error *error)
+/* Chooses whether the next commit waits for the disk. It never goes on with the wrong answer. */
+static void set_synced(struct fan__sqlite *store, bool synced)
+{
+    if (store->synchronous_normal || store->unsynced == !synced)
+        return;
+    int code = fan__sqlite_exec(store->writer, synced ? "PRAGMA synchronous = FULL"
+                                                      : "PRAGMA synchronous = NORMAL");
+    if (code == SQLITE_OK)
+        store->unsynced = !synced;
+    else
+        fan__sqlite_failed(store->writer, code);
+}
+
+static enum fan_status begin(struct fan__sqlite *store, bool unsynced, struct fan_error *error)
 {
     if (store->fork_generation != fan__fork_generation())
         return fan__fail(error, FAN_FORKED, NULL, "the store was opened before the fork");
     fan__mutex_lock(&store->writer_mutex);
     struct fan__sqlite_connection *writer = store->writer;
     writer->status = FAN_OK;
+    set_synced(store, !unsynced);
     fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_BEGIN_IMMEDIATE));
     refresh(store);
     return writer->status == FAN_OK ? FAN_OK : fan__sqlite_write_end(store, FAN_OK, 0, error);
+}
+
+enum fan_status fan__sqlite_write_begin(struct fan__sqlite *store, struct fan_error *error)
+{
+    return begin(store, false, error);
+}
+
+enum fan_status fan__sqlite_write_begin_unsynced(struct fan__sqlite *store)
+{
+    return begin(store, true, NULL);
 }
 
 /*
