@@ -179,9 +179,12 @@ void fan__json_walk_init(struct fan__json_walk *walk, const char *start)
 bool fan__json_walk_next(struct fan__json_walk *walk, struct fan_str *ret_key,
                          struct fan_str *ret_value)
 {
-    /* Behind `[`, `{` or `,`: a value, unless it ends at once. */
+    /* Behind its end there may be nothing to read. */
+    if (*walk->at == ']' || *walk->at == '}')
+        return false;
+    /* Behind `[`, `{` or `,`: a value, unless it is empty. */
     const char *at = skip_space(walk->at + 1);
-    if (*walk->at == ']' || *walk->at == '}' || *at == ']' || *at == '}')
+    if (*at == ']' || *at == '}')
         return false;
     *ret_key = (struct fan_str){ at, 0 };
     const char *end = skip_value(at);

@@ -202,6 +202,29 @@ static void test_P02_escaped_names_are_names(void **state)
     fan_event_free(event, NULL);
 }
 
+/* The text ends where its size says; behind it there is no NUL, and under ASan nothing at all. */
+static void test_P01_nothing_behind_the_text_is_read(void **state)
+{
+    (void)state;
+    static const char *const texts[] = { "{\"type\":\"a\"}", "[{\"type\":\"a\",\"payload\":[[]]}]",
+                                         "[]", "[{\"type\":\"a\",\"user_id\":7}]" };
+    struct fan_batch *batch;
+    assert_ok(fan_batch_new(NULL, &batch));
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        size_t size = strlen(texts[i]);
+        for (size_t cut = 0; cut <= size; cut++) {
+            char *text = malloc(cut ? cut : 1);
+            assert_non_null(text);
+            memcpy(text, texts[i], cut);
+            enum fan_status status =
+                fan_events_from_json((struct fan_str){ text, cut }, NULL, batch, NULL);
+            assert_int_equal(status, cut == size ? FAN_OK : FAN_INVALID);
+            free(text);
+        }
+    }
+    fan_batch_free(batch);
+}
+
 static void test_P02_depth_counts_from_the_payload(void **state)
 {
     (void)state;
@@ -455,6 +478,7 @@ int main(void)
         cmocka_unit_test(test_P04_the_state_goes_out_beside_the_event),
         cmocka_unit_test(test_P02_bad_members_are_named),
         cmocka_unit_test(test_P02_escaped_names_are_names),
+        cmocka_unit_test(test_P01_nothing_behind_the_text_is_read),
         cmocka_unit_test(test_P02_depth_counts_from_the_payload),
         cmocka_unit_test(test_P01_payload_that_is_not_json),
         cmocka_unit_test(test_base64_is_strict),
