@@ -85,7 +85,7 @@ FAN_API void fan_broker_free(struct fan_broker *broker);
  *
  * Returns: FAN_INVALID with the field; FAN_FULL when the queue had no room in time (not stored);
  *          FAN_TIMED_OUT when no answer came in time (publish the same id again to learn);
- *          FAN_MISUSE before start; FAN_CLOSED; faults of the store.
+ *          FAN_MISUSE before start and in a call-back; FAN_CLOSED; faults of the store.
  * Memory:  the draft is copied.
  * Thread:  any but a handler or call-back. Blocks: up to the time-out; and for one commit when it
  *          finds the writer idle.

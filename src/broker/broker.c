@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define STOP_TIMEOUT_MS 5000
+#define TAIL_WAKE_MS 5
 
 static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
                                   const struct fan_broker_options *options, struct fan_error *error)
@@ -146,6 +147,23 @@ static enum fan_status drain(struct fan_broker *broker, uint32_t timeout_ms)
     return status;
 }
 
+/* A wake ends only a wait that is under way, so it is repeated until the tail has seen the stop. */
+static void end_tail(struct fan_broker *broker)
+{
+    if (!broker->tail.started)
+        return;
+    fan__mutex_lock(&broker->mutex);
+    while (!broker->tail_ended) {
+        fan__mutex_unlock(&broker->mutex);
+        fan_store_wake(broker->store);
+        fan__mutex_lock(&broker->mutex);
+        if (!broker->tail_ended)
+            fan__cond_wait_until(&broker->idle, &broker->mutex, fan__deadline_ns(TAIL_WAKE_MS));
+    }
+    fan__mutex_unlock(&broker->mutex);
+    fan__thread_join(&broker->tail);
+}
+
 /*
  * The order: refuse new publishes, drain the queue, finish handlers and hand back what they hold,
  * end the tail and the writer, close the bus. Each step leaves nothing for a later one to wake.
@@ -167,8 +185,7 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
     fan__mutex_unlock(&broker->mutex);
 
     fan__dispatch_stop(broker);
-    fan_store_wake(broker->store);
-    fan__thread_join(&broker->tail);
+    end_tail(broker);
 
     fan__mutex_lock(&broker->mutex);
     broker->run = FAN__RUN_STOPPED;

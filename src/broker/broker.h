@@ -71,6 +71,8 @@ struct fan_broker {
     struct fan__cond idle; /* the writer's role was given back */
     enum fan__run run;
     bool committing;
+    pthread_t committer; /* while committing */
+    bool tail_ended;
     bool writer_sleeps;
     bool catch_up; /* other instances appended, or a notification is owed */
     struct fan__backlog queue;

@@ -60,6 +60,7 @@ void fan__writer_begin(struct fan_broker *broker)
 {
     assert(!broker->committing);
     broker->committing = true;
+    broker->committer = pthread_self();
 }
 
 void fan__writer_end(struct fan_broker *broker)
@@ -371,5 +372,7 @@ void fan__tail_main(void *context)
         fan__writer_wake(broker);
         fan__cond_wait_until(&broker->idle, &broker->mutex, fan__deadline_ns(CATCH_UP_RETRY_MS));
     }
+    broker->tail_ended = true;
+    fan__cond_broadcast(&broker->idle);
     fan__mutex_unlock(&broker->mutex);
 }

@@ -177,6 +177,9 @@ static enum fan_status publish_ticket(struct fan_broker *broker, struct fan__tic
     int64_t deadline_ns = fan__deadline_ns(timeout_ms);
     fan__mutex_lock(&broker->mutex);
     enum fan_status status = fan__broker_may_publish(broker);
+    /* A call-back runs in the middle of a commit: waiting for the next one would be for ever. */
+    if (status == FAN_OK && broker->committing && pthread_equal(broker->committer, pthread_self()))
+        status = FAN_MISUSE;
     if (status == FAN_OK && !broker->committing && broker->queue.count == 0) {
         fan__writer_begin(broker);
         fan__mutex_unlock(&broker->mutex);
@@ -219,7 +222,7 @@ static enum fan_status fail_publish(enum fan_status status, struct fan_error *er
 {
     const char *why = fan_status_text(status);
     if (status == FAN_MISUSE)
-        why = "the broker was not started";
+        why = "the broker was not started, or this is a call-back, which must not wait";
     else if (status == FAN_CLOSED)
         why = "the broker was stopped";
     else if (status == FAN_FULL)

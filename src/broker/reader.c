@@ -122,8 +122,7 @@ enum fan_status fan_broker_subscribe(struct fan_broker *broker,
     if (options->cancel)
         reader->cancel = fan_cancel_ref(options->cancel);
     if (keep(broker->env, options->topic, &reader->topic) != FAN_OK ||
-        keep(broker->env, options->pattern, &reader->pattern) != FAN_OK ||
-        fan_batch_new(broker->env, &reader->page) != FAN_OK)
+        keep(broker->env, options->pattern, &reader->pattern) != FAN_OK)
         status = fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
     else
         status = attach(reader, options, ret_error);
@@ -135,11 +134,12 @@ enum fan_status fan_broker_subscribe(struct fan_broker *broker,
     return FAN_OK;
 }
 
-static void lower_page(struct fan_reader *reader)
+/* A page of up to 1 MiB is kept only while the reader is behind. */
+static void drop_page(struct fan_reader *reader)
 {
     reader->page_held = false;
-    reader->index = 0;
-    fan_batch_clear(reader->page);
+    fan_batch_free(reader->page);
+    reader->page = NULL;
 }
 
 /*
@@ -176,10 +176,13 @@ static enum fan_status read_page(struct fan_reader *reader)
         fan__cursor_close(&reader->cursor);
         return FAN_CLOSED;
     }
-    enum fan_status status = fan_store_read(reader->broker->store, reader->cursor.seq, &query,
-                                            reader->page, &reader->result);
+    enum fan_status status =
+        reader->page ? FAN_OK : fan_batch_new(reader->broker->env, &reader->page);
+    if (status == FAN_OK)
+        status = fan_store_read(reader->broker->store, reader->cursor.seq, &query, reader->page,
+                                &reader->result);
     if (status != FAN_OK) {
-        lower_page(reader);
+        drop_page(reader);
         return status;
     }
     reader->index = 0;
@@ -187,7 +190,7 @@ static enum fan_status read_page(struct fan_reader *reader)
     if (fan__cursor_page(&reader->cursor, &reader->result) != FAN__CURSOR_TELL_GAP)
         return FAN_OK;
     if (reader->cursor.gap.reason == FAN_GAP_EPOCH)
-        lower_page(reader);
+        drop_page(reader);
     return told_gap(reader);
 }
 
@@ -201,6 +204,8 @@ static const struct fan_event *next_of_page(struct fan_reader *reader)
     }
     fan__cursor_page_end(&reader->cursor, &reader->result);
     reader->page_held = false;
+    if (reader->cursor.state == FAN__CURSOR_LIVE)
+        drop_page(reader);
     return NULL;
 }
 

@@ -184,6 +184,7 @@ struct answers {
     size_t count;
     size_t refused;
     uint64_t last_seq;
+    struct fan_broker *broker;
 };
 
 static void answers_init(struct answers *answers)
@@ -253,6 +254,35 @@ static void test_L01_a_publisher_gets_its_answer_within_its_deadline(void **stat
     assert_ok(fan_broker_publish(broker, &draft, &cursor, NULL));
     assert_int_equal(cursor.seq, 3);
     fan_broker_free(broker);
+}
+
+static void publish_in_answer(void *context, const struct fan_published *published)
+{
+    struct answers *answers = context;
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.d" };
+    fan__mutex_lock(&answers->mutex);
+    answers->count++;
+    answers->last_seq = published->cursor.seq;
+    answers->refused += fan_broker_publish(answers->broker, &draft, NULL, NULL) == FAN_MISUSE;
+    fan__cond_broadcast(&answers->changed);
+    fan__mutex_unlock(&answers->mutex);
+}
+
+static void test_H01_waiting_in_a_call_back_is_a_typed_error(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    struct answers answers;
+    answers_init(&answers);
+    answers.broker = broker;
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    assert_ok(fan_broker_publish_async(broker, &draft, publish_in_answer, &answers, NULL));
+    answers_wait(&answers, 1);
+    assert_int_equal(answers.refused, 1);
+    assert_int_equal(publish(broker, "a.b.c", NULL), 2);
+    fan_broker_free(broker);
+    place_remove(&place);
 }
 
 struct publisher {
@@ -512,6 +542,7 @@ int main(void)
         cmocka_unit_test(test_L09_an_unclear_answer_is_asked_again_with_the_same_id),
         on_every_store(test_L09_an_id_published_again_gives_the_first_cursor),
         cmocka_unit_test(test_H01_publish_async_answers_in_order_and_says_full_at_once),
+        on_every_store(test_H01_waiting_in_a_call_back_is_a_typed_error),
         cmocka_unit_test(test_L01_a_publisher_gets_its_answer_within_its_deadline),
         on_every_store(test_L02_concurrent_publishers_share_commits_and_readers_see_rising),
         on_every_store(test_P23_a_unit_is_stored_whole_or_not_at_all),
