@@ -1,0 +1,89 @@
+/*
+ * P06: the conformance suite, unchanged, over a provider that the library knows (PROVIDER).
+ *
+ * An argument runs the behaviours whose names contain it; FANFARE_SEED repeats a run, and
+ * FANFARE_SOAK=1 runs the full counts.
+ */
+#include <fanfare/conformance.h>
+
+#include <ftw.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Where a provider keeps what it has: each store has a file of its own in one folder. */
+struct place {
+    char folder[32];
+    unsigned number;
+    bool full;
+};
+
+static const struct setting {
+    const char *name;
+    unsigned traits;
+    bool keeps;
+} settings[] = {
+    { "memory", FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY, false },
+    { "sqlite", FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY, true },
+};
+
+static enum fan_status open_place(void *context, const struct fan_env *env,
+                                  struct fan_store **ret_store, struct fan_error *ret_error)
+{
+    const struct place *place = context;
+    char uri[128];
+    /* What synchronous=full adds is the disk's own time; the full counts have that, too. */
+    if (strcmp(PROVIDER, "memory") == 0)
+        snprintf(uri, sizeof(uri), "memory:");
+    else
+        snprintf(uri, sizeof(uri), "%s:%s/%u.db%s", PROVIDER, place->folder, place->number,
+                 place->full ? "" : "?synchronous=normal");
+    return fan_store_open(uri, env, ret_store, ret_error);
+}
+
+static enum fan_status open_fresh(void *context, const struct fan_env *env,
+                                  struct fan_store **ret_store, struct fan_error *ret_error)
+{
+    ((struct place *)context)->number++;
+    return open_place(context, env, ret_store, ret_error);
+}
+
+static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
+{
+    (void)info;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
+int main(int argc, char **argv)
+{
+    const char *seed = getenv("FANFARE_SEED");
+    const char *soak = getenv("FANFARE_SOAK");
+    struct place place = { .folder = "/tmp/fanfare-test-XXXXXX" };
+    if (!mkdtemp(place.folder)) {
+        puts("Bail out! no folder for the stores");
+        return EXIT_FAILURE;
+    }
+    place.full = soak && strcmp(soak, "0") != 0;
+    int failed = -1;
+    for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
+        if (strcmp(settings[i].name, PROVIDER) != 0)
+            continue;
+        const struct fan_conformance_options options = {
+            .size = FAN_CONFORMANCE_OPTIONS_SIZE,
+            .context = &place,
+            .open = open_fresh,
+            .reopen = settings[i].keeps ? open_place : NULL,
+            .traits = settings[i].traits,
+            .seed = seed ? strtoull(seed, NULL, 10) : 0,
+            .only = argc > 1 ? argv[1] : NULL,
+            .full = place.full,
+            .label = PROVIDER ": ",
+        };
+        failed = fan_conformance_run(&options);
+    }
+    nftw(place.folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
