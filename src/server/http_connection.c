@@ -622,6 +622,9 @@ static void end_stream(struct fan__http_connection *connection)
 
 void fan__http_connection_stop(struct fan__http_connection *connection)
 {
+    /* A request that is in the socket already is not idle; it is answered, as the last one. */
+    if (connection->state == FAN__HTTP_HEAD)
+        on_readable(connection);
     struct fan__http_request *request = connection->request;
     if (connection->state == FAN__HTTP_HEAD && !has_kept(connection)) {
         fan__http_connection_move(connection, FAN__HTTP_LINGER);

@@ -30,7 +30,6 @@ struct head {
     struct place names[FIELD_COUNT_MAX];
     struct place values[FIELD_COUNT_MAX];
     size_t field_count;
-    bool too_many;
     bool complete;
     bool keep_alive;
     uint8_t minor;
@@ -92,8 +91,8 @@ static struct place place(const struct head *head, const char *at, size_t size)
 }
 
 /* method SP target SP HTTP/1.x, each space a single one. */
-static bool check_request_line(struct head *head, const char *line, size_t size,
-                               struct fan__http_refusal *refusal)
+static bool take_request_line(struct head *head, const char *line, size_t size,
+                              struct fan__http_refusal *refusal)
 {
     const char *end = line + size;
     const char *space = memchr(line, ' ', size);
@@ -116,66 +115,57 @@ static bool check_request_line(struct head *head, const char *line, size_t size,
         return refuse(refusal, 400, NULL, "the request line does not end in a version");
     if (version[5] != '1')
         return refuse(refusal, 505, NULL, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+    head->minor = version[7] > '0' ? 1 : 0;
     return true;
 }
 
-static bool check_field_line(const char *line, size_t size, struct fan__http_refusal *refusal)
+static bool take_field_line(struct head *head, const char *line, size_t size,
+                            struct fan__http_refusal *refusal)
 {
     if (line[0] == ' ' || line[0] == '\t')
         return refuse(refusal, 400, NULL, "a header field is folded over lines");
     const char *colon = memchr(line, ':', size);
     if (!colon || !is_token(line, (size_t)(colon - line)))
         return refuse(refusal, 400, NULL, "a header field has no proper name before its colon");
-    for (const char *at = colon + 1; at < line + size; at++) {
+    const char *value = colon + 1;
+    const char *end = line + size;
+    for (const char *at = value; at < end; at++) {
         unsigned char c = (unsigned char)*at;
         if ((c < 0x20 && c != '\t') || c == 0x7f)
             return refuse(refusal, 400, NULL, "a header field has a control character");
     }
+    while (value < end && (*value == ' ' || *value == '\t'))
+        value++;
+    while (value < end && (end[-1] == ' ' || end[-1] == '\t'))
+        end--;
+    if (head->field_count == FIELD_COUNT_MAX)
+        return refuse(refusal, 431, NULL, "the head has more than 128 fields");
+    head->names[head->field_count] = place(head, line, (size_t)(colon - line));
+    head->values[head->field_count++] = place(head, value, (size_t)(end - value));
     return true;
 }
 
 /* Every line ends in CRLF, and the head in an empty one: fan__http_head_find has seen to that. */
-static bool check_lines(struct head *head, struct fan__http_refusal *refusal)
+static bool take_lines(struct head *head, struct fan__http_refusal *refusal)
 {
-    size_t at = head->data[0] == '\r' ? 2 : 0;
+    size_t at = memcmp(head->data, "\r\n", 2) == 0 ? 2 : 0;
     for (bool first = true;; first = false) {
         const char *line = head->data + at;
         const char *end = memchr(line, '\n', head->size - at);
         size_t size = (size_t)(end - line) - 1;
         if (size == 0)
             return true;
-        if (first ? !check_request_line(head, line, size, refusal)
-                  : !check_field_line(line, size, refusal))
+        if (first ? !take_request_line(head, line, size, refusal)
+                  : !take_field_line(head, line, size, refusal))
             return false;
         at += size + 2;
     }
-}
-
-static int on_name(http_parser *parser, const char *at, size_t size)
-{
-    struct head *head = parser->data;
-    if (head->field_count == FIELD_COUNT_MAX) {
-        head->too_many = true;
-        return 1;
-    }
-    head->names[head->field_count] = place(head, at, size);
-    return 0;
-}
-
-static int on_value(http_parser *parser, const char *at, size_t size)
-{
-    struct head *head = parser->data;
-    while (size > 0 && (at[size - 1] == ' ' || at[size - 1] == '\t'))
-        size--;
-    head->values[head->field_count++] = place(head, at, size);
-    return 0;
 }
 
 static int on_complete(http_parser *parser)
 {
     struct head *head = parser->data;
     head->complete = true;
-    head->minor = parser->http_minor > 0 ? 1 : 0;
     head->keep_alive = http_should_keep_alive(parser) != 0;
     /* The body is not for this parser. */
     return 1;
@@ -185,15 +175,11 @@ static bool run_parser(struct head *head, struct fan__http_refusal *refusal)
 {
     http_parser_settings settings;
     http_parser_settings_init(&settings);
-    settings.on_header_field = on_name;
-    settings.on_header_value = on_value;
     settings.on_headers_complete = on_complete;
     http_parser parser = { .data = head };
     http_parser_init(&parser, HTTP_REQUEST);
     size_t parsed = http_parser_execute(&parser, &settings, head->data, head->size);
     enum http_errno wrong = HTTP_PARSER_ERRNO(&parser);
-    if (head->too_many)
-        return refuse(refusal, 431, NULL, "the head has more than 128 fields");
     if (wrong == HPE_INVALID_METHOD)
         return refuse(refusal, 501, NULL, "the method is not known");
     if (wrong != HPE_OK)
@@ -370,15 +356,14 @@ enum fan_status fan__http_head_parse(struct fan__http_loop *loop, const char *da
     head.size = size;
     head.field_count = 0;
     head.query = (struct place){ 0 };
-    head.too_many = false;
     head.complete = false;
     bool chunked = false;
     uint64_t length = 0;
-    bool right = check_lines(&head, refusal);
+    bool right = take_lines(&head, refusal);
     if (right && head.target.size > loop->server->options.target_size_max)
         right = refuse(refusal, 414, NULL, "the request target is too long");
-    right = right && run_parser(&head, refusal) && check_host(&head, refusal) &&
-            check_framing(&head, &chunked, &length, refusal);
+    right = right && check_host(&head, refusal) &&
+            check_framing(&head, &chunked, &length, refusal) && run_parser(&head, refusal);
     if (right && head.method.size == 7 && memcmp(data + head.method.at, "CONNECT", 7) == 0)
         right = refuse(refusal, 501, NULL, "CONNECT is for proxies");
     if (!right || !split_target(&head, refusal))

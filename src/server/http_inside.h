@@ -33,6 +33,7 @@
 
 #include <uv.h>
 
+#define FAN__HTTP_BACKLOG 1024
 #define FAN__HTTP_READ_SIZE ((size_t)64 * 1024)
 #define FAN__HTTP_SKIP_SIZE ((uint64_t)64 * 1024)
 
@@ -89,7 +90,7 @@ struct fan__http_out {
     uint32_t end;
 };
 
-/* A ring of chunks; memory only while something waits. */
+/* A ring of chunks. While nothing waits, its memory is none or that of a few. */
 struct fan__http_output {
     struct fan__http_out *ring;
     uint32_t first;

@@ -163,7 +163,7 @@ static void begin_stop(struct fan__http_loop *loop, uint32_t timeout_ms)
 {
     loop->stopping = true;
     /* Who is in the queue already has been promised an answer by the kernel. */
-    accept_some(loop, INT32_MAX);
+    accept_some(loop, FAN__HTTP_BACKLOG);
     uv_close((uv_handle_t *)&loop->listen, NULL);
     close(loop->listen_fd);
     loop->listen_fd = -1;

@@ -20,6 +20,7 @@
 #define PREFIX_SIZE 10 /* eight digits and CRLF */
 #define GATHER_COUNT 32
 #define CALLS_PER_TURN 8
+#define RING_COUNT_MIN 4 /* kept by an idle connection */
 
 struct fan__http_chunk {
     const struct fan_env *env;
@@ -66,7 +67,7 @@ void fan__http_chunk_unref(struct fan__http_chunk *chunk)
 static bool grow(struct fan__http_connection *connection)
 {
     struct fan__http_output *output = &connection->output;
-    uint32_t capacity = output->capacity ? output->capacity * 2 : 4;
+    uint32_t capacity = output->capacity ? output->capacity * 2 : RING_COUNT_MIN;
     const struct fan_env *env = connection->loop->server->options.env;
     struct fan__http_out *ring = fan__alloc_zero(env, capacity, sizeof(*ring));
     if (!ring)
@@ -157,8 +158,10 @@ bool fan__http_output_flush(struct fan__http_connection *connection)
         connection->progress = true;
         connection->loop->counters.bytes_sent += (uint64_t)sent;
     }
-    fan__free(connection->loop->server->options.env, output->ring);
-    *output = (struct fan__http_output){ 0 };
+    if (output->capacity > RING_COUNT_MIN) {
+        fan__free(connection->loop->server->options.env, output->ring);
+        *output = (struct fan__http_output){ 0 };
+    }
     return true;
 }
 

@@ -18,7 +18,6 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define BACKLOG 1024
 #define LOOP_COUNT_MAX 64
 #define HEAD_SIZE_MAX ((size_t)32 * 1024)
 
@@ -127,7 +126,7 @@ static enum fan_status listen_on(const struct place *place, bool first, int *ret
     int fd = socket(name->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
         (first || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0) &&
-        bind(fd, name, place->size) == 0 && listen(fd, BACKLOG) == 0 &&
+        bind(fd, name, place->size) == 0 && listen(fd, FAN__HTTP_BACKLOG) == 0 &&
         (!first || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) == 0)) {
         *ret_fd = fd;
         return FAN_OK;

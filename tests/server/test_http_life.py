@@ -1,5 +1,6 @@
 """The HTTP layer: addresses, starting, stopping, and the manners of a library."""
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -112,6 +113,24 @@ def test_stop_lets_requests_in_flight_end():
     assert release.response().status == 200
     response = held.response()
     assert (response.body, response.fields["connection"]) == (b"released", "close")
+    server.wait()
+
+
+def test_stop_answers_what_is_in_the_sockets_already():
+    server = Server(loop_count=2)
+    clients = [server.connect() for _ in range(20)]
+    for client in clients:
+        assert client.get("/hello").status == 200
+    # Requests, connections and the stop all come while the server is held.
+    server.process.send_signal(signal.SIGSTOP)
+    clients += [server.connect() for _ in range(20)]
+    for client in clients:
+        client.send(GET)
+    server.tell("stop 30000")
+    server.process.send_signal(signal.SIGCONT)
+    for client in clients:
+        assert client.response().body == b"hello world"
+        assert client.ended()
     server.wait()
 
 
