@@ -53,7 +53,8 @@ enum fan_source {
 };
 
 /*
- * What a publisher fills in; everything but `size` and `type` may stay zero.
+ * What a publisher fills in; everything but `size` and `type` may stay zero. An empty string is the
+ * same as NULL, but for the id, where it is an error.
  *
  * id           1 to 255 bytes; a UUIDv7 is made where there is none
  * type         dotted segments, `schema.entity.operation` by custom
@@ -87,7 +88,10 @@ struct fan_event_draft {
 
 #define FAN_EVENT_DRAFT_SIZE sizeof(struct fan_event_draft)
 
-/* What is stamped where the draft is silent, and the limits. Zero in a limit means the default. */
+/*
+ * What is stamped where the draft is silent, and the limits. Zero in a limit means the default; the
+ * depth is at most 1,024.
+ */
 struct fan_event_defaults {
     size_t size;
     const struct fan_env *env;

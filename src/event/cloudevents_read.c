@@ -29,6 +29,8 @@ struct reading {
     void *decoded;
     bool json_checked;
     struct fan_event_draft draft;
+    char id[FAN__UUID_TEXT_SIZE];
+    char instance_id[FAN_TEXT_SIZE_MAX + 1];
 };
 
 static const char *known(const struct reading *reading, enum fan__ce_name name)
@@ -146,12 +148,12 @@ static bool decode_urn(const char *source, char instance_id[FAN_TEXT_SIZE_MAX + 
     return size > 0;
 }
 
-static bool is_ours(const struct reading *reading, char instance_id[FAN_TEXT_SIZE_MAX + 1])
+static bool is_ours(struct reading *reading)
 {
     return !reading->attributes.foreign && known(reading, FAN__CE_FANSOURCE) &&
            known(reading, FAN__CE_TIME) &&
            strncmp(known(reading, FAN__CE_SOURCE), FAN__CE_URN, strlen(FAN__CE_URN)) == 0 &&
-           decode_urn(known(reading, FAN__CE_SOURCE), instance_id);
+           decode_urn(known(reading, FAN__CE_SOURCE), reading->instance_id);
 }
 
 static enum fan_status take_user_id(struct reading *reading, struct fan_error *ret_error)
@@ -169,13 +171,13 @@ static enum fan_status take_user_id(struct reading *reading, struct fan_error *r
     return FAN_OK;
 }
 
-static enum fan_status make_ours(struct reading *reading, const char *instance_id,
-                                 struct fan_event **ret_event, struct fan_error *ret_error)
+static enum fan_status make_ours(struct reading *reading, struct fan_event **ret_event,
+                                 struct fan_error *ret_error)
 {
     struct fan_event_draft *draft = &reading->draft;
     draft->id = known(reading, FAN__CE_ID);
     draft->traceparent = known(reading, FAN__CE_TRACEPARENT);
-    draft->instance_id = instance_id;
+    draft->instance_id = reading->instance_id;
     draft->schema = known(reading, FAN__CE_FANSCHEMA);
     draft->entity = known(reading, FAN__CE_FANENTITY);
     draft->operation = known(reading, FAN__CE_FANOPERATION);
@@ -204,10 +206,10 @@ static enum fan_status make_foreign(struct reading *reading, struct fan_event **
                                     struct fan_error *ret_error)
 {
     struct fan_event_draft *draft = &reading->draft;
-    char id[FAN__UUID_TEXT_SIZE];
-    if (fan__ce_id(known(reading, FAN__CE_SOURCE), known(reading, FAN__CE_ID), id) != FAN_OK)
+    if (fan__ce_id(known(reading, FAN__CE_SOURCE), known(reading, FAN__CE_ID), reading->id) !=
+        FAN_OK)
         return no_memory(ret_error);
-    draft->id = id;
+    draft->id = reading->id;
     /*
      * W3C wants a trace context that is none to be ignored; as an attribute it is kept all the
      * same.
@@ -262,9 +264,8 @@ static enum fan_status make(struct reading *reading, struct fan_event **ret_even
     /* 0 would mean "now"; the text of the time is kept, so nothing is lost. */
     if (known(reading, FAN__CE_TIME) && draft->created_us == 0)
         draft->created_us = 1;
-    char instance_id[FAN_TEXT_SIZE_MAX + 1];
-    status = is_ours(reading, instance_id) ? make_ours(reading, instance_id, ret_event, ret_error)
-                                           : make_foreign(reading, ret_event, ret_error);
+    status = is_ours(reading) ? make_ours(reading, ret_event, ret_error)
+                              : make_foreign(reading, ret_event, ret_error);
     if (status != FAN_OK)
         rename_field(ret_error);
     return status;
