@@ -65,8 +65,6 @@ bool fan_pattern_match(const char *pattern, const char *type)
             return false;
         if (*pattern == '\0')
             return true;
-        if (*pattern != '.')
-            return false;
         pattern++;
         type++;
     }

@@ -165,6 +165,45 @@ static void test_P01_a_forged_block_is_refused_or_safe(void **state)
     free(block);
 }
 
+/* What a writer could make of a draft that nobody validated, a parse must not let in. */
+static void test_P01_a_block_of_what_is_no_event_is_refused(void **state)
+{
+    (void)state;
+    char long_text[FAN_TEXT_SIZE_MAX + 2];
+    memset(long_text, 'x', sizeof(long_text) - 1);
+    long_text[sizeof(long_text) - 1] = '\0';
+    struct fan_event_draft drafts[10];
+    for (size_t i = 0; i < 10; i++)
+        drafts[i] = full;
+    drafts[0].topic = long_text;
+    drafts[1].type = long_text;
+    drafts[2].type = "a..b";
+    drafts[3].type = NULL;
+    drafts[4].id = NULL;
+    drafts[5].session_id = "\xff";
+    drafts[6].source = FAN_SOURCE_UNSET;
+    drafts[7].source = (enum fan_source)6;
+    drafts[8].created_us = INT64_MIN;
+    drafts[9].deliver_at_us = INT64_MAX;
+    for (size_t i = 0; i < 10; i++) {
+        size_t size;
+        void *block = write_block(&drafts[i], 1, &size);
+        const struct fan_event *event;
+        if (fan_event_parse(block, size, &event) != FAN_CORRUPT)
+            fail_msg("draft %zu", i);
+        free(block);
+    }
+    size_t size;
+    void *block = write_block(&full, (uint64_t)INT64_MAX + 1, &size);
+    const struct fan_event *event;
+    assert_int_equal(fan_event_parse(block, size, &event), FAN_CORRUPT);
+    free(block);
+    long_text[FAN_TEXT_SIZE_MAX] = '\0';
+    block = write_block(&drafts[0], 1, &size);
+    assert_ok(fan_event_parse(block, size, &event));
+    free(block);
+}
+
 static void test_P05_a_batch_is_reused_and_keeps_what_it_was_given(void **state)
 {
     (void)state;
@@ -368,6 +407,7 @@ int main(void)
         cmocka_unit_test(test_L11_equal_content_is_equal_bytes),
         cmocka_unit_test(test_P01_any_flipped_bit_of_a_block_is_found),
         cmocka_unit_test(test_P01_a_forged_block_is_refused_or_safe),
+        cmocka_unit_test(test_P01_a_block_of_what_is_no_event_is_refused),
         cmocka_unit_test(test_P05_a_batch_is_reused_and_keeps_what_it_was_given),
         cmocka_unit_test(test_P05_a_batch_without_memory_stays_as_it_was),
         cmocka_unit_test(test_P02_utf8_is_strict),

@@ -104,6 +104,10 @@ static void test_P03_attributes_become_fields(void **state)
                            "{\"cloudevents\":{\"data\":\"json\",\"attributes\":{\"specversion\""));
     assert_non_null(strstr(fan_event_metadata(event).data, "\"n\":7"));
     fan_event_free(event, NULL);
+    /* No time at all means now, so the beginning of 1970 is moved by the least there is. */
+    event = read_json("{" MUST ",\"time\":\"1970-01-01T00:00:00Z\"}");
+    assert_true(fan_event_created_us(event) == 1);
+    fan_event_free(event, NULL);
     event = read_json("{" MUST ",\"data_base64\":\"AAE=\"}");
     assert_string_equal(fan_event_content_type(event), "application/octet-stream");
     assert_int_equal(fan_event_payload(event).size, 2);

@@ -76,6 +76,10 @@ static void test_P02_absent_fields_are_stamped(void **state)
     assert_int_equal(fan_event_source(event), FAN_SOURCE_FRONTEND);
     assert_string_equal(fan_event_instance_id(event), "node-1");
     fan_event_free(event, &world.env);
+    world.now_us = 0;
+    assert_ok(fan_event_new(&draft, &defaults, &event, NULL));
+    assert_true(fan_event_created_us(event) == 1);
+    fan_event_free(event, &world.env);
     assert_int_equal(world.held, 0);
     fan__uuid_reset();
 }
