@@ -66,6 +66,9 @@ struct fan_provider {
                                    uint32_t ttl_ms);
     enum fan_status (*lease_release)(void *self, const char *name, const char *owner,
                                      uint64_t fence);
+
+    /* What this store promises, where its URI decides; NULL: `capabilities`, always. */
+    unsigned (*promises)(void *self);
 };
 
 #define FAN_PROVIDER_SIZE sizeof(struct fan_provider)

@@ -153,7 +153,8 @@ const char *fan_store_name(const struct fan_store *store)
 
 unsigned fan_store_capabilities(const struct fan_store *store)
 {
-    return store->provider->capabilities;
+    const struct fan_provider *provider = store->provider;
+    return provider->promises ? provider->promises(store->self) : provider->capabilities;
 }
 
 static enum fan_status check_expectation(const struct fan_expectation *expectation,

@@ -131,6 +131,13 @@ static enum fan_status sqlite_open(const char *uri, const struct fan_env *env, v
     return FAN_OK;
 }
 
+static unsigned promises(void *self)
+{
+    const struct fan__sqlite *store = self;
+    unsigned all = fan__sqlite_provider.capabilities;
+    return store->synchronous_normal ? all & ~(unsigned)FAN_CAPABILITY_DURABLE_DISK : all;
+}
+
 const struct fan_provider fan__sqlite_provider = {
     .size = FAN_PROVIDER_SIZE,
     .scheme = "sqlite",
@@ -159,4 +166,5 @@ const struct fan_provider fan__sqlite_provider = {
     .lease_acquire = fan__sqlite_lease_acquire,
     .lease_renew = fan__sqlite_lease_renew,
     .lease_release = fan__sqlite_lease_release,
+    .promises = promises,
 };
