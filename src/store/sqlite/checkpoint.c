@@ -1,7 +1,7 @@
 /*
  * Moving the write-ahead log into the database, without holding up the writer for long.
  *
- *     writer's hook: 8,000 frames --> thread: PASSIVE, up to 3 passes, until < 600 frames are left
+ *     writer's hook: enough frames --> thread: PASSIVE, up to 3 passes, until < 600 frames are left
  *                                 --> writer, between two commits: one PASSIVE over the rest
  *
  * A thread alone never finishes while the writer goes on, and only a log that was moved whole can
@@ -13,7 +13,6 @@
 #include "base/env.h"
 #include "base/status.h"
 
-#define FRAME_COUNT_START 8000
 #define FRAME_COUNT_REST 600
 #define PASS_COUNT_MAX 3
 
@@ -22,6 +21,7 @@ struct fan__sqlite_checkpoint {
     struct fan__thread thread;
     struct fan__mutex mutex;
     struct fan__cond changed;
+    int frame_count_start;
     bool asked;
     bool rest;
     bool stop;
@@ -33,7 +33,7 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int frame_cou
     (void)db;
     (void)name;
     struct fan__sqlite_checkpoint *checkpoint = context;
-    if (frame_count < FRAME_COUNT_START)
+    if (frame_count < checkpoint->frame_count_start)
         return SQLITE_OK;
     fan__mutex_lock(&checkpoint->mutex);
     if (!checkpoint->asked && !checkpoint->rest) {
@@ -97,6 +97,7 @@ enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct f
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the checkpointer");
     fan__mutex_init(&checkpoint->mutex);
     fan__cond_init(&checkpoint->changed);
+    checkpoint->frame_count_start = (int)store->checkpoint_frames;
     store->checkpoint = checkpoint;
     enum fan_status status = fan__sqlite_connect(store, &checkpoint->connection, error);
     if (status == FAN_OK) {

@@ -10,6 +10,8 @@
 
 #define POLL_MS_DEFAULT 100
 #define POLL_MS_MAX 60000
+#define CHECKPOINT_FRAMES_DEFAULT 8000
+#define CHECKPOINT_FRAMES_MAX 1000000
 
 /* Names that SQLite would read as something else than a file get "./" in front. */
 static char *path_of(const struct fan_env *env, const char *path)
@@ -33,6 +35,12 @@ static enum fan_status configure(struct fan__sqlite *store, struct fan__uri *uri
     if (status != FAN_OK)
         return status;
     store->poll_ms = (uint32_t)poll_ms;
+    uint64_t frames = CHECKPOINT_FRAMES_DEFAULT;
+    status =
+        fan__uri_take_count(uri, "checkpoint_frames", 1, CHECKPOINT_FRAMES_MAX, &frames, error);
+    if (status != FAN_OK)
+        return status;
+    store->checkpoint_frames = (uint32_t)frames;
     const char *synchronous = fan__uri_take(uri, "synchronous");
     store->synchronous_normal = synchronous && strcmp(synchronous, "normal") == 0;
     if (synchronous && !store->synchronous_normal && strcmp(synchronous, "full") != 0)

@@ -44,6 +44,7 @@ struct fan__sqlite {
     char *vfs;
     bool synchronous_normal;
     uint32_t poll_ms;
+    uint32_t checkpoint_frames;
     uint64_t epoch;
     unsigned fork_generation;
 
