@@ -142,6 +142,7 @@ static void begin_request(struct fan__http_connection *connection,
     loop->request_count++;
     loop->counters.requests++;
     connection->request = request;
+    connection->streamed = false;
     request->connection = connection;
     fan__http_body_init(&connection->body, request->chunked, request->content_length);
     fan__http_connection_move(connection, request->has_body ? FAN__HTTP_BODY : FAN__HTTP_ANSWER);

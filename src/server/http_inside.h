@@ -139,6 +139,7 @@ struct fan__http_connection {
     bool dirty;
     bool progress; /* bytes moved since the deadline was set */
     bool hung_up;  /* the kernel told that the client sends no more */
+    bool streamed; /* its last request was a stream, which may be cut when the server stops */
     uint64_t deadline;
     uint64_t skipped;
     struct fan__http_connection *timer_previous;

@@ -143,7 +143,7 @@ static void for_connections(struct fan__http_loop *loop,
 
 static void cut_stream(struct fan__http_connection *connection)
 {
-    if (connection->state == FAN__HTTP_STREAM)
+    if (connection->state == FAN__HTTP_STREAM || connection->streamed)
         fan__http_connection_cut(connection);
 }
 

@@ -304,6 +304,7 @@ enum fan_status fan__http_stream_start(struct fan__http_request *request, unsign
         return FAN_CLOSED;
     }
     request->streaming = true;
+    connection->streamed = true;
     request->loop->counters.streams++;
     fan__http_connection_move(connection, FAN__HTTP_STREAM);
     return FAN_OK;
