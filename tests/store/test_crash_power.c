@@ -158,25 +158,27 @@ static void work(struct fan_store *store, unsigned steps)
         fail_msg("a step failed with the power on: %s", fan_status_name(status));
 }
 
+static int64_t ask(sqlite3 *db, const char *sql)
+{
+    sqlite3_stmt *statement = NULL;
+    assert_int_equal(sqlite3_prepare_v2(db, sql, -1, &statement, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    int64_t number = sqlite3_column_type(statement, 0) == SQLITE_TEXT
+                         ? strcmp((const char *)sqlite3_column_text(statement, 0), "ok") == 0
+                         : sqlite3_column_int64(statement, 0);
+    sqlite3_finalize(statement);
+    return number;
+}
+
 static void check_integrity(void)
 {
     sqlite3 *db = NULL;
-    sqlite3_stmt *statement = NULL;
     assert_int_equal(sqlite3_open_v2(PATH, &db, SQLITE_OPEN_READWRITE, POWER_VFS), SQLITE_OK);
-    assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &statement, NULL),
-                     SQLITE_OK);
-    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-    assert_string_equal((const char *)sqlite3_column_text(statement, 0), "ok");
-    sqlite3_finalize(statement);
-    assert_int_equal(sqlite3_prepare_v2(db,
-                                        "SELECT (SELECT sum(count) FROM event_block) IS NOT "
-                                        "(SELECT nullif(count(*), 0) FROM event) AND "
-                                        "(SELECT count(*) FROM event) > 0",
-                                        -1, &statement, NULL),
-                     SQLITE_OK);
-    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
-    assert_int_equal(sqlite3_column_int(statement, 0), 0);
-    sqlite3_finalize(statement);
+    assert_int_equal(ask(db, "PRAGMA integrity_check"), 1);
+    /* The power may have gone before there was a log. */
+    if (ask(db, "SELECT count(*) FROM sqlite_schema") > 0)
+        assert_int_equal(ask(db, "SELECT coalesce(sum(count), 0) FROM event_block"),
+                         ask(db, "SELECT count(*) FROM event"));
     assert_int_equal(sqlite3_close(db), SQLITE_OK);
 }
 
@@ -266,11 +268,8 @@ static void run_seed(uint64_t seed)
         ensure_group(store);
         if (!power_is_cut())
             work(store, 400);
+        /* At the latest the clean end of the store is cut off. */
         power_cut_at(1);
-        uint64_t head = 0;
-        if (!power_is_cut())
-            assert_int_not_equal(fan_store_delete(store, "nothing"), FAN_OK);
-        (void)head;
         fan_store_close(store);
         power_restore();
         check_integrity();
