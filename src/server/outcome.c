@@ -75,13 +75,13 @@ void fan__outcome_accept(struct fan__outcome *outcome, uint64_t number,
     end(outcome);
 }
 
-void fan__outcome_refuse(struct fan__outcome *outcome, uint64_t number, const char *field,
-                         const char *reason)
+void fan__outcome_refuse(struct fan__outcome *outcome, uint64_t number, unsigned http_status,
+                         const char *field, const char *reason)
 {
     outcome->refused++;
     if (!begin(outcome, number))
         return;
-    fan__buffer_add_text(&outcome->results, "\"error\":{\"field\":");
+    fan__buffer_add_format(&outcome->results, "\"error\":{\"status\":%u,\"field\":", http_status);
     add_string(&outcome->results, field);
     fan__buffer_add_text(&outcome->results, ",\"reason\":");
     add_string(&outcome->results, reason);

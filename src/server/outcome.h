@@ -43,8 +43,10 @@ void fan__outcome_write(struct fan__buffer *json, const struct fan__accepted *ac
 
 void fan__outcome_accept(struct fan__outcome *outcome, uint64_t number,
                          const struct fan__accepted *accepted);
-void fan__outcome_refuse(struct fan__outcome *outcome, uint64_t number, const char *field,
-                         const char *reason);
+
+/* http_status is what the event alone would have been answered with: 503 asks to send it again. */
+void fan__outcome_refuse(struct fan__outcome *outcome, uint64_t number, unsigned http_status,
+                         const char *field, const char *reason);
 
 /* Answers, and ends the request. */
 void fan__outcome_answer(struct fan__outcome *outcome, struct fan__http_request *request);

@@ -399,10 +399,12 @@ static bool settle(struct fan__publish *publish)
         }
         struct fan_error error = FAN_ERROR_INIT;
         if (slot.refused) {
-            fan__outcome_refuse(&publish->outcome, slot.number, first, second);
+            fan__outcome_refuse(&publish->outcome, slot.number, fan__reply_status(FAN_INVALID),
+                                first, second);
         } else if (slot.status != FAN_OK) {
             explain(publish, slot.status, &error);
-            fan__outcome_refuse(&publish->outcome, slot.number, error.field, error.message);
+            fan__outcome_refuse(&publish->outcome, slot.number, fan__reply_status(slot.status),
+                                error.field, error.message);
         } else {
             fan__outcome_accept(&publish->outcome, slot.number, &accepted);
         }

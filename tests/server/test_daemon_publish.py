@@ -155,7 +155,7 @@ def test_an_array_stands_event_by_event():
         results = answer["results"]
         assert [result["line"] for result in results] == [1, 2, 3, 4, 5, 6]
         assert results[0] == {"line": 1, "id": "1", "seq": 1, "cursor": f"1@{daemon.epoch}"}
-        assert results[1]["error"]["field"] == "type"
+        assert results[1]["error"]["field"] == "type" and results[1]["error"]["status"] == 400
         assert results[2]["duplicate"] is True and results[2]["seq"] == 1
         assert "error" in results[3] and "error" in results[4]
         assert results[5]["seq"] > 1
