@@ -78,9 +78,13 @@ void fan__sse_add_gap(struct fan__buffer *buffer, const struct fan_gap *gap,
                            gap->after, gap->before, count, fan_gap_reason_text(gap->reason));
 }
 
-void fan__sse_add_retry(struct fan__buffer *buffer, unsigned retry_ms)
+void fan__sse_add_retry(struct fan__buffer *buffer, unsigned retry_ms,
+                        const struct fan_cursor *place)
 {
-    fan__buffer_add_format(buffer, "retry: %u\n\n", retry_ms);
+    fan__buffer_add_format(buffer, "retry: %u\n", retry_ms);
+    if (place)
+        add_id(buffer, place);
+    fan__buffer_add(buffer, "\n", 1);
 }
 
 void fan__sse_add_comment(struct fan__buffer *buffer, const struct fan_cursor *place)

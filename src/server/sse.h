@@ -22,7 +22,10 @@ void fan__sse_add_event(struct fan__buffer *buffer, const struct fan_event *even
 void fan__sse_add_gap(struct fan__buffer *buffer, const struct fan_gap *gap,
                       const struct fan_cursor *behind);
 
-void fan__sse_add_retry(struct fan__buffer *buffer, unsigned retry_ms);
+/* How long to wait before the next attempt; and, where `place` is not NULL, an id without an event.
+ */
+void fan__sse_add_retry(struct fan__buffer *buffer, unsigned retry_ms,
+                        const struct fan_cursor *place);
 
 /* A comment; and, where `place` is not NULL, an id without an event: it moves Last-Event-ID on. */
 void fan__sse_add_comment(struct fan__buffer *buffer, const struct fan_cursor *place);

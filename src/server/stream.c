@@ -431,7 +431,10 @@ void fan__stream_handle(struct fan__http_request *request)
     uint16_t jitter;
     fan__random(hub->daemon->env, &jitter, sizeof(jitter));
     fan__buffer_clear(&hub->scratch);
-    fan__sse_add_retry(&hub->scratch, RETRY_MS_MIN + jitter % RETRY_MS_SPREAD);
+    /* Who is live from here and loses the connection before any event comes back to this place. */
+    struct fan_cursor here = { stream->cursor.seq, hub->daemon->epoch };
+    fan__sse_add_retry(&hub->scratch, RETRY_MS_MIN + jitter % RETRY_MS_SPREAD,
+                       stream->placed ? &here : NULL);
     /* Without memory it goes without; nothing else of it can have filled the buffer. */
     (void)send_bytes(stream, &hub->scratch);
     fan__hub_read(hub);
