@@ -116,6 +116,7 @@ static const char *const ls_names[] = {
 struct ls {
     struct fan__common *common;
     struct fan__text target;
+    bool newest;
     bool json;
 };
 
@@ -137,7 +138,7 @@ static error_t parse_ls(int key, char *value, struct argp_state *state)
         state->child_inputs[0] = ls->common;
         return 0;
     case LS_NEWEST:
-        fan__text_add_query(&ls->target, "order", "newest");
+        ls->newest = true;
         return 0;
     case LS_LIMIT:
         take_number(ls, state, "limit", value);
@@ -232,6 +233,7 @@ int fan__cli_ls(struct fan__common *common, int argc, char **argv)
     struct ls ls = { .common = common };
     fan__text_add_text(&ls.target, "/v1/events");
     argp_parse(&ls_argp, argc, argv, 0, NULL, &ls);
+    fan__text_add_query(&ls.target, "order", ls.newest ? "newest" : "oldest");
     struct fan__client *client = fan__client_new(common->url);
     if (!client) {
         fan__text_deinit(&ls.target);

@@ -22,7 +22,8 @@ void fan__sse_add_event(struct fan__buffer *buffer, const struct fan_event *even
 void fan__sse_add_gap(struct fan__buffer *buffer, const struct fan_gap *gap,
                       const struct fan_cursor *behind);
 
-/* How long to wait before the next attempt; and, where `place` is not NULL, an id without an event.
+/*
+ * How long to wait before the next attempt; and, where `place` is not NULL, an id without an event.
  */
 void fan__sse_add_retry(struct fan__buffer *buffer, unsigned retry_ms,
                         const struct fan_cursor *place);

@@ -281,8 +281,9 @@ def test_P05_ls_asks_by_every_filter():
         assert server.requests[0].target == (
             "/v1/events?topic=t&type=a.%3E&source=system&status=failed&user_id=-5&schema=s"
             "&entity=e&operation=o&instance_id=i&since=2024-01-01T00%3A00%3A00%2B01%3A00&until=u"
-            "&order=newest&limit=3&offset=4")
+            "&limit=3&offset=4&order=newest")
         rows = run(server, "ls").out.splitlines()
+        assert server.requests[1].target == "/v1/events?order=oldest"
         assert len(rows) == 3 and rows[1].split() == ["1", "2024", "pending", "a.b", "t", "x"], rows
     with Server(answer_json('{"events":[]}')) as server:
         assert run(server, "ls", "--json").out == ""
