@@ -9,6 +9,7 @@
 #include "base/status.h"
 #include "event/text.h"
 
+#include <errno.h>
 #include <string.h>
 
 /*
@@ -95,10 +96,15 @@ static enum fan_status load_json(const struct load *load, json_t **ret_value,
                          "is not JSON: a NUL character at byte %zu", (size_t)(nul - text.data) + 1);
     json_error_t error;
     size_t flags = JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_DECODE_INT_AS_REAL;
+    errno = 0;
     json_t *value = json_loadb(text.size > 0 ? text.data : "", text.size, flags, &error);
     if (!value) {
-        /* Without memory for a node jansson says nothing at all. */
-        if (error.text[0] == '\0' || json_error_code(&error) == json_error_out_of_memory)
+        /*
+         * Without memory for a node jansson says nothing at all; without memory for a string it
+         * calls the string invalid, and only what malloc left in errno tells the truth.
+         */
+        if (error.text[0] == '\0' || errno == ENOMEM ||
+            json_error_code(&error) == json_error_out_of_memory)
             return fan__fail(ret_error, FAN_NO_MEMORY, load->field, "no memory to parse JSON");
         enum json_error_code code = json_error_code(&error);
         /*
