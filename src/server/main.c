@@ -170,8 +170,7 @@ static int complain(enum fan_status status, const struct fan_error *error, bool 
     const char *message = error->message[0] ? error->message : fan_status_text(status);
     size_t size = strlen(message);
     const char *stop = size > 0 && message[size - 1] == '.' ? "" : ".";
-    fprintf(stderr, "fanfared: %s%s%s%s\n", error->field, error->field[0] ? ": " : "", message,
-            stop);
+    fprintf(stderr, "fanfared: --%s: %s%s\n", listening ? "listen" : "store", message, stop);
     /* A value that can never work is the caller's mistake; the rest is the world's. */
     bool flag = status == FAN_INVALID || (listening && status == FAN_DENIED);
     return flag ? 2 : 1;

@@ -245,14 +245,21 @@ static void on_asked(struct fan__job *job)
 {
     struct question *question = (struct question *)job;
     struct fan__http_request *request = question->request;
-    if (question->status == FAN_OK) {
+    if (question->status == FAN_OK)
         fan__reply_json(request, 200, &question->json);
-    } else {
-        if (question->status == FAN_NOT_FOUND)
-            fan__fail(&question->error, FAN_NOT_FOUND, "id", "no event has it");
+    else
         fan__reply_fault(request, question->status, &question->error);
-    }
     free_question(question);
+}
+
+/* What can be no id is none that an event has. */
+static void on_got(struct fan__job *job)
+{
+    struct question *question = (struct question *)job;
+    if (question->status == FAN_NOT_FOUND || question->status == FAN_INVALID)
+        question->status =
+            fan__fail(&question->error, FAN_NOT_FOUND, "id", "is that of no event in this log");
+    on_asked(job);
 }
 
 /* Answers itself when it gives NULL. */
@@ -299,5 +306,6 @@ void fan__query_get(struct fan__http_request *request)
         return;
     question->id = fan__http_segment(request);
     question->job.run = on_get_run;
+    question->job.done = on_got;
     fan__job_start(fan__http_loop(request), &question->job);
 }

@@ -33,9 +33,9 @@ def run(*arguments, **options):
 class Daemon:
     """`with Daemon(store) as daemon`: it must start, and end with 0 on SIGTERM."""
 
-    def __init__(self, store="memory:", *arguments, loops=2):
+    def __init__(self, store="memory:", *arguments, loops=2, prefix=()):
         self.process = subprocess.Popen(
-            [PROGRAM, "--listen", "127.0.0.1:0", "--store", store, "--loops", str(loops),
+            [*prefix, PROGRAM, "--listen", "127.0.0.1:0", "--store", store, "--loops", str(loops),
              *arguments],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self.said = self.process.stdout.readline()
