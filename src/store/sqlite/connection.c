@@ -41,6 +41,24 @@ static enum fan_status map_errno(int system_error, enum fan_status otherwise)
     }
 }
 
+/* The last system error of the database's file or its write-ahead log, 0 without one. */
+static int file_errno(sqlite3 *db, int opcode)
+{
+    sqlite3_file *file = NULL;
+    int system_error = 0;
+    if (sqlite3_file_control(db, "main", opcode, &file) != SQLITE_OK || !file || !file->pMethods ||
+        file->pMethods->xFileControl(file, SQLITE_FCNTL_LAST_ERRNO, &system_error) != SQLITE_OK)
+        return 0;
+    return system_error;
+}
+
+/* Which write failed how is forgotten by the connection once it has rolled back. */
+static enum fan_status map_write(sqlite3 *db)
+{
+    enum fan_status status = map_errno(file_errno(db, SQLITE_FCNTL_JOURNAL_POINTER), FAN_IO);
+    return status != FAN_IO ? status : map_errno(file_errno(db, SQLITE_FCNTL_FILE_POINTER), FAN_IO);
+}
+
 enum fan_status fan__sqlite_map(sqlite3 *db, int code)
 {
     switch (code & 0xff) {
@@ -71,6 +89,8 @@ enum fan_status fan__sqlite_map(sqlite3 *db, int code)
     default:
         if (code == SQLITE_IOERR_NOMEM)
             return FAN_NO_MEMORY;
+        if (code == SQLITE_IOERR_WRITE && db)
+            return map_write(db);
         return map_errno(db ? sqlite3_system_errno(db) : 0, FAN_IO);
     }
 }
