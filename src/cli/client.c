@@ -206,6 +206,8 @@ static void set_options(struct fan__client *client, struct transfer *transfer, c
     /* Connections stay with the multi handle; only the options of the last call go. */
     curl_easy_reset(easy);
     curl_easy_setopt(easy, CURLOPT_URL, url);
+    /* An id may be "..", which is no way up. */
+    curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_USERAGENT, "fanfare/" FANFARE_VERSION);

@@ -227,6 +227,7 @@ static void send_once(struct fan__outbox *outbox, struct fan__answer *answer)
         .piece_type = "application/x-ndjson",
         .piece = on_piece,
         .context = outbox,
+        .silence_ms = outbox->silence_ms,
     };
     if (outbox->single) {
         call.content_type = call.accept = "application/json";

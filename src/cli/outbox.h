@@ -37,6 +37,7 @@ struct fan__owed {
  * single   one event, that may lie on several lines and is sent as it is
  * json     results as JSON, one a line, on standard output; else refusals on standard error
  * tries_max  without any progress
+ * silence_ms after which a request without an answer counts as lost
  * answered   lines of the present request that have their answer, settled: for good
  */
 struct fan__outbox {
@@ -47,6 +48,7 @@ struct fan__outbox {
     bool single;
     bool json;
     unsigned tries_max;
+    int64_t silence_ms;
 
     uint64_t stored;
     uint64_t duplicates;

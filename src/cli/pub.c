@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define TRIES 8
+#define SILENCE_S 30
 
 enum {
     PUB_TYPE = 0x100,
@@ -37,6 +38,7 @@ enum {
     PUB_NDJSON,
     PUB_JSON,
     PUB_RETRIES,
+    PUB_SILENCE,
     PUB_REST
 };
 
@@ -53,6 +55,7 @@ struct pub {
     const char *ndjson;
     const char *rest;
     unsigned retries;
+    uint64_t silence_s;
     bool json;
 };
 
@@ -74,6 +77,8 @@ static const struct argp_option options[] = {
     { NULL, 0, NULL, 0, "Both:", 3 },
     { "json", PUB_JSON, NULL, 0, "Print a result for each event, as JSON", 3 },
     { "retries", PUB_RETRIES, "N", 0, "Tries without any progress before it gives up (8)", 3 },
+    { "silence", PUB_SILENCE, "SECONDS", 0,
+      "Send again when the server says nothing for so long (30)", 3 },
     { 0 },
 };
 
@@ -127,6 +132,9 @@ static error_t parse(int key, char *value, struct argp_state *state)
         return 0;
     case PUB_RETRIES:
         pub->retries = (unsigned)fan__read_number(state, "retries", value, 0, 1000);
+        return 0;
+    case PUB_SILENCE:
+        pub->silence_s = fan__read_number(state, "silence", value, 1, 86400);
         return 0;
     case PUB_REST:
         take_once(state, &pub->rest, value);
@@ -395,7 +403,7 @@ static bool publish_many(const struct pub *pub, struct fan__outbox *outbox)
 
 int fan__cli_pub(struct fan__common *common, int argc, char **argv)
 {
-    struct pub pub = { .common = common, .retries = TRIES };
+    struct pub pub = { .common = common, .retries = TRIES, .silence_s = SILENCE_S };
     argp_parse(&pub_argp, argc, argv, 0, NULL, &pub);
     struct fan__client *client = fan__client_new(common->url);
     if (!client)
@@ -404,6 +412,7 @@ int fan__cli_pub(struct fan__common *common, int argc, char **argv)
     fan__outbox_init(outbox, client);
     outbox->json = pub.json;
     outbox->tries_max = pub.retries;
+    outbox->silence_ms = (int64_t)pub.silence_s * 1000;
     bool good = pub.ndjson ? publish_many(&pub, outbox) : publish_one(&pub, outbox);
     good = good && !outbox->output_failed;
     fan__outbox_deinit(outbox);

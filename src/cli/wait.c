@@ -4,12 +4,15 @@
 #include <fanfare/env.h>
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#define GRACE_MS 1000
 
 static int wake = -1;
 
@@ -31,7 +34,6 @@ bool fan__wait_open(void)
         fprintf(stderr, "fanfare: no descriptor: %s\n", strerror(errno));
         return false;
     }
-    /* SA_RESTART is left out: a write that waits for a slow reader must end. */
     struct sigaction action = { .sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND };
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
@@ -89,20 +91,25 @@ size_t fan__write_all(int descriptor, const char *bytes, size_t size)
 {
     size_t written = 0;
     while (written < size) {
-        ssize_t count = write(descriptor, bytes + written, size - written);
-        if (count >= 0) {
-            written += (size_t)count;
-        } else if (errno == EPIPE) {
-            die_of_pipe();
-        } else if (errno == EAGAIN) {
-            struct pollfd entries[] = { { .fd = wake, .events = POLLIN },
-                                        { .fd = descriptor, .events = POLLOUT } };
-            poll(entries, 2, -1);
-            if (entries[0].revents)
-                break;
-        } else if (errno != EINTR || fan__interrupted()) {
+        struct pollfd entries[] = { { .fd = wake, .events = POLLIN },
+                                    { .fd = descriptor, .events = POLLOUT } };
+        if (poll(entries, 2, -1) < 0 && errno == EINTR)
+            continue;
+        /* Who still reads after a signal is still served, so that no line ends in its middle. */
+        if (!entries[1].revents && poll(&entries[1], 1, GRACE_MS) <= 0)
             break;
-        }
+        /*
+         * A pipe that can be written to takes as much without waiting. A longer write could wait,
+         * and a signal that came just before it would not end that.
+         */
+        size_t part = size - written < PIPE_BUF ? size - written : PIPE_BUF;
+        ssize_t count = write(descriptor, bytes + written, part);
+        if (count >= 0)
+            written += (size_t)count;
+        else if (errno == EPIPE)
+            die_of_pipe();
+        else if (errno != EINTR && errno != EAGAIN)
+            break;
     }
     return written;
 }

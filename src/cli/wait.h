@@ -26,8 +26,9 @@ enum fan__ready { FAN__READY, FAN__NOT_YET, FAN__INTERRUPTED };
 enum fan__ready fan__wait_readable(int descriptor, int timeout_ms);
 
 /*
- * Writes all; fewer than `size` are written when a signal came first (fan__interrupted) or writing
- * failed (errno). The end of a pipe's reader ends the program as it does others, by SIGPIPE.
+ * Writes all; fewer than `size` are written when a signal came and nobody reads for a second
+ * (fan__interrupted), or when writing failed (errno). The end of a pipe's reader ends the program
+ * as it does others, by SIGPIPE.
  */
 size_t fan__write_all(int descriptor, const char *bytes, size_t size);
 

@@ -328,6 +328,19 @@ def test_R05_a_line_that_the_server_could_not_take_yet_is_sent_again():
     assert payloads(log) == [1, 2, 3, 4, 5, 6]
 
 
+def test_L09_a_silent_server_is_asked_again_with_the_same_ids():
+    log = Log()
+
+    def store_and_hold(connection, request):
+        log.results(request)
+        fake.hold(connection, request)
+        return False
+    with Server(store_and_hold, log.answer) as server:
+        expect(run(server, "pub", "--ndjson", "-", "--silence", "1", stdin=lines(5)), 0,
+               "nothing came for 1 s", "stored 5, there already 0")
+    assert server.requests[0].ids() == server.requests[1].ids() and len(log.events) == 5
+
+
 def test_R05_interrupted_it_says_what_has_no_answer():
     def silent(connection, request):
         fake.hold(connection, request)
