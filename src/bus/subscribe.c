@@ -33,7 +33,7 @@ static enum fan_status resolve_kinds(const struct fan_bus *bus,
                              options->kinds[i], bus->kind_count);
         mask |= UINT64_C(1) << options->kinds[i];
     }
-    for (size_t i = 0; options->pattern && i < bus->kind_count; i++) {
+    for (size_t i = 0; options->pattern && bus->kinds && i < bus->kind_count; i++) {
         if (!fan_pattern_match(options->pattern, bus->kinds[i].name))
             mask &= ~(UINT64_C(1) << i);
     }

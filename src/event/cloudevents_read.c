@@ -238,6 +238,8 @@ static enum fan_status make_foreign(struct reading *reading, struct fan_event **
     else
         status = fan_event_new(draft, &reading->defaults, ret_event, ret_error);
     fan__buffer_deinit(&metadata);
+    draft->id = NULL;
+    draft->metadata = (struct fan_str){ 0 };
     return status;
 }
 

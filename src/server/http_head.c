@@ -355,8 +355,9 @@ enum fan_status fan__http_head_parse(struct fan__http_loop *loop, const char *da
     head.data = data;
     head.size = size;
     head.field_count = 0;
-    head.query = (struct place){ 0 };
+    head.method = head.target = head.query = (struct place){ 0 };
     head.complete = false;
+    head.minor = 1;
     bool chunked = false;
     uint64_t length = 0;
     bool right = take_lines(&head, refusal);

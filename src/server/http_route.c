@@ -51,7 +51,7 @@ static bool same_segment(const char *raw, size_t raw_size, const char *literal, 
         char c = raw[i];
         if (c == '%' && raw_size - i > 2 && hex_value(raw[i + 1]) >= 0 &&
             hex_value(raw[i + 2]) >= 0) {
-            c = (char)(hex_value(raw[i + 1]) << 4 | hex_value(raw[i + 2]));
+            c = (char)((unsigned)hex_value(raw[i + 1]) << 4 | (unsigned)hex_value(raw[i + 2]));
             i += 2;
         }
         if (matched == size || literal[matched] != c)

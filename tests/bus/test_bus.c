@@ -115,7 +115,7 @@ static void test_B03_every_subscriber_of_a_kind_receives(void **state)
     assert_ok(drift_publish(bus, NULL, &event, NULL));
     for (size_t i = 0; i < 3; i++) {
         const struct fan_message *message;
-        struct drift_detected got;
+        struct drift_detected got = { 0 };
         assert_ok(fan_subscription_next(all[i], 0, &message));
         assert_ok(drift_read(message, &got));
         assert_true(got.score_delta < -21.9);

@@ -118,7 +118,7 @@ enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name
 enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name *name)
 {
     struct fan__sqlite *store = self;
-    struct fan__sqlite_found found;
+    struct fan__sqlite_found found = { 0 };
     enum fan_status status = fan__sqlite_group_begin(store, name, &found);
     if (status != FAN_OK)
         return status;

@@ -306,9 +306,9 @@ enum fan_status fan__sqlite_groups(void *self, fan_group_visit visit, void *cont
     struct fan_group_stats *stats = fan__alloc_zero(store->env, groups.count + 1, sizeof(*stats));
     if (!stats)
         fan__sqlite_fail(connection, FAN_NO_MEMORY);
-    if (connection->status == FAN_OK)
+    if (stats && connection->status == FAN_OK)
         count_open(connection, &groups, stats);
-    for (size_t i = 0; i < groups.count && connection->status == FAN_OK; i++)
+    for (size_t i = 0; stats && i < groups.count && connection->status == FAN_OK; i++)
         fill_group(connection, &groups, i, last_seq, &stats[i]);
     status = fan__sqlite_read_end(connection);
     for (size_t i = 0; status == FAN_OK && i < groups.count; i++) {
