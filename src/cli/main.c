@@ -15,8 +15,7 @@
 #include <string.h>
 
 /* argp looks for it from within libc, so it must be seen there. */
-FAN_API extern const char *argp_program_version;
-const char *argp_program_version = "fanfare " FANFARE_VERSION;
+FAN_API const char *argp_program_version = "fanfare " FANFARE_VERSION;
 
 static const struct verb {
     const char *name;

@@ -116,12 +116,10 @@ static error_t parse(int key, char *value, struct argp_state *state)
 {
     struct pub *pub = state->input;
     enum fan_source source;
+    /* By their place behind PUB_TYPE. */
     const char **const places[] = {
-        [PUB_TYPE - PUB_TYPE] = &pub->type,       [PUB_TOPIC - PUB_TYPE] = &pub->topic,
-        [PUB_SOURCE - PUB_TYPE] = &pub->source,   [PUB_ID - PUB_TYPE] = &pub->id,
-        [PUB_USER_ID - PUB_TYPE] = &pub->user_id, [PUB_METADATA - PUB_TYPE] = &pub->metadata,
-        [PUB_DATA - PUB_TYPE] = &pub->data,       [PUB_FILE - PUB_TYPE] = &pub->file,
-        [PUB_NDJSON - PUB_TYPE] = &pub->ndjson,
+        &pub->type,     &pub->topic, &pub->source, &pub->id,     &pub->user_id,
+        &pub->metadata, &pub->data,  &pub->file,   &pub->ndjson,
     };
     switch (key) {
     case ARGP_KEY_INIT:

@@ -105,7 +105,7 @@ void fan__text_add_shown(struct fan__text *text, struct fan_str words)
             control = true;
             i++;
         }
-        *place++ = control ? '?' : (char)byte;
+        *place++ = (char)(control ? '?' : byte);
     }
     *place = '\0';
     text->size = (size_t)(place - text->data);

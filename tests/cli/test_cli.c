@@ -118,6 +118,12 @@ static void test_L07_an_id_with_nul_is_ignored(void **state)
     fan__text_deinit(&seen);
 }
 
+static void add_filling(struct fan__text *text, size_t size)
+{
+    memset(fan__text_reserve(text, size), 'x', size);
+    text->size += size;
+}
+
 static void test_L12_a_frame_is_bounded(void **state)
 {
     (void)state;
@@ -125,18 +131,17 @@ static void test_L12_a_frame_is_bounded(void **state)
     struct fan__sse sse;
     fan__sse_init(&sse, note, &seen);
     size_t size = (size_t)1 << 20;
-    char *line = malloc(size);
-    assert_non_null(line);
-    memset(line, 'x', size);
-    memcpy(line, "data:", 5);
-    line[size - 1] = '\n';
+    struct fan__text line = { NULL, 0, 0 };
+    fan__text_add_text(&line, "data:");
+    add_filling(&line, size - line.size - 1);
+    fan__text_add_text(&line, "\n");
     enum fan__sse_result result = FAN__SSE_MORE;
     size_t fed = 0;
     for (; result == FAN__SSE_MORE && fed < 100 * size; fed += size)
-        result = fan__sse_feed(&sse, line, size);
+        result = fan__sse_feed(&sse, line.data, size);
     assert_int_equal(result, FAN__SSE_TOO_LONG);
     assert_true(fed <= FAN__SSE_SIZE_MAX + 2 * size);
-    free(line);
+    fan__text_deinit(&line);
     fan__sse_deinit(&sse);
     fan__text_deinit(&seen);
 }
@@ -261,15 +266,13 @@ static void test_L12_lines_are_read_within_a_bound(void **state)
     expect_lines("\xef\xbb\xbf"
                  "a\n\xef\xbb\xbf\n",
                  9, "[a][\xef\xbb\xbf]");
-    size_t size = FAN__LINE_SIZE_MAX + ((size_t)1 << 20);
-    char *bytes = malloc(size);
-    assert_non_null(bytes);
-    memset(bytes, 'x', size);
-    memcpy(bytes, "first\n", 6);
-    memcpy(bytes + size - 5, "\nlast", 5);
-    expect_lines(bytes, size, "[first]![last]");
-    expect_lines(bytes + 6, size - 6 - 5, "!");
-    free(bytes);
+    struct fan__text text = { NULL, 0, 0 };
+    fan__text_add_text(&text, "first\n");
+    add_filling(&text, FAN__LINE_SIZE_MAX + ((size_t)1 << 20));
+    expect_lines(text.data + 6, text.size - 6, "!");
+    fan__text_add_text(&text, "\nlast");
+    expect_lines(text.data, text.size, "[first]![last]");
+    fan__text_deinit(&text);
 }
 
 static void test_R05_pauses_grow_with_jitter_up_to_a_cap(void **state)
