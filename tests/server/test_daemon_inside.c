@@ -1,0 +1,363 @@
+/*
+ * The daemon within the test's own process: what needs a hand on its store, its loop or its memory.
+ */
+#include "../test.h"
+
+#include "base/env.h"
+#include "base/thread.h"
+#include "server/daemon.h"
+#include "server/hub.h"
+
+#include <fanfare/batch.h>
+#include <fanfare/group.h>
+
+#include <arpa/inet.h>
+#include <limits.h>
+#include <netinet/in.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ANSWER_SIZE ((size_t)1 << 20)
+
+/* Memory that fails once after `left` more allocations, or from then on; and counts what is held.
+ */
+static atomic_long left = LONG_MAX;
+static atomic_bool for_good;
+static atomic_long held;
+
+static void *resize(void *context, void *pointer, size_t size)
+{
+    (void)context;
+    long now = atomic_fetch_sub(&left, 1);
+    if (now == 0 || (now < 0 && atomic_load(&for_good)))
+        return NULL;
+    void *block = realloc(pointer, size);
+    if (block && !pointer)
+        atomic_fetch_add(&held, 1);
+    return block;
+}
+
+static void release(void *context, void *pointer)
+{
+    (void)context;
+    if (pointer)
+        atomic_fetch_sub(&held, 1);
+    free(pointer);
+}
+
+static struct fan_env test_env;
+
+static struct fan__daemon *start(const char *store)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    struct fan__daemon *daemon = NULL;
+    test_env = *fan_env_default();
+    test_env.resize = resize;
+    test_env.release = release;
+    struct fan__daemon_options options = {
+        .env = &test_env, .listen = "127.0.0.1:0", .store = store, .loop_count = 1
+    };
+    assert_ok(fan__daemon_open(&options, &daemon, &error));
+    assert_ok(fan__daemon_start(daemon, &error));
+    return daemon;
+}
+
+static void stop(struct fan__daemon *daemon)
+{
+    assert_ok(fan__daemon_stop(daemon, 10000));
+    fan__daemon_free(daemon);
+    assert_int_equal(atomic_load(&held), 0);
+}
+
+/* ---- A client ---- */
+
+static int dial(const struct fan__daemon *daemon)
+{
+    const char *port = strrchr(fan__daemon_address(daemon), ':') + 1;
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)strtoul(port, NULL, 10)),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof(address)), 0);
+    return fd;
+}
+
+static void say(int fd, const char *text)
+{
+    size_t size = strlen(text);
+    while (size > 0) {
+        ssize_t sent = send(fd, text, size, MSG_NOSIGNAL);
+        if (sent <= 0)
+            return; /* the answer tells */
+        text += sent;
+        size -= (size_t)sent;
+    }
+}
+
+/* Reads to the end of the connection. */
+static char *hear(int fd)
+{
+    char *answer = malloc(ANSWER_SIZE);
+    assert_non_null(answer);
+    size_t size = 0;
+    for (;;) {
+        ssize_t got = recv(fd, answer + size, ANSWER_SIZE - 1 - size, 0);
+        if (got <= 0)
+            break;
+        size += (size_t)got;
+    }
+    answer[size] = '\0';
+    close(fd);
+    return answer;
+}
+
+/* One request; `more` are header fields, each with its line end. The answer is for free(). */
+static char *ask(const struct fan__daemon *daemon, const char *line, const char *more,
+                 const char *body)
+{
+    char head[512];
+    int fd = dial(daemon);
+    snprintf(head, sizeof(head),
+             "%s HTTP/1.1\r\nHost: t\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n", line,
+             more, strlen(body));
+    say(fd, head);
+    say(fd, body);
+    return hear(fd);
+}
+
+#define JSON "Content-Type: application/json\r\n"
+#define LINES "Content-Type: application/x-ndjson\r\n"
+
+static bool has(char *answer, const char *text)
+{
+    bool found = strstr(answer, text) != NULL;
+    free(answer);
+    return found;
+}
+
+/* ---- Deliveries ---- */
+
+static void test_P04_an_event_tells_its_deliveries(void **state)
+{
+    (void)state;
+    struct fan__daemon *daemon = start("memory:");
+    struct fan_group_name name = { "mail", "welcome" };
+    struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE,
+                                         .start = FAN_START_BEGINNING };
+    assert_ok(fan_group_create(daemon->store, &name, &options, NULL));
+    assert_true(
+        has(ask(daemon, "POST /v1/events", JSON, "{\"type\":\"a\",\"id\":\"1\"}"), " 201 "));
+    char *answer = ask(daemon, "GET /v1/events/1", "", "");
+    assert_non_null(strstr(answer, "\"status\":\"pending\""));
+    free(answer);
+
+    struct fan_claim_options claiming = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me" };
+    struct fan_batch *batch;
+    struct fan_claim claim;
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_group_claim(daemon->store, &name, &claiming, batch, &claim));
+    struct fan_settle settle = { .seq = claim.seq,
+                                 .token = claim.token,
+                                 .verdict = FAN_VERDICT_FAIL,
+                                 .error = "no \"mail\" box" };
+    assert_ok(fan_group_settle(daemon->store, &name, &settle, 1));
+    fan_batch_free(batch);
+    answer = ask(daemon, "GET /v1/events/1", "", "");
+    assert_non_null(strstr(answer, "\"status\":\"failed\""));
+    assert_non_null(strstr(answer, "\"deliveries\":[{\"group\":\"mail\",\"handler\":\"welcome\","
+                                   "\"status\":\"failed\",\"attempts\":1"));
+    assert_non_null(strstr(answer, "\"error\":\"no \\\"mail\\\" box\""));
+    free(answer);
+    assert_true(has(ask(daemon, "GET /v1/events?status=failed", "", ""), "\"id\":\"1\""));
+    assert_false(has(ask(daemon, "GET /v1/events?status=pending", "", ""), "\"id\":\"1\""));
+    stop(daemon);
+}
+
+/* ---- A loop that was held up ---- */
+
+struct pause {
+    struct fan__http_task task;
+    struct fan__mutex mutex;
+    struct fan__cond cond;
+    bool held;
+    bool go;
+};
+
+static void on_pause(struct fan__http_task *task)
+{
+    struct pause *pause = (struct pause *)task;
+    fan__mutex_lock(&pause->mutex);
+    pause->held = true;
+    fan__cond_broadcast(&pause->cond);
+    while (!pause->go)
+        fan__cond_wait(&pause->cond, &pause->mutex);
+    pause->held = pause->go = false;
+    fan__cond_broadcast(&pause->cond);
+    fan__mutex_unlock(&pause->mutex);
+}
+
+static int listen_to(const struct fan__daemon *daemon, const char *query)
+{
+    char line[256];
+    char first[64];
+    int fd = dial(daemon);
+    snprintf(line, sizeof(line), "GET /v1/stream%s HTTP/1.1\r\nHost: t\r\n\r\n", query);
+    say(fd, line);
+    /* The head comes when the stream is live. */
+    assert_true(recv(fd, first, sizeof(first), MSG_PEEK) > 0);
+    return fd;
+}
+
+/* Reads frames until the event `last`, and checks that each `step`-th number came, once. */
+static void expect_all(int fd, unsigned step, unsigned last)
+{
+    static char bytes[1 << 16];
+    size_t size = 0;
+    unsigned expected = step;
+    while (expected <= last) {
+        ssize_t got = recv(fd, bytes + size, sizeof(bytes) - 1 - size, 0);
+        assert_true(got > 0);
+        size += (size_t)got;
+        bytes[size] = '\0';
+        char *at = bytes;
+        for (char *end; (end = strstr(at, "\n\n")) != NULL; at = end + 2) {
+            *end = '\0';
+            const char *payload = strstr(at, "\"payload\":");
+            assert_null(strstr(at, "fanfare.gap"));
+            if (!payload)
+                continue;
+            assert_int_equal(strtoul(payload + 10, NULL, 10), expected);
+            expected += step;
+        }
+        size -= (size_t)(at - bytes);
+        memmove(bytes, at, size);
+    }
+}
+
+static void publish_numbers(struct fan__daemon *daemon, unsigned first, unsigned last)
+{
+    for (unsigned number = first; number <= last; number++) {
+        char payload[16];
+        int size = snprintf(payload, sizeof(payload), "%u", number);
+        struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                         .type = number % 7 ? "a.b" : "a.seven",
+                                         .payload = { payload, (size_t)size } };
+        assert_ok(fan_broker_publish(daemon->broker, &draft, NULL, NULL));
+    }
+}
+
+/*
+ * The loop does nothing while more than the hub's ring holds is published: the hub must fill the
+ * lap from the log, and who was live must see everything, once and in order.
+ */
+static void test_L07_a_lapped_hub_reads_the_log_and_nobody_misses(void **state)
+{
+    (void)state;
+    struct fan__daemon *daemon = start("memory:?capacity=100000");
+    int all = listen_to(daemon, "");
+    int some = listen_to(daemon, "?type=*.seven");
+    publish_numbers(daemon, 1, 100);
+    struct pause pause = { .task.run = on_pause };
+    fan__mutex_init(&pause.mutex);
+    fan__cond_init(&pause.cond);
+    for (unsigned round = 0; round < 3; round++) {
+        assert_ok(fan__http_post(daemon->hubs->loop, &pause.task));
+        fan__mutex_lock(&pause.mutex);
+        while (!pause.held)
+            fan__cond_wait(&pause.cond, &pause.mutex);
+        fan__mutex_unlock(&pause.mutex);
+        publish_numbers(daemon, 101 + round * 12000, 100 + (round + 1) * 12000);
+        fan__mutex_lock(&pause.mutex);
+        pause.go = true;
+        fan__cond_broadcast(&pause.cond);
+        while (pause.held)
+            fan__cond_wait(&pause.cond, &pause.mutex);
+        fan__mutex_unlock(&pause.mutex);
+    }
+    expect_all(some, 7, 36100 - 36100 % 7);
+    close(some);
+    /* More than its connection took at once: it went on from the log by itself. */
+    expect_all(all, 1, 36100);
+    close(all);
+    int late = listen_to(daemon, "?after=0&type=a.seven");
+    expect_all(late, 7, 36100 - 36100 % 7);
+    close(late);
+    char *stats = ask(daemon, "GET /v1/stats", "", "");
+    assert_non_null(strstr(stats, "\"gaps\":0"));
+    assert_null(strstr(stats, "\"pages\":0"));
+    free(stats);
+    fan__cond_deinit(&pause.cond);
+    fan__mutex_deinit(&pause.mutex);
+    stop(daemon);
+}
+
+/* ---- Memory that ends ---- */
+
+/* Everything that the daemon does for clients, whatever comes of it. */
+static void use_all(const struct fan__daemon *daemon)
+{
+    free(ask(daemon, "POST /v1/events", JSON, "{\"type\":\"a\",\"payload\":[1]}"));
+    free(ask(daemon, "POST /v1/events", LINES, "{\"type\":\"a\"}\n{\n{\"type\":\"b\"}\n"));
+    free(ask(daemon, "POST /v1/events",
+             "ce-specversion: 1.0\r\nce-id: 1\r\nce-source: /s\r\n"
+             "ce-type: a\r\n",
+             "1"));
+    free(ask(daemon, "GET /v1/events?limit=5", "", ""));
+    free(ask(daemon, "GET /v1/events/x", "", ""));
+    free(ask(daemon, "GET /v1/stats", "", ""));
+    free(ask(daemon, "GET /metrics", "", ""));
+    int live = dial(daemon);
+    int behind = dial(daemon);
+    char some[256];
+    say(live, "GET /v1/stream?type=a.* HTTP/1.1\r\nHost: t\r\n\r\n");
+    say(behind, "GET /v1/stream?after=0 HTTP/1.1\r\nHost: t\r\n\r\n");
+    (void)!recv(live, some, sizeof(some), 0);
+    (void)!recv(behind, some, sizeof(some), 0);
+    free(ask(daemon, "POST /v1/events", JSON, "[{\"type\":\"a.b\"},7]"));
+    close(live);
+    close(behind);
+}
+
+static void check_recovered(struct fan__daemon *daemon)
+{
+    atomic_store(&left, LONG_MAX);
+    assert_true(has(ask(daemon, "POST /v1/events", JSON, "{\"type\":\"after\"}"), " 201 "));
+    close(listen_to(daemon, ""));
+}
+
+static void test_memory_may_end_at_any_moment(void **state)
+{
+    (void)state;
+    struct fan__daemon *daemon = start("memory:");
+    bool failed = true;
+    for (long after = 0; failed; after++) {
+        atomic_store(&for_good, false);
+        atomic_store(&left, after);
+        use_all(daemon);
+        failed = atomic_load(&left) < 0;
+        check_recovered(daemon);
+        if (after % 8 > 0)
+            continue;
+        atomic_store(&for_good, true);
+        atomic_store(&left, after);
+        use_all(daemon);
+        check_recovered(daemon);
+    }
+    stop(daemon);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_P04_an_event_tells_its_deliveries),
+        cmocka_unit_test(test_L07_a_lapped_hub_reads_the_log_and_nobody_misses),
+        cmocka_unit_test(test_memory_may_end_at_any_moment),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
