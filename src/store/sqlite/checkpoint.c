@@ -22,6 +22,8 @@ struct fan__sqlite_checkpoint {
     struct fan__mutex mutex;
     struct fan__cond changed;
     int frame_count_start;
+    int frame_count_next; /* where the thread is asked again, as the log did not start anew */
+    int frame_count_last;
     bool asked;
     bool rest;
     bool stop;
@@ -33,11 +35,15 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int frame_cou
     (void)db;
     (void)name;
     struct fan__sqlite_checkpoint *checkpoint = context;
-    if (frame_count < checkpoint->frame_count_start)
+    if (frame_count < checkpoint->frame_count_last)
+        checkpoint->frame_count_next = checkpoint->frame_count_start;
+    checkpoint->frame_count_last = frame_count;
+    if (frame_count < checkpoint->frame_count_next)
         return SQLITE_OK;
     fan__mutex_lock(&checkpoint->mutex);
     if (!checkpoint->asked && !checkpoint->rest) {
         checkpoint->asked = true;
+        checkpoint->frame_count_next = frame_count + checkpoint->frame_count_start / 4 + 1;
         fan__cond_signal(&checkpoint->changed);
     }
     fan__mutex_unlock(&checkpoint->mutex);
@@ -98,6 +104,7 @@ enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct f
     fan__mutex_init(&checkpoint->mutex);
     fan__cond_init(&checkpoint->changed);
     checkpoint->frame_count_start = (int)store->checkpoint_frames;
+    checkpoint->frame_count_next = checkpoint->frame_count_start;
     store->checkpoint = checkpoint;
     enum fan_status status = fan__sqlite_connect(store, &checkpoint->connection, error);
     if (status == FAN_OK) {

@@ -66,6 +66,8 @@ struct fan__sqlite {
     struct fan__mutex tail_mutex;
     struct fan__cond tail_moved;
     uint64_t tail_seq;
+    int64_t tail_poll_ns;
+    size_t tail_waiters;
     uint64_t wakes;
 
     struct fan__sqlite_checkpoint *checkpoint;

@@ -23,11 +23,14 @@ enum fan_status fan__sqlite_head(void *self, uint64_t *ret_seq)
 void fan__sqlite_tail_moved(struct fan__sqlite *store, uint64_t head_seq)
 {
     fan__mutex_lock(&store->tail_mutex);
-    if (head_seq > store->tail_seq) {
+    bool moved = head_seq > store->tail_seq;
+    if (moved)
         store->tail_seq = head_seq;
-        fan__cond_broadcast(&store->tail_moved);
-    }
+    bool waits = store->tail_waiters > 0;
     fan__mutex_unlock(&store->tail_mutex);
+    /* Without the lock, or those who wake would at once sleep again for it. */
+    if (moved && waits)
+        fan__cond_broadcast(&store->tail_moved);
 }
 
 void fan__sqlite_wake(void *self)
@@ -39,12 +42,35 @@ void fan__sqlite_wake(void *self)
     fan__mutex_unlock(&store->tail_mutex);
 }
 
-/* Sleeps until the head is known to be past after_seq, a wake, or the time. */
+/* Looks at the log, if nobody has done so for poll_ms: each look is a snapshot that costs others.
+ */
+static enum fan_status poll_head(struct fan__sqlite *store, bool always)
+{
+    int64_t now_ns = fan__deadline_ns(0);
+    fan__mutex_lock(&store->tail_mutex);
+    bool due = always || now_ns >= store->tail_poll_ns;
+    if (due)
+        store->tail_poll_ns = now_ns + (int64_t)store->poll_ms * FAN__NS_PER_MS;
+    fan__mutex_unlock(&store->tail_mutex);
+    if (!due)
+        return FAN_OK;
+    uint64_t head_seq;
+    enum fan_status status = fan__sqlite_head(store, &head_seq);
+    if (status == FAN_OK)
+        fan__sqlite_tail_moved(store, head_seq);
+    return status;
+}
+
+/*
+ * Sleeps until the head is known to be past after_seq, a wake, the deadline, or the next look.
+ * Returns: FAN_TIMED_OUT for the last two.
+ */
 static enum fan_status sleep_until(struct fan__sqlite *store, uint64_t after_seq, uint64_t wakes,
-                                   int64_t until_ns)
+                                   int64_t deadline_ns)
 {
     enum fan_status status = FAN_TIMED_OUT;
     fan__mutex_lock(&store->tail_mutex);
+    int64_t until_ns = deadline_ns < store->tail_poll_ns ? deadline_ns : store->tail_poll_ns;
     bool in_time = true;
     for (;;) {
         if (store->tail_seq > after_seq)
@@ -53,7 +79,9 @@ static enum fan_status sleep_until(struct fan__sqlite *store, uint64_t after_seq
             status = FAN_AGAIN;
         if (status != FAN_TIMED_OUT || !in_time)
             break;
+        store->tail_waiters++;
         in_time = fan__cond_wait_until(&store->tail_moved, &store->tail_mutex, until_ns);
+        store->tail_waiters--;
     }
     fan__mutex_unlock(&store->tail_mutex);
     return status;
@@ -67,17 +95,13 @@ enum fan_status fan__sqlite_wait(void *self, uint64_t after_seq, uint32_t timeou
     uint64_t wakes = store->wakes;
     fan__mutex_unlock(&store->tail_mutex);
     for (;;) {
-        int64_t poll_ns = fan__deadline_ns(store->poll_ms);
-        bool last = deadline_ns <= poll_ns;
-        uint64_t head_seq;
-        enum fan_status status = fan__sqlite_head(store, &head_seq);
+        enum fan_status status = poll_head(store, timeout_ms == 0);
         if (status != FAN_OK)
             return status;
-        fan__sqlite_tail_moved(store, head_seq);
-        status = sleep_until(store, after_seq, wakes, last ? deadline_ns : poll_ns);
+        status = sleep_until(store, after_seq, wakes, deadline_ns);
         if (status != FAN_TIMED_OUT)
             return status;
-        if (last)
+        if (fan__deadline_ns(0) >= deadline_ns)
             return FAN_AGAIN;
     }
 }
