@@ -37,6 +37,7 @@ enum fan_conformance_trait {
  * seed    of the random tests; 0 takes one and prints it
  * only    runs the behaviours whose names contain it; NULL runs all
  * full    runs the full counts instead of a sample
+ * limit_s how long one behaviour of many threads may take; 0 for 60, or 600 with full
  * label   stands before every name ("sqlite: "); may be NULL
  * print   receives each line without its end; NULL prints to standard output
  */
@@ -51,6 +52,7 @@ struct fan_conformance_options {
     uint64_t seed;
     const char *only;
     bool full;
+    unsigned limit_s;
     const char *label;
     void (*print)(void *context, const char *line);
 };

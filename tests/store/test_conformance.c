@@ -35,7 +35,7 @@ static enum fan_status open_place(void *context, const struct fan_env *env,
     char uri[128];
     /* What synchronous=full adds is the disk's own time; the full counts have that, too. */
     if (strcmp(PROVIDER, "memory") == 0)
-        snprintf(uri, sizeof(uri), "memory:");
+        snprintf(uri, sizeof(uri), "memory:?capacity=1000000");
     else
         snprintf(uri, sizeof(uri), "%s:%s/%u.db%s", PROVIDER, place->folder, place->number,
                  place->full ? "" : "?synchronous=normal");

@@ -257,8 +257,9 @@ static void check_read(struct fixture *fixture, struct fan_query query, const ch
     struct fan_read_result result = { 0 };
     size_t next = 0;
     do {
-        CHECK_OK(suite,
-                 fan_store_read(suite->store, result.scanned_seq, &query, suite->batch, &result));
+        uint64_t after_seq = result.scanned_seq;
+        CHECK_OK(suite, fan_store_read(suite->store, after_seq, &query, suite->batch, &result));
+        CHECK(suite, result.scanned_seq > after_seq);
         for (size_t at = 0; at < fan_batch_count(suite->batch); at++) {
             while (next < EVENT_COUNT &&
                    !is_wanted(&query, fixture->events[next], fixture->statuses[next]))

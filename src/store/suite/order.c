@@ -259,10 +259,7 @@ static bool is_over(struct keys *keys)
     pthread_mutex_lock(&keys->mutex);
     bool over = keys->done == keys->wanted;
     pthread_mutex_unlock(&keys->mutex);
-    pthread_mutex_lock(&keys->suite->mutex);
-    over = over || keys->suite->failed;
-    pthread_mutex_unlock(&keys->suite->mutex);
-    return over;
+    return over || fan__suite_must_end(keys->suite);
 }
 
 static void work(void *context)

@@ -6,6 +6,7 @@
 
 #define US_PER_MS 1000
 #define NS_PER_MS 1000000
+#define NS_PER_S 1000000000
 
 /* The suite cannot go on without its own memory. */
 static void *must(void *pointer)
@@ -197,6 +198,21 @@ void fan__suite_parallel(struct fan__suite *suite, size_t count, void (*run)(voi
     pthread_barrier_destroy(&barrier);
     if (suite->failed)
         longjmp(suite->stop, 1);
+}
+
+bool fan__suite_must_end(struct fan__suite *suite)
+{
+    pthread_mutex_lock(&suite->mutex);
+    bool failed = suite->failed;
+    pthread_mutex_unlock(&suite->mutex);
+    const struct fan_env *real = fan_env_default();
+    int64_t limit_s = suite->options->limit_s;
+    if (limit_s == 0)
+        limit_s = suite->options->full ? 600 : 60;
+    int64_t spent_s = (real->monotonic_ns(real->context) - suite->begun_ns) / NS_PER_S;
+    if (!failed && spent_s > limit_s)
+        fan__suite_fail(suite, __FILE__, __LINE__, "not at its end after %d s", (int)spent_s);
+    return failed || spent_s > limit_s;
 }
 
 /* SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014). */

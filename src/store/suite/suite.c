@@ -156,11 +156,13 @@ static void run_one(struct runner *runner, const struct fan__suite_behaviour *be
         print(options, line);
         return;
     }
+    const struct fan_env *real = fan_env_default();
     struct fan__suite suite = { .options = options,
                                 .env = *fan_env_default(),
                                 .seed = runner->seed,
                                 .random = runner->seed,
                                 .allocations_left = -1,
+                                .begun_ns = real->monotonic_ns(real->context),
                                 .owner = pthread_self() };
     pthread_mutex_init(&suite.mutex, NULL);
     suite.env.context = &suite;

@@ -35,6 +35,7 @@ struct fan__suite {
     uint64_t random;
 
     pthread_t owner;
+    int64_t begun_ns;
     jmp_buf stop;
     void **kept;
     size_t kept_count;
@@ -145,6 +146,9 @@ void fan__suite_reopen(struct fan__suite *suite);
 /* Runs `run` in `count` threads that start together, each with its own item of `contexts`. */
 void fan__suite_parallel(struct fan__suite *suite, size_t count, void (*run)(void *context),
                          void *contexts, size_t context_size);
+
+/* Tells the loops of threads to end: something failed, or it takes longer than it ever should. */
+bool fan__suite_must_end(struct fan__suite *suite);
 
 /* Evenly from 0 to below `limit`. */
 uint64_t fan__suite_random(uint64_t *state, uint64_t limit);

@@ -64,14 +64,6 @@ static bool is_writing(struct shared *shared)
     return writing;
 }
 
-static bool has_failed(struct fan__suite *suite)
-{
-    pthread_mutex_lock(&suite->mutex);
-    bool failed = suite->failed;
-    pthread_mutex_unlock(&suite->mutex);
-    return failed;
-}
-
 static void append_all(struct worker *worker)
 {
     struct fan__suite *suite = worker->shared->suite;
@@ -123,7 +115,7 @@ static void read_all(struct worker *worker)
                 worker->count++;
             }
             cursor = result.scanned_seq;
-        } while (cursor < result.head_seq && !has_failed(suite));
+        } while (cursor < result.head_seq && !fan__suite_must_end(suite));
         enum fan_status status = fan_store_wait(suite->store, cursor, 2);
         CHECK_HERE(suite, status == FAN_OK || status == FAN_AGAIN);
     }
@@ -210,9 +202,11 @@ static bool look(struct worker *worker, uint64_t *cursor, uint64_t *last_seq)
         size_t count = fan_batch_count(worker->batch);
         if (count > 0)
             *last_seq = fan_event_seq(fan_batch_event(worker->batch, count - 1));
+        if (result.scanned_seq == *cursor)
+            break;
         *cursor = result.scanned_seq;
     } while (result.scanned_seq < result.head_seq);
-    return true;
+    return result.scanned_seq >= result.head_seq;
 }
 
 /* Appends each of its events on the last one that it saw, looking again after each conflict. */
@@ -222,7 +216,7 @@ static void race_for_a_key(void *context)
     struct fan__suite *suite = worker->shared->suite;
     uint64_t cursor = 0;
     uint64_t last_seq = 0;
-    for (size_t i = 0; i < worker->event_count && !has_failed(suite);) {
+    for (size_t i = 0; i < worker->event_count && !fan__suite_must_end(suite);) {
         CHECK_HERE(suite, look(worker, &cursor, &last_seq));
         const struct fan_expectation expectation = { .size = sizeof(expectation),
                                                      .key = "run",
@@ -273,7 +267,7 @@ static void claim_until_done(void *context)
                                                .owner = owner,
                                                .limit = 1 + worker->index * 3,
                                                .lease_ms = FAN__SUITE_LONG_MS };
-    while (!has_failed(suite)) {
+    while (!fan__suite_must_end(suite)) {
         enum fan_status status = fan__suite_claim_into(suite, &g, &options, worker->claims);
         if (status == FAN_AGAIN)
             return;
@@ -329,7 +323,7 @@ static void publish_or_work(void *context)
     const struct fan_claim_options options = {
         .size = FAN_CLAIM_OPTIONS_SIZE, .owner = owner, .limit = 9, .lease_ms = FAN__SUITE_LONG_MS
     };
-    for (bool over = false; !over && !has_failed(suite);) {
+    for (bool over = false; !over && !fan__suite_must_end(suite);) {
         enum fan_status status = fan__suite_claim_into(suite, &g, &options, worker->claims);
         CHECK_HERE(suite, status == FAN_OK || status == FAN_AGAIN);
         struct fan_settle items[9] = { { .seq = 0 } };
@@ -385,7 +379,7 @@ static void hold_the_lease(void *context)
     struct fan__suite *suite = shared->suite;
     char owner[16];
     snprintf(owner, sizeof(owner), "owner-%zu", worker->index);
-    while (worker->count < 25 && !has_failed(suite)) {
+    while (worker->count < 25 && !fan__suite_must_end(suite)) {
         uint64_t fence = 0;
         enum fan_status status =
             fan_lease_acquire(suite->store, "lease", owner, FAN__SUITE_LONG_MS, &fence);
@@ -437,20 +431,27 @@ static void waits_are_woken_by_appends(struct fan__suite *suite)
     fan__suite_parallel(suite, THREADS, wait_or_write, workers, sizeof(*workers));
 }
 
+/* Far more than a wake takes; twice as long, and the wait would have ended by itself. */
+#define WAKE_MS 2500
+
 static void wait_or_wake(void *context)
 {
     struct worker *worker = context;
     struct shared *shared = worker->shared;
     struct fan__suite *suite = shared->suite;
     if (worker->index > 0) {
-        CHECK_HERE(suite, fan_store_wait(suite->store, 0, 60000) == FAN_AGAIN);
+        const struct fan_env *real = fan_env_default();
+        int64_t begun_ns = real->monotonic_ns(real->context);
+        CHECK_HERE(suite, fan_store_wait(suite->store, 0, WAKE_MS * 2) == FAN_AGAIN);
+        int64_t waited_ms = (real->monotonic_ns(real->context) - begun_ns) / 1000000;
+        CHECK_HERE(suite, waited_ms < WAKE_MS);
         pthread_mutex_lock(&shared->mutex);
         shared->writers_left--;
         pthread_mutex_unlock(&shared->mutex);
         return;
     }
     /* A wake ends the waits that are under way, so it is sent until all have ended. */
-    while (is_writing(shared) && !has_failed(suite)) {
+    while (is_writing(shared) && !fan__suite_must_end(suite)) {
         fan_store_wake(suite->store);
         fan__suite_pause(suite);
     }

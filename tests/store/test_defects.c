@@ -1,0 +1,676 @@
+/*
+ * P06: the conformance suite finds planted defects. A provider that passes everything on to a
+ * memory store is made wrong in one way at a time; each way must fail the suite, and none at all
+ * must pass it.
+ */
+#include "../test.h"
+
+#include <fanfare/batch.h>
+#include <fanfare/conformance.h>
+#include <fanfare/provider.h>
+
+#include <ctype.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFECT_TABLE(X)                                                                            \
+    X(NONE, "")                                                                                    \
+    X(DUPLICATE_STORED, "a duplicate is stored again under another id")                            \
+    X(DUPLICATE_NOT_SAID, "a duplicate is not said to be one")                                     \
+    X(DUPLICATE_LATEST, "a duplicate gives the head's sequence")                                   \
+    X(BATCH_REVERSED, "a batch is stored in reverse")                                              \
+    X(UNIT_SPLIT, "a unit is stored item by item")                                                 \
+    X(KEY_IGNORED, "the expected key is not looked at")                                            \
+    X(KEY_ZERO_IS_ANY, "an expected sequence of 0 means any")                                      \
+    X(FENCE_LOST, "the fence is not looked at")                                                    \
+    X(CONFLICT_SWALLOWED, "a conflict is told as success")                                         \
+    X(READ_MISSES, "now and then a read passes over its last event")                               \
+    X(READ_SCANS_TOO_FAR, "a read that ended early says that it saw all")                          \
+    X(READ_STUCK, "scanned_seq stays where nothing matched")                                       \
+    X(READ_INCLUSIVE, "a read begins at its cursor")                                               \
+    X(READ_UNFILTERED, "a read does not look at the pattern")                                      \
+    X(READ_OVER_LIMIT, "a read does not look at the limit")                                        \
+    X(LIST_OFFSET, "list does not look at the offset")                                             \
+    X(LIST_ORDER, "list does not look at newest_first")                                            \
+    X(LIST_STATUS, "list does not look at the status")                                             \
+    X(LIST_UNTIL, "until is inclusive")                                                            \
+    X(LIST_USER, "list does not look at the user")                                                 \
+    X(LIST_STATES, "the states of a list are those of the event before")                           \
+    X(GET_ANY_CASE, "ids are found in any case")                                                   \
+    X(GET_STATE, "get always says pending")                                                        \
+    X(DELETE_TWICE, "a second delete succeeds")                                                    \
+    X(ERASE_NOTHING, "erase does nothing")                                                         \
+    X(ERASE_ALL, "erase deletes")                                                                  \
+    X(HEAD_BACK, "the head goes back when the last event is deleted")                              \
+    X(WAIT_AT_ONCE, "wait always says that there is something")                                    \
+    X(WAKE_DEAF, "wake wakes nobody")                                                              \
+    X(STATS_ALL_DONE, "stats count everything as completed")                                       \
+    X(STATS_FIRST, "stats say that the log begins at 1")                                           \
+    X(EPOCH_FIXED, "all logs have one epoch")                                                      \
+    X(START_BEGINNING, "groups always begin at the beginning")                                     \
+    X(START_CURSOR, "a cursor's own event is given again")                                         \
+    X(CREATE_ANEW, "creating again begins anew")                                                   \
+    X(CREATE_OLD_PATTERN, "creating again keeps the pattern")                                      \
+    X(GROUP_TOPIC, "a group's topic is not looked at")                                             \
+    X(GROUP_HANDLER, "all handlers of a group are one")                                            \
+    X(CLAIM_OVER_LIMIT, "a claim gives one event too many")                                        \
+    X(CLAIM_TWICE, "now and then a claim is given to a second owner, too")                         \
+    X(CLAIM_LONG, "leases of claims are a thousand times as long")                                 \
+    X(CLAIM_ATTEMPT, "every claim is a first attempt")                                             \
+    X(CLAIM_UNORDERED, "ordered claims are not ordered")                                           \
+    X(CLAIM_ONE_OWNER, "all owners are one")                                                       \
+    X(SETTLE_ANY_TOKEN, "tokens are not looked at")                                                \
+    X(SETTLE_NO_DELAY, "retries do not wait")                                                      \
+    X(SETTLE_BACK_COUNTS, "a hand-back counts as an attempt")                                      \
+    X(SETTLE_NO_ERROR, "errors are not kept")                                                      \
+    X(SETTLE_FAIL_DONE, "a failure is settled as done")                                            \
+    X(SETTLE_FIRST, "only the first of several is settled")                                        \
+    X(RENEW_NOTHING, "renew does nothing and says that it did")                                    \
+    X(MOVE_CLAIMED, "a claimed delivery can be moved")                                             \
+    X(MOVE_ANY, "an illegal move is told as done")                                                 \
+    X(VISIT_DEAD_ALL, "dead letters do not begin after after_seq")                                 \
+    X(VISIT_DEAF, "a visit does not end when told")                                                \
+    X(GROUPS_STATS, "a group's pending events are those of its deliveries alone")                  \
+    X(GROUP_DELETE, "deleting an unknown group succeeds")                                          \
+    X(LEASE_SHARED, "a lease has as many holders as ask")                                          \
+    X(LEASE_FENCE, "fences are always the same")                                                   \
+    X(LEASE_LONG, "leases are a thousand times as long")                                           \
+    X(LEASE_RENEW, "a lost lease is renewed")                                                      \
+    X(LEASE_RELEASE, "anybody may release a lease")                                                \
+    X(OUT_OF_MEMORY, "running out of memory in an append is told as success")
+
+enum defect {
+#define AS_ENUM(name, text) name,
+    DEFECT_TABLE(AS_ENUM)
+#undef AS_ENUM
+        DEFECT_COUNT
+};
+
+static const char *const defect_texts[] = {
+#define AS_TEXT(name, text) text,
+    DEFECT_TABLE(AS_TEXT)
+#undef AS_TEXT
+};
+
+static enum defect defect;
+
+#define SEQ_COUNT 8192
+
+/* The store behind, and what some defects must remember. */
+struct wrong {
+    struct fan_store *store;
+    const struct fan_env *env;
+    pthread_mutex_t mutex;
+    uint64_t tokens[SEQ_COUNT];
+    unsigned calls;
+};
+
+static enum fan_status wrong_open(const char *uri, const struct fan_env *env, void **ret_self,
+                                  uint64_t *ret_epoch, struct fan_error *error)
+{
+    (void)uri;
+    struct wrong *wrong = calloc(1, sizeof(*wrong));
+    if (!wrong)
+        return FAN_NO_MEMORY;
+    enum fan_status status = fan_store_open("memory:?capacity=100000", env, &wrong->store, error);
+    if (status != FAN_OK) {
+        free(wrong);
+        return status;
+    }
+    wrong->env = env;
+    pthread_mutex_init(&wrong->mutex, NULL);
+    *ret_self = wrong;
+    *ret_epoch = defect == EPOCH_FIXED ? 1 : fan_store_epoch(wrong->store);
+    return FAN_OK;
+}
+
+static void wrong_close(void *self)
+{
+    struct wrong *wrong = self;
+    fan_store_close(wrong->store);
+    pthread_mutex_destroy(&wrong->mutex);
+    free(wrong);
+}
+
+static unsigned count_call(struct wrong *wrong)
+{
+    pthread_mutex_lock(&wrong->mutex);
+    unsigned calls = ++wrong->calls;
+    pthread_mutex_unlock(&wrong->mutex);
+    return calls;
+}
+
+static enum fan_status store_duplicate(struct wrong *wrong, struct fan_append *item)
+{
+    struct fan_event_draft draft;
+    struct fan_event *event;
+    fan_event_to_draft(item->event, &draft);
+    draft.size = FAN_EVENT_DRAFT_SIZE;
+    draft.id = NULL;
+    enum fan_status status = fan_event_new(&draft, NULL, &event, NULL);
+    if (status != FAN_OK)
+        return status;
+    struct fan_append again = { .event = event };
+    status = fan_store_append(wrong->store, &again, 1, NULL);
+    item->ret_duplicate = again.ret_duplicate;
+    item->ret_seq = again.ret_seq;
+    fan_event_free(event, NULL);
+    return status;
+}
+
+/* Takes from the expectation what this defect does not look at. */
+static void forget(struct fan_append *item, struct fan_expectation *copy)
+{
+    if (!item->expectation)
+        return;
+    *copy = *item->expectation;
+    item->expectation = copy;
+    if (defect == FENCE_LOST) {
+        copy->lease = NULL;
+        copy->fence = 0;
+    }
+    if (defect == KEY_IGNORED || (defect == KEY_ZERO_IS_ANY && copy->last_seq == 0)) {
+        copy->key = NULL;
+        copy->last_seq = 0;
+    }
+}
+
+static enum fan_status wrong_append(void *self, struct fan_append *items, size_t count,
+                                    struct fan_error *error)
+{
+    struct wrong *wrong = self;
+    struct fan_append *copies = calloc(count, sizeof(*copies));
+    struct fan_expectation *expectations = calloc(count, sizeof(*expectations));
+    assert_true(copies && expectations);
+    bool reverse = defect == BATCH_REVERSED;
+    for (size_t i = 0; i < count; i++) {
+        reverse = reverse && !items[i].joined;
+        copies[i] = items[i];
+        forget(&copies[i], &expectations[i]);
+        if (defect == UNIT_SPLIT)
+            copies[i].joined = false;
+    }
+    for (size_t i = 0; reverse && i < count / 2; i++) {
+        struct fan_append swapped = copies[i];
+        copies[i] = copies[count - 1 - i];
+        copies[count - 1 - i] = swapped;
+    }
+    enum fan_status status = fan_store_append(wrong->store, copies, count, error);
+    for (size_t i = 0; status == FAN_OK && i < count; i++) {
+        struct fan_append *copy = &copies[reverse ? count - 1 - i : i];
+        if (copy->ret_duplicate && defect == DUPLICATE_STORED)
+            status = store_duplicate(wrong, copy);
+        if (copy->ret_duplicate && defect == DUPLICATE_LATEST)
+            status = fan_store_head(wrong->store, &copy->ret_seq);
+        items[i].ret_status = defect == CONFLICT_SWALLOWED && copy->ret_status == FAN_CONFLICT
+                                  ? FAN_OK
+                                  : copy->ret_status;
+        items[i].ret_duplicate = copy->ret_duplicate && defect != DUPLICATE_NOT_SAID;
+        items[i].ret_seq = copy->ret_seq;
+    }
+    free(copies);
+    free(expectations);
+    if (defect == OUT_OF_MEMORY && status == FAN_NO_MEMORY)
+        return FAN_OK;
+    return status;
+}
+
+/* Copies a batch but for its last `less` events. */
+static enum fan_status pass_on(struct fan_batch *batch, const struct fan_batch *from, size_t less)
+{
+    fan_batch_clear(batch);
+    for (size_t i = 0; i + less < fan_batch_count(from); i++) {
+        enum fan_status status = fan_batch_add_event(batch, fan_batch_event(from, i));
+        if (status != FAN_OK)
+            return status;
+    }
+    return FAN_OK;
+}
+
+static enum fan_status wrong_read(void *self, uint64_t after_seq, const struct fan_query *query,
+                                  struct fan_batch *batch, struct fan_read_result *ret_result)
+{
+    struct wrong *wrong = self;
+    struct fan_query copy = *query;
+    if (defect == READ_UNFILTERED)
+        copy.pattern = NULL;
+    if (defect == READ_OVER_LIMIT)
+        copy.limit++;
+    if (defect == READ_INCLUSIVE && after_seq > 0)
+        after_seq--;
+    enum fan_status status = fan_store_read(wrong->store, after_seq, &copy, batch, ret_result);
+    if (status != FAN_OK)
+        return status;
+    size_t count = fan_batch_count(batch);
+    if (defect == READ_SCANS_TOO_FAR)
+        ret_result->scanned_seq = ret_result->head_seq;
+    if (defect == READ_STUCK && count == 0)
+        ret_result->scanned_seq = after_seq;
+    if (defect == READ_MISSES && count > 1 && count_call(wrong) % 8 == 0) {
+        struct fan_batch *whole;
+        status = fan_batch_new(NULL, &whole);
+        if (status == FAN_OK)
+            status = pass_on(whole, batch, 1);
+        if (status == FAN_OK)
+            status = pass_on(batch, whole, 0);
+        fan_batch_free(whole);
+    }
+    return status;
+}
+
+static enum fan_status wrong_list(void *self, const struct fan_query *query,
+                                  struct fan_batch *batch, struct fan_event_state *states,
+                                  struct fan_error *error)
+{
+    struct wrong *wrong = self;
+    struct fan_query copy = *query;
+    if (defect == LIST_OFFSET)
+        copy.offset = 0;
+    if (defect == LIST_ORDER)
+        copy.newest_first = false;
+    if (defect == LIST_STATUS)
+        copy.has_status = false;
+    if (defect == LIST_UNTIL && copy.until_us)
+        copy.until_us++;
+    if (defect == LIST_USER)
+        copy.user_id = 0;
+    enum fan_status status = fan_store_list(wrong->store, &copy, batch, states, error);
+    for (size_t i = fan_batch_count(batch); defect == LIST_STATES && i > 1; i--)
+        states[i - 1] = states[i - 2];
+    return status;
+}
+
+static enum fan_status wrong_get(void *self, const char *id, struct fan_batch *batch,
+                                 struct fan_event_state *ret_state)
+{
+    struct wrong *wrong = self;
+    enum fan_status status = fan_store_get(wrong->store, id, batch, ret_state);
+    if (defect == GET_STATE && status == FAN_OK)
+        ret_state->status = FAN_EVENT_PENDING;
+    if (defect != GET_ANY_CASE || status != FAN_NOT_FOUND)
+        return status;
+    char other[FAN_TEXT_SIZE_MAX + 1];
+    snprintf(other, sizeof(other), "%s", id);
+    *other = (char)(islower((unsigned char)*other) ? toupper((unsigned char)*other)
+                                                   : tolower((unsigned char)*other));
+    return fan_store_get(wrong->store, other, batch, ret_state);
+}
+
+static enum fan_status wrong_remove(void *self, const char *id)
+{
+    enum fan_status status = fan_store_delete(((struct wrong *)self)->store, id);
+    return defect == DELETE_TWICE ? FAN_OK : status;
+}
+
+static enum fan_status wrong_erase(void *self, const char *id)
+{
+    struct wrong *wrong = self;
+    if (defect == ERASE_ALL)
+        return fan_store_delete(wrong->store, id);
+    if (defect != ERASE_NOTHING)
+        return fan_store_erase(wrong->store, id);
+    struct fan_batch *batch;
+    enum fan_status status = fan_batch_new(NULL, &batch);
+    if (status != FAN_OK)
+        return status;
+    status = fan_store_get(wrong->store, id, batch, NULL);
+    fan_batch_free(batch);
+    return status;
+}
+
+static enum fan_status wrong_stats(void *self, struct fan_store_stats *ret_stats)
+{
+    enum fan_status status = fan_store_stats(((struct wrong *)self)->store, ret_stats);
+    if (defect == STATS_ALL_DONE) {
+        ret_stats->completed = ret_stats->events;
+        ret_stats->pending = ret_stats->processing = ret_stats->failed = 0;
+    }
+    if (defect == STATS_FIRST && ret_stats->events > 0)
+        ret_stats->first_seq = 1;
+    return status;
+}
+
+static enum fan_status wrong_head(void *self, uint64_t *ret_seq)
+{
+    struct wrong *wrong = self;
+    if (defect != HEAD_BACK)
+        return fan_store_head(wrong->store, ret_seq);
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    enum fan_status status = fan_store_stats(wrong->store, &stats);
+    *ret_seq = stats.last_seq;
+    return status;
+}
+
+static enum fan_status wrong_wait(void *self, uint64_t after_seq, uint32_t timeout_ms)
+{
+    enum fan_status status = fan_store_wait(((struct wrong *)self)->store, after_seq, timeout_ms);
+    return defect == WAIT_AT_ONCE ? FAN_OK : status;
+}
+
+static void wrong_wake(void *self)
+{
+    if (defect != WAKE_DEAF)
+        fan_store_wake(((struct wrong *)self)->store);
+}
+
+static struct fan_group_name name_of(const struct fan_group_name *name)
+{
+    struct fan_group_name copy = *name;
+    if (defect == GROUP_HANDLER)
+        copy.handler = "";
+    return copy;
+}
+
+static enum fan_status wrong_group_create(void *self, const struct fan_group_name *name,
+                                          const struct fan_group_options *options,
+                                          struct fan_error *error)
+{
+    struct wrong *wrong = self;
+    struct fan_group_name copy = name_of(name);
+    struct fan_group_options changed = *options;
+    if (defect == START_BEGINNING)
+        changed.start = FAN_START_BEGINNING;
+    if (defect == START_CURSOR && changed.start_seq > 0)
+        changed.start_seq--;
+    if (defect == GROUP_TOPIC)
+        changed.topic = NULL;
+    if (defect != CREATE_ANEW && defect != CREATE_OLD_PATTERN)
+        return fan_group_create(wrong->store, &copy, &changed, error);
+    struct fan_settle none = { .seq = 0 };
+    bool exists = fan_group_settle(wrong->store, &copy, &none, 1) == FAN_OK;
+    if (exists && defect == CREATE_OLD_PATTERN)
+        return FAN_EXISTS;
+    enum fan_status status = exists ? fan_group_delete(wrong->store, &copy) : FAN_OK;
+    if (status == FAN_OK)
+        status = fan_group_create(wrong->store, &copy, &changed, error);
+    return status == FAN_OK && exists ? FAN_EXISTS : status;
+}
+
+static enum fan_status wrong_group_delete(void *self, const struct fan_group_name *name)
+{
+    struct fan_group_name copy = name_of(name);
+    enum fan_status status = fan_group_delete(((struct wrong *)self)->store, &copy);
+    return defect == GROUP_DELETE ? FAN_OK : status;
+}
+
+static void remember(struct wrong *wrong, const struct fan_claim *claims, size_t count)
+{
+    pthread_mutex_lock(&wrong->mutex);
+    for (size_t i = 0; i < count; i++)
+        wrong->tokens[claims[i].seq % SEQ_COUNT] = claims[i].token;
+    pthread_mutex_unlock(&wrong->mutex);
+}
+
+static enum fan_status wrong_claim(void *self, const struct fan_group_name *name,
+                                   const struct fan_claim_options *options, struct fan_batch *batch,
+                                   struct fan_claim *claims)
+{
+    struct wrong *wrong = self;
+    struct fan_group_name copy = name_of(name);
+    struct fan_claim_options changed = *options;
+    if (defect == CLAIM_OVER_LIMIT && changed.limit < 1000)
+        changed.limit++;
+    if (defect == CLAIM_LONG)
+        changed.lease_ms =
+            changed.lease_ms > UINT32_MAX / 1000 ? UINT32_MAX : changed.lease_ms * 1000;
+    if (defect == CLAIM_UNORDERED)
+        changed.ordered = false;
+    if (defect == CLAIM_ONE_OWNER)
+        changed.owner = "everybody";
+    enum fan_status status = fan_group_claim(wrong->store, &copy, &changed, batch, claims);
+    if (status != FAN_OK)
+        return status;
+    remember(wrong, claims, fan_batch_count(batch));
+    for (size_t i = 0; defect == CLAIM_ATTEMPT && i < fan_batch_count(batch); i++)
+        claims[i].attempt = 1;
+    if (defect == CLAIM_TWICE && count_call(wrong) % 16 == 0) {
+        struct fan_settle back = { .seq = claims[0].seq,
+                                   .token = claims[0].token,
+                                   .verdict = FAN_VERDICT_HAND_BACK };
+        return fan_group_settle(wrong->store, &copy, &back, 1);
+    }
+    return FAN_OK;
+}
+
+static enum fan_status wrong_settle(void *self, const struct fan_group_name *name,
+                                    struct fan_settle *items, size_t count)
+{
+    struct wrong *wrong = self;
+    struct fan_group_name copy = name_of(name);
+    struct fan_settle *changed = calloc(count ? count : 1, sizeof(*changed));
+    assert_non_null(changed);
+    for (size_t i = 0; i < count; i++) {
+        changed[i] = items[i];
+        if (defect == SETTLE_ANY_TOKEN)
+            changed[i].token = wrong->tokens[items[i].seq % SEQ_COUNT];
+        if (defect == SETTLE_NO_DELAY)
+            changed[i].delay_ms = 0;
+        if (defect == SETTLE_BACK_COUNTS && items[i].verdict == FAN_VERDICT_HAND_BACK)
+            changed[i].verdict = FAN_VERDICT_RETRY;
+        if (defect == SETTLE_NO_ERROR)
+            changed[i].error = NULL;
+        if (defect == SETTLE_FAIL_DONE && items[i].verdict == FAN_VERDICT_FAIL)
+            changed[i].verdict = FAN_VERDICT_DONE;
+    }
+    size_t some = defect == SETTLE_FIRST && count > 1 ? 1 : count;
+    enum fan_status status = fan_group_settle(wrong->store, &copy, changed, some);
+    for (size_t i = 0; i < count; i++)
+        items[i].ret_status = i < some ? changed[i].ret_status : FAN_OK;
+    free(changed);
+    return status;
+}
+
+static enum fan_status wrong_renew(void *self, const struct fan_group_name *name,
+                                   struct fan_settle *items, size_t count, uint32_t lease_ms)
+{
+    struct fan_group_name copy = name_of(name);
+    if (defect == RENEW_NOTHING) {
+        for (size_t i = 0; i < count; i++)
+            items[i].ret_status = FAN_OK;
+        return FAN_OK;
+    }
+    return fan_group_renew(((struct wrong *)self)->store, &copy, items, count, lease_ms);
+}
+
+static enum fan_status wrong_move(void *self, const struct fan_group_name *name, uint64_t seq,
+                                  enum fan_event_status to)
+{
+    struct wrong *wrong = self;
+    struct fan_group_name copy = name_of(name);
+    enum fan_status status = fan_group_move(wrong->store, &copy, seq, to);
+    if (defect == MOVE_ANY && status == FAN_CONFLICT)
+        return FAN_OK;
+    if (defect == MOVE_CLAIMED && status == FAN_MISUSE) {
+        struct fan_settle done = { .seq = seq, .token = wrong->tokens[seq % SEQ_COUNT] };
+        return fan_group_settle(wrong->store, &copy, &done, 1);
+    }
+    return status;
+}
+
+struct visit {
+    fan_delivery_visit delivery;
+    fan_group_visit group;
+    void *context;
+};
+
+static bool see_delivery(void *context, const struct fan_delivery *delivery)
+{
+    const struct visit *visit = context;
+    bool more = visit->delivery(visit->context, delivery);
+    return more || defect == VISIT_DEAF;
+}
+
+static bool see_group(void *context, const struct fan_group_stats *stats)
+{
+    const struct visit *visit = context;
+    struct fan_group_stats changed = *stats;
+    if (defect == GROUPS_STATS)
+        changed.pending -= changed.pending < changed.lag ? changed.pending : changed.lag;
+    bool more = visit->group(visit->context, &changed);
+    return more || defect == VISIT_DEAF;
+}
+
+static enum fan_status wrong_deliveries(void *self, uint64_t seq, uint64_t after_seq,
+                                        fan_delivery_visit visit, void *context)
+{
+    struct visit both = { .delivery = visit, .context = context };
+    if (defect == VISIT_DEAD_ALL)
+        after_seq = 0;
+    return fan_store_deliveries(((struct wrong *)self)->store, seq, after_seq, see_delivery, &both);
+}
+
+static enum fan_status wrong_groups(void *self, fan_group_visit visit, void *context)
+{
+    struct visit both = { .group = visit, .context = context };
+    return fan_store_groups(((struct wrong *)self)->store, see_group, &both);
+}
+
+static const char *holder(const char *owner)
+{
+    return defect == LEASE_SHARED ? "everybody" : owner;
+}
+
+static enum fan_status wrong_lease_acquire(void *self, const char *name, const char *owner,
+                                           uint32_t ttl_ms, uint64_t *ret_fence)
+{
+    if (defect == LEASE_LONG)
+        ttl_ms = ttl_ms > UINT32_MAX / 1000 ? UINT32_MAX : ttl_ms * 1000;
+    enum fan_status status =
+        fan_lease_acquire(((struct wrong *)self)->store, name, holder(owner), ttl_ms, ret_fence);
+    if (defect == LEASE_FENCE && status == FAN_OK)
+        *ret_fence = 1;
+    return status;
+}
+
+static enum fan_status wrong_lease_renew(void *self, const char *name, const char *owner,
+                                         uint64_t fence, uint32_t ttl_ms)
+{
+    enum fan_status status =
+        fan_lease_renew(((struct wrong *)self)->store, name, holder(owner), fence, ttl_ms);
+    return defect == LEASE_RENEW ? FAN_OK : status;
+}
+
+static enum fan_status wrong_lease_release(void *self, const char *name, const char *owner,
+                                           uint64_t fence)
+{
+    enum fan_status status =
+        fan_lease_release(((struct wrong *)self)->store, name, holder(owner), fence);
+    return defect == LEASE_RELEASE ? FAN_OK : status;
+}
+
+static const struct fan_provider wrong_provider = {
+    .size = FAN_PROVIDER_SIZE,
+    .scheme = "wrong",
+    .open = wrong_open,
+    .close = wrong_close,
+    .append = wrong_append,
+    .read = wrong_read,
+    .list = wrong_list,
+    .get = wrong_get,
+    .remove = wrong_remove,
+    .erase = wrong_erase,
+    .head = wrong_head,
+    .wait = wrong_wait,
+    .wake = wrong_wake,
+    .stats = wrong_stats,
+    .group_create = wrong_group_create,
+    .group_delete = wrong_group_delete,
+    .claim = wrong_claim,
+    .settle = wrong_settle,
+    .renew = wrong_renew,
+    .move = wrong_move,
+    .deliveries = wrong_deliveries,
+    .groups = wrong_groups,
+    .lease_acquire = wrong_lease_acquire,
+    .lease_renew = wrong_lease_renew,
+    .lease_release = wrong_lease_release,
+};
+
+static enum fan_status open_wrong(void *context, const struct fan_env *env,
+                                  struct fan_store **ret_store, struct fan_error *ret_error)
+{
+    (void)context;
+    return fan_store_open_provider(&wrong_provider, "wrong:", env, ret_store, ret_error);
+}
+
+/* What the suite said of one defect; shown when it was not found. */
+struct said {
+    char failed[4096];
+    size_t size;
+};
+
+static void hear(void *context, const char *line)
+{
+    struct said *said = context;
+    if (strncmp(line, "ok", 2) == 0)
+        return;
+    int size = snprintf(said->failed + said->size, sizeof(said->failed) - said->size, "%s\n", line);
+    if (size > 0 && said->size + (size_t)size < sizeof(said->failed))
+        said->size += (size_t)size;
+}
+
+static int run_with(enum defect planted, struct said *said)
+{
+    *said = (struct said){ .size = 0 };
+    defect = planted;
+    const struct fan_conformance_options options = {
+        .size = FAN_CONFORMANCE_OPTIONS_SIZE,
+        .context = said,
+        .open = open_wrong,
+        .traits = FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY,
+        .limit_s = 2,
+        .seed = 1 + (uint64_t)planted,
+        .print = hear,
+    };
+    return fan_conformance_run(&options);
+}
+
+static void test_P06_without_a_defect_the_suite_passes(void **state)
+{
+    (void)state;
+    static struct said said;
+    if (run_with(NONE, &said) != 0)
+        fail_msg("%s", said.failed);
+}
+
+static void test_P06_every_planted_defect_fails_the_suite(void **state)
+{
+    (void)state;
+    static struct said said;
+    const char *only = getenv("DEFECT");
+    int missed = 0;
+    for (int planted = NONE + 1; planted < DEFECT_COUNT; planted++) {
+        if (only && atoi(only) != planted)
+            continue;
+        int failed = run_with((enum defect)planted, &said);
+        if (only)
+            print_message("%s\n", said.failed);
+        if (failed == 0)
+            print_error("not found: %d, %s\n", planted, defect_texts[planted]);
+        missed += failed == 0;
+    }
+    assert_int_equal(missed, 0);
+}
+
+static void test_P15_options_of_no_use_are_refused(void **state)
+{
+    (void)state;
+    struct fan_conformance_options options = { .size = FAN_CONFORMANCE_OPTIONS_SIZE };
+    assert_int_equal(fan_conformance_run(NULL), -1);
+    assert_int_equal(fan_conformance_run(&options), -1);
+    options.open = open_wrong;
+    options.size = 8;
+    assert_int_equal(fan_conformance_run(&options), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_P06_without_a_defect_the_suite_passes),
+        cmocka_unit_test(test_P06_every_planted_defect_fails_the_suite),
+        cmocka_unit_test(test_P15_options_of_no_use_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
