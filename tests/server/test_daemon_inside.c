@@ -24,7 +24,8 @@
 
 #define ANSWER_SIZE ((size_t)1 << 20)
 
-/* Memory that fails once after `left` more allocations, or from then on; and counts what is held.
+/*
+ * Memory that fails once after `left` more allocations, or from then on; and counts what is held.
  */
 static atomic_long left = LONG_MAX;
 static atomic_bool for_good;
