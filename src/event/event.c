@@ -7,6 +7,7 @@
 #include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
+#include "event/jsonscan.h"
 #include "event/jsontext.h"
 #include "event/text.h"
 #include "event/uuid.h"
@@ -166,7 +167,8 @@ static enum fan_status check_json(struct fan_event_draft *draft,
 {
     json_t *value;
     enum fan_status status;
-    if (fan__content_type_is_json(draft->content_type)) {
+    if (fan__content_type_is_json(draft->content_type) &&
+        !fan__json_scan(draft->payload, defaults->json_depth_max)) {
         status =
             fan__json_load(draft->payload, defaults->json_depth_max, "payload", &value, ret_error);
         if (status != FAN_OK)

@@ -42,7 +42,8 @@ void fan__sqlite_wake(void *self)
     fan__mutex_unlock(&store->tail_mutex);
 }
 
-/* Looks at the log, if nobody has done so for poll_ms: each look is a snapshot that costs others.
+/*
+ * Looks at the log, if nobody has done so for poll_ms: each look is a snapshot that costs others.
  */
 static enum fan_status poll_head(struct fan__sqlite *store, bool always)
 {
