@@ -39,6 +39,15 @@ static json_t *load(struct fan_str object, char *reason)
     return NULL;
 }
 
+/* The key as it is written, `id` or `\u0069d`; the bytes around it are its quotes. */
+static bool is_key(struct fan_str key, const char *name)
+{
+    json_t *text = json_loadb(key.data - 1, key.size + 2, JSON_DECODE_ANY, NULL);
+    bool same = json_is_string(text) && strcmp(json_string_value(text), name) == 0;
+    json_decref(text);
+    return same;
+}
+
 /* Copies the object without its members of that name, which are null. */
 static void drop_member(struct fan__text *object, const char *name)
 {
@@ -48,7 +57,7 @@ static void drop_member(struct fan__text *object, const char *name)
     struct fan_str value;
     fan__text_add_text(&kept, "{");
     while (fan__slice_next(&slice, &key, &value)) {
-        if (key.size == strlen(name) && memcmp(key.data, name, key.size) == 0)
+        if (is_key(key, name))
             continue;
         if (kept.size > 1)
             fan__text_add_text(&kept, ",");

@@ -195,6 +195,7 @@ static void test_L09_a_line_is_given_an_id_and_keeps_its_bytes(void **state)
     expect_prepared("{\"source\":\"internal\"}", "{\"id\":\"", "\",\"source\":\"internal\"}");
     expect_prepared(" {\"id\":null,\"type\": \"a\",\"source\":null} ", "{\"id\":\"",
                     "\",\"source\":\"system\",\"type\":\"a\"}");
+    expect_prepared("{\"\\u0069d\":null}", "{\"id\":\"", "\",\"source\":\"system\"}");
     expect_prepared("{\"payload\":{\"id\":\"inner\"},\"source\":\"system\"}", "{\"id\":\"",
                     "\",\"payload\":{\"id\":\"inner\"},\"source\":\"system\"}");
 }
