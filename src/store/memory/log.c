@@ -63,15 +63,28 @@ static struct fan__record *record_of_evictable(struct fan__heap_node *node)
     return (void *)((char *)node - offsetof(struct fan__record, evictable));
 }
 
-struct fan__record *fan__memory_find(const struct fan__memory *memory, const char *id)
+static struct fan__record *find_hashed(const struct fan__memory *memory, const char *id,
+                                       uint64_t hash)
 {
-    struct fan__table_node *node = fan__table_first(&memory->ids, fan__memory_hash(memory, id));
+    struct fan__table_node *node = fan__table_first(&memory->ids, hash);
     for (; node; node = fan__table_next(node)) {
         struct fan__record *record = record_of_id(node);
         if (strcmp(fan_event_id(record->event), id) == 0)
             return record;
     }
     return NULL;
+}
+
+struct fan__record *fan__memory_find(const struct fan__memory *memory, const char *id)
+{
+    return find_hashed(memory, id, fan__memory_hash(memory, id));
+}
+
+/* The stored event with the id of a record that is not stored yet. */
+static struct fan__record *find_same(const struct fan__memory *memory,
+                                     const struct fan__record *record)
+{
+    return find_hashed(memory, fan_event_id(record->event), record->by_id.hash);
 }
 
 struct fan__topic *fan__memory_topic(const struct fan__memory *memory, const char *name)
@@ -252,7 +265,8 @@ static struct fan__topic *topic_ref(struct fan__memory *memory, const char *name
     return topic;
 }
 
-static struct fan__record *record_new(struct fan__memory *memory, const struct fan_event *event)
+static struct fan__record *record_new(struct fan__memory *memory, const struct fan_event *event,
+                                      uint64_t id_hash)
 {
     struct fan__record *record = fan__alloc_zero(memory->env, 1, sizeof(*record));
     if (!record)
@@ -261,6 +275,7 @@ static struct fan__record *record_new(struct fan__memory *memory, const struct f
         fan__free(memory->env, record);
         return NULL;
     }
+    record->by_id.hash = id_hash;
     record->topic = topic_ref(memory, fan_event_topic(record->event));
     if (!record->topic) {
         record_free(memory, record);
@@ -277,13 +292,15 @@ static enum fan_status prepare(struct fan__memory *memory, struct fan_append *it
         !fan__heap_reserve(&memory->evictable, memory->live_count + count))
         return FAN_NO_MEMORY;
     for (size_t i = 0; i < count; i++) {
-        const struct fan__record *there = fan__memory_find(memory, fan_event_id(items[i].event));
+        const char *id = fan_event_id(items[i].event);
+        uint64_t hash = fan__memory_hash(memory, id);
+        const struct fan__record *there = find_hashed(memory, id, hash);
         if (there) {
             items[i].ret_duplicate = true;
             items[i].ret_seq = there->seq;
             continue;
         }
-        records[i] = record_new(memory, items[i].event);
+        records[i] = record_new(memory, items[i].event, hash);
         if (!records[i])
             return FAN_NO_MEMORY;
     }
@@ -294,8 +311,7 @@ static void store_record(struct fan__memory *memory, struct fan__record *record)
 {
     record->seq = ++memory->head_seq;
     fan__event_set_seq(record->event, record->seq);
-    const char *id = fan_event_id(record->event);
-    fan__table_add(&memory->ids, &record->by_id, fan__memory_hash(memory, id));
+    fan__table_add(&memory->ids, &record->by_id, record->by_id.hash);
     struct fan__topic *topic = record->topic;
     record->topic_previous = topic->last;
     if (topic->last)
@@ -333,8 +349,7 @@ static void commit_unit(struct fan__memory *memory, struct fan_append *items, si
 {
     uint64_t wanted = 0;
     for (size_t i = 0; i < count; i++) {
-        const struct fan__record *there =
-            records[i] ? fan__memory_find(memory, fan_event_id(items[i].event)) : NULL;
+        const struct fan__record *there = records[i] ? find_same(memory, records[i]) : NULL;
         if (there) {
             items[i].ret_duplicate = true;
             items[i].ret_seq = there->seq;
@@ -355,7 +370,8 @@ static void commit_unit(struct fan__memory *memory, struct fan_append *items, si
         }
         if (items[i].ret_duplicate)
             continue;
-        const struct fan__record *there = fan__memory_find(memory, fan_event_id(items[i].event));
+        /* Within a unit of several, the same id may have come before. */
+        const struct fan__record *there = count > 1 ? find_same(memory, records[i]) : NULL;
         items[i].ret_duplicate = there != NULL;
         if (!there) {
             store_record(memory, records[i]);

@@ -21,9 +21,12 @@ enum fan_status fan__suite_claim_into(struct fan__suite *suite, const struct fan
     enum fan_status status =
         fan_group_claim(suite->store, name, options, claims->batch, claims->items);
     claims->count = status == FAN_OK ? fan_batch_count(claims->batch) : 0;
-    if (status == FAN_OK && (claims->count == 0 || claims->count > options->limit))
+    if (status == FAN_OK && (claims->count == 0 || claims->count > options->limit)) {
         fan__suite_fail(suite, __FILE__, __LINE__, "a claim of up to %zu gave %zu events",
                         options->limit, claims->count);
+        claims->count = 0;
+        return FAN_CORRUPT;
+    }
     for (size_t i = 0; i < claims->count; i++) {
         const struct fan_claim *claim = &claims->items[i];
         if (claim->seq != fan_event_seq(fan_batch_event(claims->batch, i)) || claim->attempt == 0)

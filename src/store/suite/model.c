@@ -710,7 +710,7 @@ static bool run_script(struct fan__suite *suite, const struct fan_event *const *
                                                          .limit = 4,
                                                          .lease_ms = FAN__SUITE_LONG_MS,
                                                          .ordered = i == 2 };
-        struct fan_claim claims[4];
+        struct fan_claim claims[8];
         status = fan_group_claim(store, &names[0], &claim_options, suite->batch, claims);
         right = right && (status == FAN_OK || status == FAN_AGAIN || is_fault(status));
         if (status != FAN_OK)

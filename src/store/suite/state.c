@@ -207,23 +207,25 @@ static void unwanted_is_completed(struct fan__suite *suite)
     CHECK_EQUAL(suite, fan__suite_state_of(suite, "unwanted").status, FAN_EVENT_COMPLETED);
 }
 
+/* A visit notes what is wrong and leaves the checks to later: a jump would go over the store. */
 struct dead {
-    struct fan__suite *suite;
     uint64_t seqs[600];
     size_t count;
     size_t stop_at;
+    size_t wrong;
 };
 
 static bool see_dead(void *context, const struct fan_delivery *delivery)
 {
     struct dead *dead = context;
-    CHECK_EQUAL(dead->suite, delivery->status, FAN_EVENT_FAILED);
-    CHECK(dead->suite, dead->count < 600);
-    CHECK(dead->suite, dead->count == 0 || delivery->seq >= dead->seqs[dead->count - 1]);
     char expected[32];
     snprintf(expected, sizeof(expected), "broke %d", (int)delivery->seq);
-    CHECK_TEXT(dead->suite, delivery->error, expected);
-    dead->seqs[dead->count++] = delivery->seq;
+    dead->wrong += delivery->status != FAN_EVENT_FAILED || strcmp(delivery->error, expected) != 0;
+    if (dead->count < 600) {
+        dead->wrong += dead->count > 0 && delivery->seq < dead->seqs[dead->count - 1];
+        dead->seqs[dead->count] = delivery->seq;
+    }
+    dead->count++;
     return dead->count != dead->stop_at;
 }
 
@@ -249,7 +251,6 @@ static void dead_letters_are_listed(struct fan__suite *suite)
     }
     CHECK_OK(suite, fan_group_settle(suite->store, &g, settles, COUNT));
     struct dead *dead = fan__suite_alloc(suite, 1, sizeof(*dead));
-    dead->suite = suite;
     CHECK_OK(suite, fan_store_deliveries(suite->store, 0, 0, see_dead, dead));
     CHECK_EQUAL(suite, dead->count, COUNT - COUNT / 9);
     for (size_t i = 0; i < COUNT / 9; i++)
@@ -265,6 +266,7 @@ static void dead_letters_are_listed(struct fan__suite *suite)
     CHECK_OK(suite, fan_group_move(suite->store, &g, middle, FAN_EVENT_PENDING));
     CHECK_OK(suite, fan_store_deliveries(suite->store, 0, middle - 1, see_dead, dead));
     CHECK(suite, dead->count > 0 && dead->seqs[0] > middle);
+    CHECK_EQUAL(suite, dead->wrong, 0);
 }
 
 struct visited {
