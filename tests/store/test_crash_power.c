@@ -298,11 +298,22 @@ static void test_P05_each_commit_is_synced(void **state)
     ledger = (struct ledger){ .random = 1 };
     power_install(1);
     struct fan_store *store = store_open(URI "8000");
+    struct fan_batch *batch = batch_new();
+    const struct fan_group_name idle = { "idle", "" };
+    struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE, .pattern = "x.y.z" };
+    struct fan_claim_options claim = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "worker" };
+    struct fan_claim claims[1];
+    assert_ok(fan_group_create(store, &idle, &options, NULL));
     for (int i = 0; i < 50; i++) {
         uint64_t before = power_wal_syncs();
         assert_ok(append_some(store));
         assert_true(power_wal_syncs() > before);
+        /* A cursor that only moves on is not worth a sync, and takes none from the next commit. */
+        before = power_wal_syncs();
+        assert_int_equal(fan_group_claim(store, &idle, &claim, batch, claims), FAN_AGAIN);
+        assert_int_equal(power_wal_syncs(), before);
     }
+    fan_batch_free(batch);
     fan_store_close(store);
     power_remove();
 }

@@ -250,6 +250,70 @@ static void test_R03_a_forked_child_is_refused(void **state)
     assert_int_equal(shell(place, "SELECT count(*) FROM event"), 2);
 }
 
+static void test_P05_a_damaged_log_is_told(void **state)
+{
+    struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    for (int i = 0; i < 300; i++)
+        store_say(store, "a.b.c", "t");
+    fan_store_close(store);
+    /* Every page but the first is overwritten. */
+    struct stat info;
+    assert_int_equal(stat(place->path, &info), 0);
+    int file = open(place->path, O_WRONLY);
+    assert_true(file >= 0);
+    char garbage[4096];
+    memset(garbage, 0x5a, sizeof(garbage));
+    for (off_t at = sizeof(garbage); at < info.st_size; at += (off_t)sizeof(garbage))
+        assert_int_equal(pwrite(file, garbage, sizeof(garbage), at), sizeof(garbage));
+    close(file);
+    struct fan_error error;
+    assert_int_equal(open_fails(place->uri, &error), FAN_CORRUPT);
+    assert_non_null(strstr(error.message, place->path));
+}
+
+static void test_P05_damage_among_the_events_is_told(void **state)
+{
+    struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    static char payload[3000];
+    memset(payload, '1', sizeof(payload));
+    draft.payload = (struct fan_str){ payload, 300 };
+    for (int i = 0; i < 300; i++)
+        assert_ok(store_add(store, &draft, NULL));
+    fan_store_close(store);
+    int64_t page = shell(place, "SELECT pageno FROM dbstat WHERE name = 'event' AND "
+                                "pagetype = 'leaf' ORDER BY pageno LIMIT 1 OFFSET 3");
+    assert_true(page > 1);
+    int file = open(place->path, O_WRONLY);
+    assert_true(file >= 0);
+    char garbage[4096];
+    memset(garbage, 0x5a, sizeof(garbage));
+    assert_int_equal(pwrite(file, garbage, sizeof(garbage), (page - 1) * 4096), sizeof(garbage));
+    close(file);
+    store = store_open(place->uri);
+    struct fan_batch *batch = batch_new();
+    struct fan_read_result result = { 0 };
+    assert_int_equal(fan_store_read(store, 0, NULL, batch, &result), FAN_CORRUPT);
+    fan_batch_free(batch);
+    fan_store_close(store);
+}
+
+static void test_P05_durability_is_promised_as_opened(void **state)
+{
+    struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    assert_true(fan_store_capabilities(store) & FAN_CAPABILITY_DURABLE_DISK);
+    fan_store_close(store);
+    char uri[256];
+    snprintf(uri, sizeof(uri), "%s?synchronous=normal", place->uri);
+    store = store_open(uri);
+    assert_false(fan_store_capabilities(store) & FAN_CAPABILITY_DURABLE_DISK);
+    assert_true(fan_store_capabilities(store) & FAN_CAPABILITY_DURABLE_PROCESS);
+    fan_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -259,6 +323,9 @@ int main(void)
         at_a_place(test_P24_a_newer_format_is_refused),
         at_a_place(test_P07_what_is_no_log_is_told_and_left_alone),
         at_a_place(test_P07_paths_that_cannot_be),
+        at_a_place(test_P05_a_damaged_log_is_told),
+        at_a_place(test_P05_damage_among_the_events_is_told),
+        at_a_place(test_P05_durability_is_promised_as_opened),
         at_a_place(test_R03_a_forked_child_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
