@@ -70,7 +70,7 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_start(struct fan_broker *broke
  * after it, handlers finish the event at hand and the rest is handed back, readers read what there
  * is and then FAN_CLOSED. Again does nothing.
  *
- * Returns: FAN_TIMED_OUT when something was refused.
+ * Returns: FAN_TIMED_OUT when something was refused; FAN_MISUSE in a handler or call-back.
  * Thread:  any but a handler or call-back. Blocks: up to timeout_ms, and for a running handler and
  * storage call.
  */
@@ -162,8 +162,9 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_submit_take(struct fan_broker 
  * Does what there is to do on the caller's thread: one commit, one look at other instances' events,
  * one event for each handler. For stepped brokers alone.
  *
- * Returns: FAN_AGAIN when there was nothing to do; FAN_MISUSE for a broker with threads.
- * Thread:  one at a time. Blocks: for the storage.
+ * Returns: FAN_AGAIN when there was nothing to do; FAN_MISUSE for a broker with threads, before
+ * start and in a handler or call-back; FAN_CLOSED after stop. Thread:  one at a time, while others
+ * publish. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_step(struct fan_broker *broker);
 

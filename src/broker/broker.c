@@ -172,7 +172,14 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
 {
     if (fan__fork_generation() != broker->fork_generation)
         return FAN_FORKED;
+    /* It would wait for its own caller. */
+    if (fan__dispatch_is_me(broker))
+        return FAN_MISUSE;
     fan__mutex_lock(&broker->mutex);
+    if (fan__writer_is_me(broker)) {
+        fan__mutex_unlock(&broker->mutex);
+        return FAN_MISUSE;
+    }
     if (broker->run >= FAN__RUN_STOPPING) {
         while (broker->run != FAN__RUN_STOPPED)
             fan__cond_wait(&broker->idle, &broker->mutex);

@@ -88,7 +88,7 @@ struct fan_broker {
     struct fan__thread tail;
 };
 
-/* FAN_FORKED, FAN_MISUSE before start, FAN_CLOSED after; with the lock held. */
+/* FAN_MISUSE before start, FAN_CLOSED after stop; with the lock held. */
 enum fan_status fan__broker_may_publish(const struct fan_broker *broker);
 
 void fan__backlog_init(struct fan__backlog *backlog);
@@ -102,6 +102,9 @@ void fan__writer_wake(struct fan_broker *broker);
  */
 void fan__writer_begin(struct fan_broker *broker);
 void fan__writer_end(struct fan_broker *broker);
+
+/* Whether the caller is inside a commit, that is, in a call-back; with the lock held. */
+bool fan__writer_is_me(const struct fan_broker *broker);
 
 /* One commit of what is queued; the caller holds the role and not the lock. */
 void fan__commit_queue(struct fan_broker *broker);
@@ -125,6 +128,8 @@ void fan__ticket_settle(struct fan__ticket *ticket);
 FAN_MUST_CHECK enum fan_status fan__dispatch_new(struct fan_broker *broker);
 FAN_MUST_CHECK enum fan_status fan__dispatch_start(struct fan_broker *broker);
 bool fan__dispatch_step(struct fan_broker *broker);
+/* Whether the caller is inside a handler. */
+bool fan__dispatch_is_me(struct fan_broker *broker);
 void fan__dispatch_stop(struct fan_broker *broker);
 void fan__dispatch_free(struct fan_broker *broker);
 

@@ -63,6 +63,11 @@ void fan__writer_begin(struct fan_broker *broker)
     broker->committer = pthread_self();
 }
 
+bool fan__writer_is_me(const struct fan_broker *broker)
+{
+    return broker->committing && pthread_equal(broker->committer, pthread_self());
+}
+
 void fan__writer_end(struct fan_broker *broker)
 {
     broker->committing = false;

@@ -297,6 +297,15 @@ bool fan__dispatch_step(struct fan_broker *broker)
     return run_round(broker->dispatch, 1);
 }
 
+bool fan__dispatch_is_me(struct fan_broker *broker)
+{
+    struct fan__dispatch *dispatch = broker->dispatch;
+    fan__mutex_lock(&dispatch->mutex);
+    bool result = dispatch->running && pthread_equal(dispatch->running_thread, pthread_self());
+    fan__mutex_unlock(&dispatch->mutex);
+    return result;
+}
+
 void fan__dispatch_stop(struct fan_broker *broker)
 {
     struct fan__dispatch *dispatch = broker->dispatch;

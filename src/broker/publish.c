@@ -147,7 +147,7 @@ static enum fan_status queue_and_wait(struct fan_broker *broker, struct fan__tic
     size_t room =
         broker->queue_count_max > ticket->count ? broker->queue_count_max - ticket->count : 0;
     while (broker->queue.count > room || broker->queue.size > FAN__QUEUE_SIZE_MAX) {
-        if (broker->stepped)
+        if (broker->stepped && !broker->committing)
             commit_queued(broker);
         else if (!fan__cond_wait_until(&broker->room, &broker->mutex, deadline_ns))
             return FAN_FULL;
@@ -159,11 +159,12 @@ static enum fan_status queue_and_wait(struct fan_broker *broker, struct fan__tic
         fan__backlog_push(&broker->queue, &ticket->submissions[i]);
     if (!broker->committing)
         fan__writer_wake(broker);
+    /* Without a writer thread, who waits for another's commit must look again when that is over. */
+    struct fan__cond *news = broker->stepped ? &broker->idle : &ticket->settled;
     while (ticket->left > 0) {
-        if (broker->stepped)
+        if (broker->stepped && !broker->committing)
             commit_queued(broker);
-        else if (!fan__cond_wait_until(&ticket->settled, &broker->mutex, deadline_ns) &&
-                 ticket->left > 0)
+        else if (!fan__cond_wait_until(news, &broker->mutex, deadline_ns) && ticket->left > 0)
             return FAN_TIMED_OUT;
     }
     return FAN_OK;
@@ -178,7 +179,7 @@ static enum fan_status publish_ticket(struct fan_broker *broker, struct fan__tic
     fan__mutex_lock(&broker->mutex);
     enum fan_status status = fan__broker_may_publish(broker);
     /* A call-back runs in the middle of a commit: waiting for the next one would be for ever. */
-    if (status == FAN_OK && broker->committing && pthread_equal(broker->committer, pthread_self()))
+    if (status == FAN_OK && fan__writer_is_me(broker))
         status = FAN_MISUSE;
     if (status == FAN_OK && !broker->committing && broker->queue.count == 0) {
         fan__writer_begin(broker);
@@ -320,8 +321,15 @@ enum fan_status fan_broker_step(struct fan_broker *broker)
         return FAN_FORKED;
     if (!broker->stepped)
         return FAN_MISUSE;
+    if (fan__dispatch_is_me(broker))
+        return FAN_MISUSE;
     fan__mutex_lock(&broker->mutex);
-    enum fan_status status = fan__broker_may_publish(broker);
+    enum fan_status status = fan__writer_is_me(broker) ? FAN_MISUSE : FAN_OK;
+    /* A publisher may hold the writer's role. */
+    while (status == FAN_OK && broker->committing)
+        fan__cond_wait(&broker->idle, &broker->mutex);
+    if (status == FAN_OK)
+        status = fan__broker_may_publish(broker);
     if (status != FAN_OK) {
         fan__mutex_unlock(&broker->mutex);
         return status;

@@ -1,0 +1,169 @@
+/*
+ * The edges of a broker: a store that fails for a while, units that are wrong, a fork's child, two
+ * threads on a stepped broker, events as large as they may be.
+ */
+#include "support.h"
+
+#include "base/thread.h"
+
+#include "store/memory/memory.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <time.h>
+
+static struct fan_broker *stepped_started(const struct place *place)
+{
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.stepped = true;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    return broker;
+}
+
+struct worker {
+    struct fan__thread thread;
+    struct fan_broker *broker;
+    struct fan__mutex mutex;
+    bool over;
+};
+
+static void step_until_over(void *context)
+{
+    struct worker *worker = context;
+    for (bool over = false; !over;) {
+        enum fan_status status = fan_broker_step(worker->broker);
+        assert_true(status == FAN_OK || status == FAN_AGAIN);
+        fan__mutex_lock(&worker->mutex);
+        over = worker->over;
+        fan__mutex_unlock(&worker->mutex);
+    }
+}
+
+static void test_H01_many_may_publish_while_one_steps(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = stepped_started(&place);
+    struct worker stepper = { .broker = broker };
+    fan__mutex_init(&stepper.mutex);
+    assert_ok(fan__thread_start(&stepper.thread, "stepper", step_until_over, &stepper));
+    for (uint64_t seq = 1; seq <= 300; seq++)
+        assert_int_equal(publish(broker, "a.b.c", NULL), seq);
+    fan__mutex_lock(&stepper.mutex);
+    stepper.over = true;
+    fan__mutex_unlock(&stepper.mutex);
+    fan__thread_join(&stepper.thread);
+    fan__mutex_deinit(&stepper.mutex);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+struct answer {
+    size_t count;
+    enum fan_status status;
+    struct fan_broker *steps;
+    enum fan_status stepped;
+};
+
+static void take_answer(void *context, const struct fan_published *published)
+{
+    struct answer *answer = context;
+    answer->count++;
+    answer->status = published->status;
+    if (answer->steps)
+        answer->stepped = fan_broker_step(answer->steps);
+}
+
+static void test_H01_stepping_in_a_call_back_is_a_typed_error(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = stepped_started(&place);
+    struct answer answer = { .steps = broker };
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    assert_ok(fan_broker_publish_async(broker, &draft, take_answer, &answer, NULL));
+    assert_ok(fan_broker_step(broker));
+    assert_int_equal(answer.count, 1);
+    assert_int_equal(answer.stepped, FAN_MISUSE);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+struct stops {
+    struct fan_broker *broker;
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    size_t count;
+    enum fan_status status;
+};
+
+static void try_to_stop(struct stops *stops)
+{
+    enum fan_status status = fan_broker_stop(stops->broker, 0);
+    fan__mutex_lock(&stops->mutex);
+    stops->status = status;
+    stops->count++;
+    fan__cond_broadcast(&stops->changed);
+    fan__mutex_unlock(&stops->mutex);
+}
+
+static enum fan_verdict stop_in_handler(void *context, const struct fan_event *event,
+                                        const struct fan_handling *handling)
+{
+    (void)event;
+    (void)handling;
+    try_to_stop(context);
+    return FAN_VERDICT_DONE;
+}
+
+static void stop_in_answer(void *context, const struct fan_published *published)
+{
+    (void)published;
+    try_to_stop(context);
+}
+
+static void stops_wait(struct stops *stops, size_t count)
+{
+    fan__mutex_lock(&stops->mutex);
+    while (stops->count < count)
+        fan__cond_wait(&stops->changed, &stops->mutex);
+    assert_int_equal(stops->status, FAN_MISUSE);
+    fan__mutex_unlock(&stops->mutex);
+}
+
+static void test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    struct stops stops = { .broker = broker };
+    fan__mutex_init(&stops.mutex);
+    fan__cond_init(&stops.changed);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    assert_ok(fan_broker_publish_async(broker, &draft, stop_in_answer, &stops, NULL));
+    stops_wait(&stops, 1);
+    struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                           .handle = stop_in_handler,
+                                           .context = &stops };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    stops_wait(&stops, 2);
+    fan_broker_free(broker);
+    fan__cond_deinit(&stops.changed);
+    fan__mutex_deinit(&stops.mutex);
+    place_remove(&place);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        on_every_store(test_H01_many_may_publish_while_one_steps),
+        on_every_store(test_H01_stepping_in_a_call_back_is_a_typed_error),
+        on_every_store(test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
