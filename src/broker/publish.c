@@ -198,6 +198,31 @@ static enum fan_status publish_ticket(struct fan_broker *broker, struct fan__tic
     return status;
 }
 
+static bool is_name(const char *text)
+{
+    return *text && strnlen(text, FAN_TEXT_SIZE_MAX + 1) <= FAN_TEXT_SIZE_MAX;
+}
+
+/* The store refuses a whole batch for it, and a commit holds other publishers' events too. */
+static enum fan_status check_expectation(const struct fan_expectation *expectation,
+                                         struct fan_error *error)
+{
+    if (expectation->key && !is_name(expectation->key))
+        return fan__fail(error, FAN_INVALID, "expectation.key", "must have 1 to %d bytes",
+                         FAN_TEXT_SIZE_MAX);
+    if (expectation->lease && !is_name(expectation->lease))
+        return fan__fail(error, FAN_INVALID, "expectation.lease", "must have 1 to %d bytes",
+                         FAN_TEXT_SIZE_MAX);
+    if (expectation->last_seq > (expectation->key ? FAN_SEQ_MAX : 0))
+        return fan__fail(error, FAN_INVALID, "expectation.last_seq",
+                         "must go with a key and be at most %llu", (unsigned long long)FAN_SEQ_MAX);
+    if (expectation->fence > (expectation->lease ? FAN_SEQ_MAX : 0))
+        return fan__fail(error, FAN_INVALID, "expectation.fence",
+                         "must go with a lease and be at most %llu",
+                         (unsigned long long)FAN_SEQ_MAX);
+    return FAN_OK;
+}
+
 /* Brings the unit to this version's shape, in `adopted` and `expectation`. */
 static enum fan_status adopt_unit(const struct fan_unit *unit, struct fan_unit *adopted,
                                   struct fan_expectation *expectation, struct fan_error *error)
@@ -216,7 +241,7 @@ static enum fan_status adopt_unit(const struct fan_unit *unit, struct fan_unit *
     if (!fan__adopt(expectation, sizeof(*expectation), unit->expectation, sizeof(*expectation)))
         return fan__fail(error, FAN_INVALID, "expectation.size",
                          "must be sizeof(struct fan_expectation)");
-    return FAN_OK;
+    return check_expectation(expectation, error);
 }
 
 static enum fan_status fail_publish(enum fan_status status, struct fan_error *error)

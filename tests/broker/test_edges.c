@@ -158,12 +158,51 @@ static void test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error(vo
     place_remove(&place);
 }
 
+/* Both are of one commit here: what is wrong with the one is no reason to refuse the other. */
+static void test_P23_a_bad_expectation_harms_no_other_publisher(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = stepped_started(&place);
+    char long_name[FAN_TEXT_SIZE_MAX + 2];
+    memset(long_name, 'x', sizeof(long_name) - 1);
+    long_name[sizeof(long_name) - 1] = '\0';
+    const struct fan_expectation bad[] = {
+        { .size = sizeof(bad[0]), .last_seq = 3 },
+        { .size = sizeof(bad[0]), .fence = 3 },
+        { .size = sizeof(bad[0]), .key = "" },
+        { .size = sizeof(bad[0]), .key = long_name },
+        { .size = sizeof(bad[0]), .lease = "" },
+        { .size = sizeof(bad[0]), .lease = long_name },
+        { .size = sizeof(bad[0]), .key = "a", .last_seq = FAN_SEQ_MAX + 1 },
+        { .size = sizeof(bad[0]), .lease = "a", .fence = FAN_SEQ_MAX + 1 },
+    };
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        struct answer answer = { .status = FAN_AGAIN };
+        assert_ok(fan_broker_publish_async(broker, &draft, take_answer, &answer, NULL));
+        struct fan_unit unit = {
+            .size = FAN_UNIT_SIZE, .drafts = &draft, .count = 1, .expectation = &bad[i]
+        };
+        struct fan_error error = FAN_ERROR_INIT;
+        assert_int_equal(fan_broker_publish_unit(broker, &unit, NULL, &error), FAN_INVALID);
+        assert_memory_equal(error.field, "expectation", strlen("expectation"));
+        enum fan_status status = fan_broker_step(broker);
+        assert_true(status == FAN_OK || status == FAN_AGAIN);
+        assert_int_equal(answer.count, 1);
+        assert_ok(answer.status);
+    }
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_every_store(test_H01_many_may_publish_while_one_steps),
         on_every_store(test_H01_stepping_in_a_call_back_is_a_typed_error),
         on_every_store(test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error),
+        on_every_store(test_P23_a_bad_expectation_harms_no_other_publisher),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
