@@ -7,6 +7,8 @@
  * events share a commit, alone an event goes at once. An event that was acknowledged is as durable
  * as the store promises (fan_store_capabilities); what a subscriber sees is in the store already.
  *
+ * In a fork's child, what the parent opened answers FAN_FORKED, or does nothing.
+ *
  * Limits (defaults): writer queue 65,536 events and 256 MiB, commit 1,000 events or 1 MiB.
  */
 #ifndef FANFARE_BROKER_H

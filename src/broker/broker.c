@@ -207,7 +207,8 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
 
 void fan_broker_free(struct fan_broker *broker)
 {
-    if (!broker)
+    /* In a fork's child, locks and conditions are as the parent's threads had them: left alone. */
+    if (!broker || fan__fork_generation() != broker->fork_generation)
         return;
     fan_broker_stop(broker, STOP_TIMEOUT_MS);
     release(broker);
@@ -226,11 +227,14 @@ struct fan_store *fan_broker_store(struct fan_broker *broker)
 void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_stats)
 {
     size_t size = ret_stats->size < sizeof(*ret_stats) ? ret_stats->size : sizeof(*ret_stats);
-    fan__mutex_lock(&broker->mutex);
-    struct fan_broker_stats stats = broker->stats;
-    stats.queued = broker->queue.count;
-    stats.running = broker->run == FAN__RUN_STARTED;
-    fan__mutex_unlock(&broker->mutex);
+    struct fan_broker_stats stats = { .size = size };
+    if (fan__fork_generation() == broker->fork_generation) {
+        fan__mutex_lock(&broker->mutex);
+        stats = broker->stats;
+        stats.queued = broker->queue.count;
+        stats.running = broker->run == FAN__RUN_STARTED;
+        fan__mutex_unlock(&broker->mutex);
+    }
     stats.size = size;
     memcpy(ret_stats, &stats, size);
 }

@@ -448,7 +448,7 @@ enum fan_status fan_broker_handle(struct fan_broker *broker,
 
 void fan_handler_free(struct fan_handler *handler)
 {
-    if (!handler)
+    if (!handler || fan__fork_generation() != handler->broker->fork_generation)
         return;
     struct fan_broker *broker = handler->broker;
     struct fan__dispatch *dispatch = broker->dispatch;

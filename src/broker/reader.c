@@ -343,7 +343,7 @@ void fan_reader_unsubscribe(struct fan_reader *reader)
 
 void fan_reader_free(struct fan_reader *reader)
 {
-    if (!reader)
+    if (!reader || fan__fork_generation() != reader->broker->fork_generation)
         return;
     struct fan_broker *broker = reader->broker;
     if (reader->epoll_fd >= 0)

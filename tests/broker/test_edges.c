@@ -196,6 +196,57 @@ static void test_P23_a_bad_expectation_harms_no_other_publisher(void **state)
     place_remove(&place);
 }
 
+static void child_lets_go(struct fan_broker *broker, struct fan_reader *reader,
+                          struct fan_handler *handler)
+{
+    struct fan_broker_stats stats = { .size = sizeof(stats), .published = 77 };
+    fan_broker_stats(broker, &stats);
+    if (stats.published != 0)
+        _exit(1);
+    fan_handler_free(handler);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+    _exit(0);
+}
+
+static enum fan_verdict done(void *context, const struct fan_event *event,
+                             const struct fan_handling *handling)
+{
+    (void)context;
+    (void)event;
+    (void)handling;
+    return FAN_VERDICT_DONE;
+}
+
+/* The writer sleeps on a condition of the parent's, which a child must not take apart. */
+static void test_R03_a_forks_child_may_let_go_of_everything(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
+    struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE, .handle = done };
+    struct fan_handler *handler = NULL;
+    assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
+    publish(broker, "a.b.c", NULL);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        alarm(20);
+        child_lets_go(broker, reader, handler);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    publish(broker, "a.b.c", NULL);
+    assert_int_equal(next_seq(reader), 1);
+    assert_int_equal(next_seq(reader), 2);
+    fan_reader_free(reader);
+    fan_handler_free(handler);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -203,6 +254,7 @@ int main(void)
         on_every_store(test_H01_stepping_in_a_call_back_is_a_typed_error),
         on_every_store(test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error),
         on_every_store(test_P23_a_bad_expectation_harms_no_other_publisher),
+        on_every_store(test_R03_a_forks_child_may_let_go_of_everything),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
