@@ -13,8 +13,7 @@ enum fan_status fan__draft_init(struct fan__draft *draft, const struct fan_messa
     if (!message || message->size < FAN_MESSAGE_SIZE)
         return FAN_INVALID;
     *draft = (struct fan__draft){ .message = message, .kind = message->kind };
-    if (message->payload.size > FAN_MESSAGE_SIZE_MAX ||
-        (message->payload.size > 0 && !message->payload.data))
+    if (message->payload.size > 0 && !message->payload.data)
         return FAN_INVALID;
     if (kinds) {
         if (message->kind >= kind_count ||

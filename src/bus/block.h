@@ -28,7 +28,7 @@ struct fan__block {
 
 /*
  * Measures and checks a message for a bus with these kinds (NULL: open). FAN_INVALID as
- * fan_bus_publish says.
+ * fan_bus_publish says, but for the size of the payload: what the log took, the bus tells.
  */
 FAN_MUST_CHECK enum fan_status fan__draft_init(struct fan__draft *draft,
                                                const struct fan_message *message,

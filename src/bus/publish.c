@@ -102,6 +102,8 @@ static enum fan_status publish_one(struct turn *turn, const struct fan_message *
     struct fan__draft draft;
     struct fan_subscription *matched;
     enum fan_status status = fan__draft_init(&draft, message, bus->kinds, bus->kind_count);
+    if (status == FAN_OK && message->payload.size > FAN_MESSAGE_SIZE_MAX)
+        status = FAN_INVALID;
     if (status == FAN_OK)
         status = pass_gate(turn, &draft, &matched);
     if (status != FAN_OK)

@@ -247,6 +247,35 @@ static void test_R03_a_forks_child_may_let_go_of_everything(void **state)
     place_remove(&place);
 }
 
+static void test_L07_an_event_above_the_limit_of_a_message_arrives(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.payload_size_max = FAN_MESSAGE_SIZE_MAX + 1;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
+    char *payload = calloc(1, FAN_MESSAGE_SIZE_MAX + 1);
+    assert_non_null(payload);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                     .type = "a.b.c",
+                                     .content_type = "application/octet-stream",
+                                     .payload = { payload, FAN_MESSAGE_SIZE_MAX + 1 } };
+    assert_ok(fan_broker_publish(broker, &draft, NULL, NULL));
+    free(payload);
+    publish(broker, "a.b.d", NULL);
+    const struct fan_event *event = NULL;
+    assert_ok(fan_reader_next(reader, 10000, &event));
+    assert_int_equal(fan_event_seq(event), 1);
+    assert_int_equal(fan_event_payload(event).size, FAN_MESSAGE_SIZE_MAX + 1);
+    assert_int_equal(next_seq(reader), 2);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +284,7 @@ int main(void)
         on_every_store(test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error),
         on_every_store(test_P23_a_bad_expectation_harms_no_other_publisher),
         on_every_store(test_R03_a_forks_child_may_let_go_of_everything),
+        on_every_store(test_L07_an_event_above_the_limit_of_a_message_arrives),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
