@@ -164,6 +164,20 @@ static void end_tail(struct fan_broker *broker)
     fan__thread_join(&broker->tail);
 }
 
+/* Tells readers, before their end, what the log holds and could not be read when it was due. */
+static void pay_debt(struct fan_broker *broker)
+{
+    while (broker->committing)
+        fan__cond_wait(&broker->idle, &broker->mutex);
+    if (!broker->catch_up)
+        return;
+    fan__writer_begin(broker);
+    fan__mutex_unlock(&broker->mutex);
+    fan__catch_up(broker);
+    fan__mutex_lock(&broker->mutex);
+    fan__writer_end(broker);
+}
+
 /*
  * The order: refuse new publishes, drain the queue, finish handlers and hand back what they hold,
  * end the tail and the writer, close the bus. Each step leaves nothing for a later one to wake.
@@ -195,6 +209,7 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
     end_tail(broker);
 
     fan__mutex_lock(&broker->mutex);
+    pay_debt(broker);
     broker->run = FAN__RUN_STOPPED;
     broker->writer_sleeps = false;
     fan__cond_broadcast(&broker->writer_wake);

@@ -259,7 +259,8 @@ static void commit(struct fan_broker *broker, size_t count)
     stats->duplicates += duplicates;
     stats->refused += count - stored - duplicates;
     stats->notified_seq = broker->notified_seq;
-    if (!told)
+    /* What was not certain to be stored may be there; looking is what catching up does. */
+    if (!told || status == FAN_UNKNOWN)
         broker->catch_up = true;
     fan__mutex_unlock(&broker->mutex);
     settle(broker, count, &error);

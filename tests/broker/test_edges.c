@@ -276,6 +276,124 @@ static void test_L07_an_event_above_the_limit_of_a_message_arrives(void **state)
     place_remove(&place);
 }
 
+/* The memory provider, but appends and reads answer as they are told to. */
+static struct {
+    struct fan_provider provider;
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    enum fan_status appends; /* FAN_UNKNOWN stores all the same */
+    enum fan_status reads;
+    size_t failed_reads;
+    int64_t failed_at_ns[3]; /* the first of them */
+    bool stalled;
+    bool stalling;
+} faulty;
+
+static int64_t now_ns(clockid_t clock)
+{
+    struct timespec now;
+    clock_gettime(clock, &now);
+    return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
+static enum fan_status faulty_append(void *self, struct fan_append *items, size_t count,
+                                     struct fan_error *error)
+{
+    fan__mutex_lock(&faulty.mutex);
+    enum fan_status status = faulty.appends;
+    faulty.stalling = true;
+    fan__cond_broadcast(&faulty.changed);
+    while (faulty.stalled)
+        fan__cond_wait(&faulty.changed, &faulty.mutex);
+    faulty.stalling = false;
+    fan__mutex_unlock(&faulty.mutex);
+    if (status != FAN_OK && status != FAN_UNKNOWN)
+        return status;
+    enum fan_status stored = fan__memory_provider.append(self, items, count, error);
+    return status == FAN_OK ? stored : status;
+}
+
+static enum fan_status faulty_read(void *self, uint64_t after_seq, const struct fan_query *query,
+                                   struct fan_batch *batch, struct fan_read_result *ret_result)
+{
+    fan__mutex_lock(&faulty.mutex);
+    enum fan_status status = faulty.reads;
+    if (status != FAN_OK) {
+        if (faulty.failed_reads < 3)
+            faulty.failed_at_ns[faulty.failed_reads] = now_ns(CLOCK_MONOTONIC);
+        faulty.failed_reads++;
+        fan__cond_broadcast(&faulty.changed);
+    }
+    fan__mutex_unlock(&faulty.mutex);
+    return status != FAN_OK ? status
+                            : fan__memory_provider.read(self, after_seq, query, batch, ret_result);
+}
+
+static void faulty_set(enum fan_status appends, enum fan_status reads)
+{
+    fan__mutex_lock(&faulty.mutex);
+    faulty.appends = appends;
+    faulty.reads = reads;
+    fan__mutex_unlock(&faulty.mutex);
+}
+
+static struct fan_broker *faulty_started(const char *uri, bool stepped)
+{
+    faulty.provider = fan__memory_provider;
+    faulty.provider.append = faulty_append;
+    faulty.provider.read = faulty_read;
+    fan__mutex_init(&faulty.mutex);
+    fan__cond_init(&faulty.changed);
+    faulty.failed_reads = 0;
+    faulty.stalled = false;
+    faulty_set(FAN_OK, FAN_OK);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.provider = &faulty.provider;
+    options.stepped = stepped;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(uri, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    return broker;
+}
+
+/* The answer is unclear for good, but the event is there: who reads live must not wait for another.
+ */
+static void test_L07_what_an_unclear_append_stored_is_told(void **state)
+{
+    (void)state;
+    struct fan_broker *broker = faulty_started("memory:", false);
+    struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
+    faulty_set(FAN_UNKNOWN, FAN_OK);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    assert_int_equal(fan_broker_publish(broker, &draft, NULL, NULL), FAN_UNKNOWN);
+    assert_int_equal(next_seq(reader), 1);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+}
+
+/* What is owed to readers when the broker stops is told before their end. */
+static void test_L05_a_stop_pays_what_is_owed_to_readers(void **state)
+{
+    (void)state;
+    struct fan_broker *broker = faulty_started("memory:", true);
+    struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
+    faulty_set(FAN_UNKNOWN, FAN_IO);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    assert_int_equal(fan_broker_publish(broker, &draft, NULL, NULL), FAN_UNKNOWN);
+    /* It is a duplicate of itself, which only the log could show. */
+    faulty_set(FAN_OK, FAN_IO);
+    draft.id = "two";
+    assert_ok(fan_broker_publish(broker, &draft, NULL, NULL));
+    faulty_set(FAN_OK, FAN_OK);
+    assert_ok(fan_broker_stop(broker, 1000));
+    assert_int_equal(next_seq(reader), 1);
+    assert_int_equal(next_seq(reader), 2);
+    const struct fan_event *event;
+    assert_int_equal(fan_reader_next(reader, 0, &event), FAN_CLOSED);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -285,6 +403,8 @@ int main(void)
         on_every_store(test_P23_a_bad_expectation_harms_no_other_publisher),
         on_every_store(test_R03_a_forks_child_may_let_go_of_everything),
         on_every_store(test_L07_an_event_above_the_limit_of_a_message_arrives),
+        cmocka_unit_test(test_L07_what_an_unclear_append_stored_is_told),
+        cmocka_unit_test(test_L05_a_stop_pays_what_is_owed_to_readers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
