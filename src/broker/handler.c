@@ -38,6 +38,8 @@ struct fan_handler {
     char *name;
     fan_handle handle;
     void *context;
+    int fd;        /* of its reader or bell, watched by the dispatcher */
+    bool muted;    /* its log cannot be read: its descriptor stays ready, but is not listened to */
     uint64_t turn; /* the last round in which it was called */
     bool removed;  /* freed by the dispatcher, or by who waits for it */
     bool kept;     /* nobody has the pointer: freed with the broker */
@@ -69,6 +71,15 @@ static enum fan_status watch(struct fan__dispatch *dispatch, int fd)
 {
     struct epoll_event event = { .events = EPOLLIN, .data.fd = fd };
     return epoll_ctl(dispatch->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0 ? FAN_OK : FAN_IO;
+}
+
+/* A muted handler is asked again every POLL_MS, and when anything else happens. */
+static void mute(struct fan__dispatch *dispatch, struct fan_handler *handler, bool muted)
+{
+    struct epoll_event event = { .events = muted ? 0 : EPOLLIN, .data.fd = handler->fd };
+    if (muted != handler->muted &&
+        epoll_ctl(dispatch->epoll_fd, EPOLL_CTL_MOD, handler->fd, &event) == 0)
+        handler->muted = muted;
 }
 
 enum fan_status fan__dispatch_new(struct fan_broker *broker)
@@ -150,9 +161,10 @@ static bool over(struct fan__dispatch *dispatch, struct fan_handler *handler)
 static bool run_live(struct fan__dispatch *dispatch, struct fan_handler *handler, size_t limit)
 {
     size_t count = 0;
+    enum fan_status status = FAN_OK;
     while (count < limit) {
         const struct fan_event *event;
-        enum fan_status status = fan_reader_next(handler->reader, 0, &event);
+        status = fan_reader_next(handler->reader, 0, &event);
         if (status == FAN_GAP)
             continue;
         if (status != FAN_OK)
@@ -162,6 +174,7 @@ static bool run_live(struct fan__dispatch *dispatch, struct fan_handler *handler
         if (over(dispatch, handler))
             break;
     }
+    mute(dispatch, handler, status != FAN_OK && status != FAN_AGAIN);
     return count > 0;
 }
 
@@ -271,16 +284,16 @@ static void dispatch_main(void *context)
     for (;;) {
         fan__mutex_lock(&dispatch->mutex);
         bool stopping = dispatch->stopping;
-        bool durable = false;
+        bool polls = false;
         for (struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
-            durable |= handler->group != NULL;
+            polls |= handler->group || handler->muted;
         fan__mutex_unlock(&dispatch->mutex);
         if (stopping)
             return;
         if (run_round(dispatch, TURN_LIMIT))
             continue;
         struct epoll_event event;
-        epoll_wait(dispatch->epoll_fd, &event, 1, durable ? POLL_MS : -1);
+        epoll_wait(dispatch->epoll_fd, &event, 1, polls ? POLL_MS : -1);
         uint64_t rings;
         if (read(dispatch->wake_fd, &rings, sizeof(rings)) < 0)
             continue; /* woken by a handler's own descriptor, or by the clock */
@@ -385,6 +398,7 @@ static enum fan_status enlist(struct fan__dispatch *dispatch, struct fan_handler
             status = FAN_EXISTS;
     if (dispatch->stopping)
         status = FAN_CLOSED;
+    handler->fd = fd;
     if (status == FAN_OK)
         status = watch(dispatch, fd);
     if (status == FAN_OK)

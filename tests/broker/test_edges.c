@@ -284,7 +284,7 @@ static struct {
     enum fan_status appends; /* FAN_UNKNOWN stores all the same */
     enum fan_status reads;
     size_t failed_reads;
-    int64_t failed_at_ns[3]; /* the first of them */
+    int64_t failed_at_ns[6]; /* the first of them */
     bool stalled;
     bool stalling;
 } faulty;
@@ -319,7 +319,7 @@ static enum fan_status faulty_read(void *self, uint64_t after_seq, const struct 
     fan__mutex_lock(&faulty.mutex);
     enum fan_status status = faulty.reads;
     if (status != FAN_OK) {
-        if (faulty.failed_reads < 3)
+        if (faulty.failed_reads < 6)
             faulty.failed_at_ns[faulty.failed_reads] = now_ns(CLOCK_MONOTONIC);
         faulty.failed_reads++;
         fan__cond_broadcast(&faulty.changed);
@@ -394,6 +394,70 @@ static void test_L05_a_stop_pays_what_is_owed_to_readers(void **state)
     fan_broker_free(broker);
 }
 
+struct gate {
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    bool entered;
+    bool open;
+    uint64_t last_seq;
+};
+
+static enum fan_verdict pass_gate(void *context, const struct fan_event *event,
+                                  const struct fan_handling *handling)
+{
+    struct gate *gate = context;
+    (void)handling;
+    fan__mutex_lock(&gate->mutex);
+    gate->entered = true;
+    gate->last_seq = fan_event_seq(event);
+    fan__cond_broadcast(&gate->changed);
+    while (!gate->open)
+        fan__cond_wait(&gate->changed, &gate->mutex);
+    fan__mutex_unlock(&gate->mutex);
+    return FAN_VERDICT_DONE;
+}
+
+static void gate_wait(struct gate *gate, uint64_t seq)
+{
+    fan__mutex_lock(&gate->mutex);
+    while (!gate->entered || gate->last_seq < seq)
+        fan__cond_wait(&gate->changed, &gate->mutex);
+    fan__mutex_unlock(&gate->mutex);
+}
+
+/* A live handler that was lapped must read the log. While that fails it is asked now and then. */
+static void test_R01_a_log_that_fails_is_not_asked_without_pause(void **state)
+{
+    (void)state;
+    struct fan_broker *broker = faulty_started("memory:", false);
+    struct gate gate = { .open = false };
+    fan__mutex_init(&gate.mutex);
+    fan__cond_init(&gate.changed);
+    struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                           .handle = pass_gate,
+                                           .context = &gate };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    gate_wait(&gate, 1);
+    uint64_t last_seq = 0;
+    for (int i = 0; i < FAN_BUFFER_COUNT + 10; i++)
+        last_seq = publish(broker, "a.b.c", NULL);
+    faulty_set(FAN_OK, FAN_IO);
+    fan__mutex_lock(&gate.mutex);
+    gate.open = true;
+    fan__cond_broadcast(&gate.changed);
+    fan__mutex_unlock(&gate.mutex);
+    fan__mutex_lock(&faulty.mutex);
+    while (faulty.failed_reads < 6)
+        fan__cond_wait(&faulty.changed, &faulty.mutex);
+    int64_t took_ns = faulty.failed_at_ns[5] - faulty.failed_at_ns[0];
+    fan__mutex_unlock(&faulty.mutex);
+    assert_true(took_ns > 100000000);
+    faulty_set(FAN_OK, FAN_OK);
+    gate_wait(&gate, last_seq);
+    fan_broker_free(broker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +469,7 @@ int main(void)
         on_every_store(test_L07_an_event_above_the_limit_of_a_message_arrives),
         cmocka_unit_test(test_L07_what_an_unclear_append_stored_is_told),
         cmocka_unit_test(test_L05_a_stop_pays_what_is_owed_to_readers),
+        cmocka_unit_test(test_R01_a_log_that_fails_is_not_asked_without_pause),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
