@@ -27,6 +27,7 @@ static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
     if (status != FAN_OK)
         return fan__fail(error, status, "", "cannot read the head of the log: %s",
                          fan_status_text(status));
+    broker->stats.notified_seq = broker->notified_seq;
     struct fan_bus_options bus_options = FAN_BUS_OPTIONS_INIT;
     bus_options.env = env;
     status = fan_bus_open(&bus_options, &broker->bus, error);

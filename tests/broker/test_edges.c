@@ -458,6 +458,29 @@ static void test_R01_a_log_that_fails_is_not_asked_without_pause(void **state)
     fan_broker_free(broker);
 }
 
+static void test_B20_a_reader_of_an_old_log_tells_its_lag(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    struct fan_broker *broker = broker_started(&place);
+    for (int i = 0; i < 3; i++)
+        publish(broker, "a.b.c", NULL);
+    fan_broker_free(broker);
+    broker = stepped_started(&place);
+    struct fan_reader *reader =
+        subscribe_from(broker, FAN_START_BEGINNING, (struct fan_cursor){ 0, 0 });
+    struct fan_reader_stats stats = { .size = sizeof(stats) };
+    fan_reader_stats(reader, &stats);
+    assert_int_equal(stats.lag, 3);
+    next_seq(reader);
+    fan_reader_stats(reader, &stats);
+    assert_int_equal(stats.lag, 2);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -470,6 +493,7 @@ int main(void)
         cmocka_unit_test(test_L07_what_an_unclear_append_stored_is_told),
         cmocka_unit_test(test_L05_a_stop_pays_what_is_owed_to_readers),
         cmocka_unit_test(test_R01_a_log_that_fails_is_not_asked_without_pause),
+        cmocka_unit_test(test_B20_a_reader_of_an_old_log_tells_its_lag),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
