@@ -41,10 +41,12 @@ static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
             return fan__fail(error, FAN_NO_MEMORY, "", "out of memory");
         broker->defaults.instance_id = broker->instance_id;
     }
-    if (!broker->items || !broker->taken || fan_batch_new(env, &broker->page) != FAN_OK ||
-        fan__dispatch_new(broker) != FAN_OK)
+    if (!broker->items || !broker->taken || fan_batch_new(env, &broker->page) != FAN_OK)
         return fan__fail(error, FAN_NO_MEMORY, "", "out of memory");
-    return FAN_OK;
+    status = fan__dispatch_new(broker);
+    if (status == FAN_IO)
+        return fan__fail(error, status, "", "no descriptor left for the handlers' thread");
+    return status == FAN_OK ? status : fan__fail(error, status, "", "out of memory");
 }
 
 static void release(struct fan_broker *broker)

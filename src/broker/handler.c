@@ -27,6 +27,7 @@
 #define POLL_MS 200
 #define ATTEMPT_COUNT_MAX 4
 #define TURN_LIMIT 64
+#define NO_DESCRIPTOR "no descriptor left for the handler"
 
 struct fan_handler {
     struct fan_handler *next;
@@ -353,7 +354,10 @@ static enum fan_status attach(struct fan_handler *handler,
             .pattern = options->pattern,
         };
         status = fan_broker_subscribe(broker, &live, &handler->reader, error);
-        return status == FAN_OK ? fan_reader_fd(handler->reader, ret_fd) : status;
+        if (status != FAN_OK)
+            return status;
+        status = fan_reader_fd(handler->reader, ret_fd);
+        return status == FAN_OK ? status : fan__fail(error, status, "", NO_DESCRIPTOR);
     }
     struct fan_subscription_options bell = {
         .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
@@ -378,7 +382,8 @@ static enum fan_status attach(struct fan_handler *handler,
     status = fan_group_create(broker->store, &name, &group, error);
     if (status != FAN_OK && status != FAN_EXISTS)
         return status;
-    return fan_subscription_fd(handler->bell, ret_fd);
+    status = fan_subscription_fd(handler->bell, ret_fd);
+    return status == FAN_OK ? status : fan__fail(error, status, "", NO_DESCRIPTOR);
 }
 
 static bool same_place(const struct fan_handler *a, const struct fan_handler *b)

@@ -255,8 +255,19 @@ static enum fan_status fail_publish(enum fan_status status, struct fan_error *er
         why = "the writer's queue had no room in time; the event was not stored";
     else if (status == FAN_TIMED_OUT)
         why = "no answer in time; publish the same id again to learn the outcome";
-    else if (status == FAN_CONFLICT)
+    return fan__fail(error, status, "", "%s", why);
+}
+
+/* Words for what the store answered, or a stop in its place. */
+static enum fan_status fail_append(enum fan_status status, struct fan_error *error)
+{
+    const char *why = fan_status_text(status);
+    if (status == FAN_CONFLICT)
         why = "the expectation does not hold";
+    else if (status == FAN_FULL)
+        why = "the store is full; the event was not stored";
+    else if (status == FAN_CLOSED)
+        why = "the broker was stopped; the event was not stored";
     return fan__fail(error, status, "", "%s", why);
 }
 
@@ -278,6 +289,7 @@ enum fan_status fan_broker_publish_unit(struct fan_broker *broker, const struct 
     bool kept;
     status = publish_ticket(
         broker, ticket, unit->timeout_ms ? unit->timeout_ms : broker->publish_timeout_ms, &kept);
+    bool settled = status == FAN_OK;
     for (size_t i = 0; i < unit->count && status == FAN_OK; i++) {
         status = ticket->submissions[i].status;
         if (ret_cursors && status == FAN_OK)
@@ -286,7 +298,9 @@ enum fan_status fan_broker_publish_unit(struct fan_broker *broker, const struct 
     }
     if (kept)
         ticket_free(ticket);
-    return status == FAN_OK ? FAN_OK : fail_publish(status, ret_error);
+    if (status == FAN_OK)
+        return FAN_OK;
+    return settled ? fail_append(status, ret_error) : fail_publish(status, ret_error);
 }
 
 enum fan_status fan_broker_publish(struct fan_broker *broker, const struct fan_event_draft *draft,

@@ -481,6 +481,48 @@ static void test_B20_a_reader_of_an_old_log_tells_its_lag(void **state)
     place_remove(&place);
 }
 
+static void test_P08_a_full_store_is_not_called_a_full_queue(void **state)
+{
+    (void)state;
+    struct fan_broker *broker = faulty_started("memory:?capacity=1", false);
+    struct fan_group_name name = { "mail", NULL };
+    struct fan_group_options group = { .size = FAN_GROUP_OPTIONS_SIZE };
+    assert_ok(fan_group_create(fan_broker_store(broker), &name, &group, NULL));
+    publish(broker, "a.b.c", NULL);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_broker_publish(broker, &draft, NULL, &error), FAN_FULL);
+    assert_null(strstr(error.message, "queue"));
+    assert_non_null(strstr(error.message, "store"));
+    fan_broker_free(broker);
+}
+
+static void test_R03_a_process_without_descriptors_is_told_so(void **state)
+{
+    (void)state;
+    struct rlimit before;
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    struct rlimit none = { .rlim_cur = 0, .rlim_max = before.rlim_max };
+    struct fan_broker *broker = NULL;
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    enum fan_status status = fan_broker_open("memory:", NULL, &broker, &error);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(status, FAN_IO);
+    assert_non_null(strstr(error.message, "descriptor"));
+
+    assert_ok(fan_broker_open("memory:", NULL, &broker, NULL));
+    struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE, .handle = done };
+    error = (struct fan_error)FAN_ERROR_INIT;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    status = fan_broker_handle(broker, &options, NULL, &error);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(status, FAN_IO);
+    assert_int_equal(error.status, FAN_IO);
+    assert_non_null(strstr(error.message, "descriptor"));
+    fan_broker_free(broker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -494,6 +536,8 @@ int main(void)
         cmocka_unit_test(test_L05_a_stop_pays_what_is_owed_to_readers),
         cmocka_unit_test(test_R01_a_log_that_fails_is_not_asked_without_pause),
         cmocka_unit_test(test_B20_a_reader_of_an_old_log_tells_its_lag),
+        cmocka_unit_test(test_P08_a_full_store_is_not_called_a_full_queue),
+        cmocka_unit_test(test_R03_a_process_without_descriptors_is_told_so),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
