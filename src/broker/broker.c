@@ -103,25 +103,35 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
     return FAN_OK;
 }
 
-enum fan_status fan_broker_start(struct fan_broker *broker)
+static enum fan_status start_threads(struct fan_broker *broker)
 {
-    if (fan__fork_generation() != broker->fork_generation)
-        return FAN_FORKED;
-    fan__mutex_lock(&broker->mutex);
-    enum fan__run run = broker->run;
-    if (run == FAN__RUN_OPENED)
-        broker->run = FAN__RUN_STARTED;
-    fan__mutex_unlock(&broker->mutex);
-    if (run != FAN__RUN_OPENED)
-        return run == FAN__RUN_STARTED ? FAN_MISUSE : FAN_CLOSED;
-    if (broker->stepped)
-        return FAN_OK;
     enum fan_status status =
         fan__thread_start(&broker->writer, "fan-writer", fan__writer_main, broker);
     if (status == FAN_OK && fan_store_capabilities(broker->store) & FAN_CAPABILITY_TAIL_PROCESSES)
         status = fan__thread_start(&broker->tail, "fan-tail", fan__tail_main, broker);
     if (status == FAN_OK)
         status = fan__dispatch_start(broker);
+    return status;
+}
+
+enum fan_status fan_broker_start(struct fan_broker *broker)
+{
+    if (fan__fork_generation() != broker->fork_generation)
+        return FAN_FORKED;
+    fan__mutex_lock(&broker->mutex);
+    enum fan__run run = broker->run;
+    if (run == FAN__RUN_OPENED) {
+        broker->run = FAN__RUN_STARTED;
+        broker->starting = true;
+    }
+    fan__mutex_unlock(&broker->mutex);
+    if (run != FAN__RUN_OPENED)
+        return run == FAN__RUN_STARTED ? FAN_MISUSE : FAN_CLOSED;
+    enum fan_status status = broker->stepped ? FAN_OK : start_threads(broker);
+    fan__mutex_lock(&broker->mutex);
+    broker->starting = false;
+    fan__cond_broadcast(&broker->idle);
+    fan__mutex_unlock(&broker->mutex);
     if (status != FAN_OK)
         fan_broker_stop(broker, 0);
     return status;
@@ -131,20 +141,23 @@ enum fan_status fan_broker_start(struct fan_broker *broker)
 static enum fan_status drain(struct fan_broker *broker, uint32_t timeout_ms)
 {
     int64_t deadline_ns = fan__deadline_ns(timeout_ms);
+    bool in_time = true;
     enum fan_status status = FAN_OK;
     while (broker->queue.count > 0 || broker->committing) {
-        if (broker->queue.count > 0 && !broker->committing &&
-            (broker->stepped || !broker->writer.started)) {
+        if (!in_time && broker->queue.count > 0) {
+            status = FAN_TIMED_OUT;
+            fan__backlog_refuse(broker, FAN_CLOSED);
+        } else if (!broker->committing && (broker->stepped || !broker->writer.started)) {
             fan__writer_begin(broker);
             fan__mutex_unlock(&broker->mutex);
             fan__commit_queue(broker);
             fan__mutex_lock(&broker->mutex);
             fan__writer_end(broker);
-        } else if (!fan__cond_wait_until(&broker->idle, &broker->mutex, deadline_ns) &&
-                   broker->queue.count > 0) {
-            status = FAN_TIMED_OUT;
-            fan__backlog_refuse(broker, FAN_CLOSED);
-            deadline_ns = FAN__FOREVER;
+            in_time = fan__deadline_ns(0) <= deadline_ns;
+        } else if (in_time) {
+            in_time = fan__cond_wait_until(&broker->idle, &broker->mutex, deadline_ns);
+        } else {
+            fan__cond_wait(&broker->idle, &broker->mutex);
         }
     }
     return status;
@@ -197,6 +210,9 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
         fan__mutex_unlock(&broker->mutex);
         return FAN_MISUSE;
     }
+    /* Threads that are about to be there are waited for, else nobody would end them. */
+    while (broker->starting)
+        fan__cond_wait(&broker->idle, &broker->mutex);
     if (broker->run >= FAN__RUN_STOPPING) {
         while (broker->run != FAN__RUN_STOPPED)
             fan__cond_wait(&broker->idle, &broker->mutex);

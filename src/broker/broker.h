@@ -70,6 +70,7 @@ struct fan_broker {
     struct fan__cond room; /* the queue got shorter, or stops */
     struct fan__cond idle; /* the writer's role was given back */
     enum fan__run run;
+    bool starting; /* the threads, without the lock */
     bool committing;
     pthread_t committer; /* while committing */
     bool tail_ended;

@@ -523,6 +523,98 @@ static void test_R03_a_process_without_descriptors_is_told_so(void **state)
     fan_broker_free(broker);
 }
 
+static void faulty_stall(bool stalled)
+{
+    fan__mutex_lock(&faulty.mutex);
+    faulty.stalled = stalled;
+    fan__cond_broadcast(&faulty.changed);
+    fan__mutex_unlock(&faulty.mutex);
+}
+
+struct stopper {
+    struct fan__thread thread;
+    struct fan_broker *broker;
+    int64_t used_ns;
+};
+
+static void stop_and_measure(void *context)
+{
+    struct stopper *stopper = context;
+    int64_t before_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    (void)fan_broker_stop(stopper->broker, 1);
+    stopper->used_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) - before_ns;
+}
+
+static void test_H09_a_stop_that_must_wait_for_the_storage_sleeps(void **state)
+{
+    (void)state;
+    struct fan_broker *broker = faulty_started("memory:", false);
+    struct answer answer = { .status = FAN_AGAIN };
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    faulty_stall(true);
+    assert_ok(fan_broker_publish_async(broker, &draft, take_answer, &answer, NULL));
+    fan__mutex_lock(&faulty.mutex);
+    while (!faulty.stalling)
+        fan__cond_wait(&faulty.changed, &faulty.mutex);
+    fan__mutex_unlock(&faulty.mutex);
+    struct stopper stopper = { .broker = broker };
+    assert_ok(fan__thread_start(&stopper.thread, "stopper", stop_and_measure, &stopper));
+    /* The measure is processor time, ours and the stopper's: 200 ms of one against 50 of the other.
+     */
+    int64_t until_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) + 200000000;
+    while (now_ns(CLOCK_THREAD_CPUTIME_ID) < until_ns)
+        ;
+    faulty_stall(false);
+    fan__thread_join(&stopper.thread);
+    assert_true(stopper.used_ns < 50000000);
+    assert_int_equal(answer.count, 1);
+    assert_ok(answer.status);
+    fan_broker_free(broker);
+}
+
+static void stop_now(void *context)
+{
+    struct stopper *stopper = context;
+    (void)fan_broker_stop(stopper->broker, 1000);
+}
+
+static void test_H09_a_stop_may_meet_a_start(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 200; i++) {
+        struct fan_broker *broker = NULL;
+        assert_ok(fan_broker_open("memory:", NULL, &broker, NULL));
+        struct stopper stopper = { .broker = broker };
+        assert_ok(fan__thread_start(&stopper.thread, "stopper", stop_now, &stopper));
+        enum fan_status status = fan_broker_start(broker);
+        assert_true(status == FAN_OK || status == FAN_CLOSED);
+        fan__thread_join(&stopper.thread);
+        assert_int_equal(fan_broker_start(broker), FAN_CLOSED);
+        fan_broker_free(broker);
+    }
+}
+
+static void test_H09_a_stepped_stop_keeps_its_deadline(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = stepped_started(&place);
+    struct answer answer = { .status = FAN_AGAIN };
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (int i = 0; i < 1500; i++)
+        assert_ok(fan_broker_publish_async(broker, &draft, take_answer, &answer, NULL));
+    /* One commit of 1,000 is begun in time, a second is not. */
+    assert_int_equal(fan_broker_stop(broker, 0), FAN_TIMED_OUT);
+    assert_int_equal(answer.count, 1500);
+    assert_int_equal(answer.status, FAN_CLOSED);
+    struct fan_broker_stats stats = { .size = sizeof(stats) };
+    fan_broker_stats(broker, &stats);
+    assert_int_equal(stats.published, 1000);
+    assert_int_equal(stats.refused, 500);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -538,6 +630,9 @@ int main(void)
         cmocka_unit_test(test_B20_a_reader_of_an_old_log_tells_its_lag),
         cmocka_unit_test(test_P08_a_full_store_is_not_called_a_full_queue),
         cmocka_unit_test(test_R03_a_process_without_descriptors_is_told_so),
+        cmocka_unit_test(test_H09_a_stop_that_must_wait_for_the_storage_sleeps),
+        cmocka_unit_test(test_H09_a_stop_may_meet_a_start),
+        on_every_store(test_H09_a_stepped_stop_keeps_its_deadline),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
