@@ -85,8 +85,8 @@ FAN_API void fan_broker_free(struct fan_broker *broker);
  * Publishes one event and waits until it is durable. ret_cursor may be NULL. Publishing an id again
  * gives the first cursor and stores nothing.
  *
- * Returns: FAN_INVALID with the field; FAN_FULL when the queue had no room in time, or the store has
- *          none (not stored);
+ * Returns: FAN_INVALID with the field; FAN_FULL when the queue had no room in time, or the store
+ *          has none (not stored);
  *          FAN_TIMED_OUT when no answer came in time (publish the same id again to learn);
  *          FAN_MISUSE before start and in a call-back; FAN_CLOSED; faults of the store.
  * Memory:  the draft is copied.
@@ -166,8 +166,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_submit_take(struct fan_broker 
  * one event for each handler. For stepped brokers alone.
  *
  * Returns: FAN_AGAIN when there was nothing to do; FAN_MISUSE for a broker with threads, before
- * start and in a handler or call-back; FAN_CLOSED after stop. Thread:  one at a time, while others
- * publish. Blocks: for the storage.
+ *          start and in a handler or call-back; FAN_CLOSED after stop.
+ * Thread:  one at a time, while others publish. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_step(struct fan_broker *broker);
 

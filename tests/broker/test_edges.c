@@ -356,8 +356,7 @@ static struct fan_broker *faulty_started(const char *uri, bool stepped)
     return broker;
 }
 
-/* The answer is unclear for good, but the event is there: who reads live must not wait for another.
- */
+/* The answer is unclear for good, but the event is there: who reads live must not wait for more. */
 static void test_L07_what_an_unclear_append_stored_is_told(void **state)
 {
     (void)state;
@@ -559,8 +558,7 @@ static void test_H09_a_stop_that_must_wait_for_the_storage_sleeps(void **state)
     fan__mutex_unlock(&faulty.mutex);
     struct stopper stopper = { .broker = broker };
     assert_ok(fan__thread_start(&stopper.thread, "stopper", stop_and_measure, &stopper));
-    /* The measure is processor time, ours and the stopper's: 200 ms of one against 50 of the other.
-     */
+    /* What is measured is processor time: 200 ms of ours against 50 of the stopper's. */
     int64_t until_ns = now_ns(CLOCK_THREAD_CPUTIME_ID) + 200000000;
     while (now_ns(CLOCK_THREAD_CPUTIME_ID) < until_ns)
         ;
