@@ -165,28 +165,20 @@ static enum fan_status check_json(struct fan_event_draft *draft,
                                   const struct fan_event_defaults *defaults,
                                   struct fan_error *ret_error)
 {
-    json_t *value;
-    enum fan_status status;
-    if (fan__content_type_is_json(draft->content_type) &&
-        !fan__json_scan(draft->payload, defaults->json_depth_max)) {
-        status =
-            fan__json_load(draft->payload, defaults->json_depth_max, "payload", &value, ret_error);
-        if (status != FAN_OK)
-            return status;
-        json_decref(value);
-    }
-    if (draft->metadata.size == 0)
-        return FAN_OK;
-    status =
-        fan__json_load(draft->metadata, defaults->json_depth_max, "metadata", &value, ret_error);
+    unsigned depth_max = defaults->json_depth_max;
+    enum fan_status status = FAN_OK;
+    if (fan__content_type_is_json(draft->content_type))
+        status = fan__json_check(draft->payload, depth_max, "payload", ret_error);
+    if (status != FAN_OK || draft->metadata.size == 0)
+        return status;
+    status = fan__json_check(draft->metadata, depth_max, "metadata", ret_error);
     if (status != FAN_OK)
         return status;
-    bool object = json_is_object(value);
-    if (object && json_object_size(value) == 0)
-        draft->metadata = (struct fan_str){ NULL, 0 };
-    json_decref(value);
-    if (!object)
+    bool empty;
+    if (!fan__json_scan_is_object(draft->metadata, &empty))
         return fan__fail(ret_error, FAN_INVALID, "metadata", "is not a JSON object");
+    if (empty)
+        draft->metadata = (struct fan_str){ NULL, 0 };
     return FAN_OK;
 }
 

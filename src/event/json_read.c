@@ -1,6 +1,9 @@
 /*
  * From JSON text to an event: parsed once, strictly; then a walk over the same text finds the bytes
  * of payload and metadata, which go into the event as they were written.
+ *
+ * An ordinary event is not parsed at all (jsonscan.h). Both ways give the same events; errors come
+ * from the parsed one alone.
  */
 #include "event/json.h"
 
@@ -10,6 +13,7 @@
 #include "event/base64.h"
 #include "event/batch.h"
 #include "event/event.h"
+#include "event/jsonscan.h"
 #include "event/jsontext.h"
 #include "event/text.h"
 
@@ -69,9 +73,8 @@ static const struct field {
     FIELD("error", KIND_READ_ONLY, size),
 };
 
-static const struct field *find_field(const char *name)
+static const struct field *find_field(const char *name, size_t size)
 {
-    size_t size = strlen(name);
     for (size_t i = 0; i < sizeof(fields) / sizeof(fields[0]); i++)
         if (fields[i].size == size && memcmp(fields[i].name, name, size) == 0)
             return &fields[i];
@@ -169,7 +172,7 @@ static enum fan_status take_metadata(struct reading *reading, const json_t *valu
 static enum fan_status take_member(struct reading *reading, const char *name, const json_t *value,
                                    struct fan_str raw, struct fan_error *ret_error)
 {
-    const struct field *field = find_field(name);
+    const struct field *field = find_field(name, strlen(name));
     if (!field)
         return fan__fail(ret_error, FAN_INVALID, name, "is not a field of an event");
     if (json_is_null(value) && field->kind != KIND_PAYLOAD)
@@ -265,6 +268,105 @@ static enum fan_status read_event(struct reading *reading, json_t *object, const
     return status;
 }
 
+/*
+ * The quick way, for text that surely is legal and an event that is nothing but usual: every other
+ * one is left to the long way above, which alone makes errors. Strings are copied here, to have a
+ * NUL behind them; payload and metadata are taken where they stand.
+ */
+struct quick {
+    struct reading *reading;
+    uint32_t seen;
+    size_t room_used;
+    char room[(FAN__EVENT_TEXT_COUNT + 2) * (FAN_TEXT_SIZE_MAX + 1)];
+};
+
+_Static_assert(sizeof(fields) / sizeof(fields[0]) <= 32, "a bit for each field");
+
+/* Any string that fits and has no escapes. */
+static bool quick_text(struct quick *quick, struct fan_str raw, const char **ret_text)
+{
+    if (raw.data[0] != '"' || raw.size - 2 > FAN_TEXT_SIZE_MAX || memchr(raw.data, '\\', raw.size))
+        return false;
+    char *text = quick->room + quick->room_used;
+    size_t size = raw.size - 2;
+    memcpy(text, raw.data + 1, size);
+    text[size] = '\0';
+    quick->room_used += size + 1;
+    *ret_text = text;
+    return true;
+}
+
+static bool quick_time(const struct field *field, struct fan_str raw, int64_t *ret_us)
+{
+    return raw.data[0] == '"' && fan__time_parse(raw.data + 1, raw.size - 2, ret_us) &&
+           (*ret_us != 0 || field->offset != offsetof(struct fan_event_draft, created_us));
+}
+
+static bool quick_member(struct quick *quick, const struct field *field, struct fan_str raw)
+{
+    struct fan_event_draft *draft = &quick->reading->draft;
+    void *place = (char *)draft + field->offset;
+    const char *text;
+    enum fan_event_status status;
+    bool empty;
+    if (raw.data[0] == 'n' && field->kind != KIND_PAYLOAD)
+        return true;
+    switch (field->kind) {
+    case KIND_TEXT:
+        return quick_text(quick, raw, place);
+    case KIND_TIME:
+        return quick_time(field, raw, place);
+    case KIND_SOURCE:
+        return quick_text(quick, raw, &text) && fan_source_parse(text, &draft->source) == FAN_OK;
+    case KIND_USER_ID:
+        return take_user_id(quick->reading, raw.data, raw.size, NULL) == FAN_OK;
+    case KIND_PAYLOAD:
+        draft->payload = raw;
+        return true;
+    case KIND_METADATA:
+        if (!fan__json_scan_is_object(raw, &empty))
+            return false;
+        if (!empty)
+            draft->metadata = raw;
+        return true;
+    case KIND_STATUS:
+        return quick->reading->accept_read_only && quick_text(quick, raw, &text) &&
+               fan_event_status_parse(text, &status) == FAN_OK;
+    case KIND_READ_ONLY:
+        return quick->reading->accept_read_only;
+    case KIND_ENCODING:
+        break;
+    }
+    return false;
+}
+
+/* Reads the event that begins at `at`. Gives the place behind it, NULL when in doubt. */
+static const char *quick_event(struct reading *reading, const char *at, const char *end,
+                               struct fan_event **ret_event)
+{
+    struct quick quick;
+    quick.reading = reading;
+    quick.seen = 0;
+    quick.room_used = 0;
+    reading->draft = (struct fan_event_draft){ .size = FAN_EVENT_DRAFT_SIZE };
+    at = fan__json_scan_space(at, end);
+    if (at == end || *at != '{')
+        return NULL;
+    do {
+        struct fan__json_member member;
+        at = fan__json_scan_member(at + 1, end, reading->defaults.json_depth_max, &member);
+        const struct field *field = at ? find_field(member.name.data, member.name.size) : NULL;
+        if (!field || (quick.seen & UINT32_C(1) << (field - fields)) != 0 ||
+            !quick_member(&quick, field, member.value))
+            return NULL;
+        quick.seen |= UINT32_C(1) << (field - fields);
+    } while (*at == ',');
+    if (!fan__content_type_is_json(reading->draft.content_type) ||
+        fan__event_new_checked(&reading->draft, &reading->defaults, ret_event, NULL) != FAN_OK)
+        return NULL;
+    return at + 1;
+}
+
 static enum fan_status start_reading(struct reading *reading, const struct fan_json_options *given,
                                      struct fan_error *ret_error)
 {
@@ -277,12 +379,27 @@ static enum fan_status start_reading(struct reading *reading, const struct fan_j
     return fan__event_defaults_adopt(options.defaults, &reading->defaults, ret_error);
 }
 
+static bool quick_whole(struct reading *reading, struct fan_str text, struct fan_event **ret_event)
+{
+    if (text.size == 0)
+        return false;
+    struct fan_event *event = NULL;
+    const char *end = text.data + text.size;
+    const char *at = quick_event(reading, text.data, end, &event);
+    if (at && fan__json_scan_space(at, end) == end) {
+        *ret_event = event;
+        return true;
+    }
+    fan_event_free(event, reading->defaults.env);
+    return false;
+}
+
 enum fan_status fan_event_from_json(struct fan_str text, const struct fan_json_options *options,
                                     struct fan_event **ret_event, struct fan_error *ret_error)
 {
     struct reading reading;
     enum fan_status status = start_reading(&reading, options, ret_error);
-    if (status != FAN_OK)
+    if (status != FAN_OK || quick_whole(&reading, text, ret_event))
         return status;
     json_t *value;
     status =
@@ -307,18 +424,23 @@ void fan__json_name_item(struct fan_error *error, size_t index)
     (void)fan__fail(error, error->status, name, "%s", message);
 }
 
+/* Adds an event that the batch copies. */
+static enum fan_status add_event(const struct reading *reading, struct fan_event *event,
+                                 struct fan_batch *batch, struct fan_error *ret_error)
+{
+    enum fan_status status = fan_batch_add_event(batch, event);
+    if (status != FAN_OK)
+        status = fan__fail(ret_error, status, NULL, "no memory for another event");
+    fan_event_free(event, reading->defaults.env);
+    return status;
+}
+
 static enum fan_status read_into(struct reading *reading, json_t *object, const char *text,
                                  struct fan_batch *batch, struct fan_error *ret_error)
 {
     struct fan_event *event;
     enum fan_status status = read_event(reading, object, text, &event, ret_error);
-    if (status != FAN_OK)
-        return status;
-    status = fan_batch_add_event(batch, event);
-    if (status != FAN_OK)
-        status = fan__fail(ret_error, status, NULL, "no memory for another event");
-    fan_event_free(event, reading->defaults.env);
-    return status;
+    return status == FAN_OK ? add_event(reading, event, batch, ret_error) : status;
 }
 
 static enum fan_status read_array(struct reading *reading, json_t *array, const char *text,
@@ -341,12 +463,40 @@ static enum fan_status read_array(struct reading *reading, json_t *array, const 
     return FAN_OK;
 }
 
+/* One event or an array of them; false leaves the batch as it was. */
+static bool quick_batch(struct reading *reading, struct fan_str text, struct fan_batch *batch)
+{
+    if (text.size == 0)
+        return false;
+    size_t before = fan_batch_count(batch);
+    const char *end = text.data + text.size;
+    const char *at = fan__json_scan_space(text.data, end);
+    bool array = at < end && *at == '[';
+    do {
+        struct fan_event *event;
+        at = quick_event(reading, at + array, end, &event);
+        if (!at || add_event(reading, event, batch, NULL) != FAN_OK)
+            goto fail;
+        at = fan__json_scan_space(at, end);
+    } while (array && at < end && *at == ',');
+    if (array && at < end && *at == ']')
+        at = fan__json_scan_space(at + 1, end);
+    else if (array)
+        goto fail;
+    if (at == end)
+        return true;
+
+fail:
+    fan__batch_truncate(batch, before);
+    return false;
+}
+
 enum fan_status fan_events_from_json(struct fan_str text, const struct fan_json_options *options,
                                      struct fan_batch *batch, struct fan_error *ret_error)
 {
     struct reading reading;
     enum fan_status status = start_reading(&reading, options, ret_error);
-    if (status != FAN_OK)
+    if (status != FAN_OK || quick_batch(&reading, text, batch))
         return status;
     json_t *value;
     status =

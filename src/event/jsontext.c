@@ -7,6 +7,7 @@
 #include "event/jsontext.h"
 
 #include "base/status.h"
+#include "event/jsonscan.h"
 #include "event/text.h"
 
 #include <errno.h>
@@ -121,6 +122,26 @@ static enum fan_status load_json(const struct load *load, json_t **ret_value,
     return FAN_OK;
 }
 
+static enum fan_status check_json(const struct load *load, struct fan_error *ret_error)
+{
+    if (fan__json_surely_legal(load->text, load->depth_max + load->members))
+        return FAN_OK;
+    json_t *value;
+    enum fan_status status = load_json(load, &value, ret_error);
+    if (status == FAN_OK)
+        json_decref(value);
+    return status;
+}
+
+/* How deep the members of a text lie: 1 in an object, 2 in an array of objects. */
+static unsigned member_depth(struct fan_str text)
+{
+    size_t start = 0;
+    while (start < text.size && strchr(" \t\r\n", text.data[start]))
+        start++;
+    return start < text.size && text.data[start] == '[' ? 2 : 1;
+}
+
 enum fan_status fan__json_load(struct fan_str text, unsigned depth_max, const char *field,
                                json_t **ret_value, struct fan_error *ret_error)
 {
@@ -128,15 +149,25 @@ enum fan_status fan__json_load(struct fan_str text, unsigned depth_max, const ch
     return load_json(&load, ret_value, ret_error);
 }
 
+enum fan_status fan__json_check(struct fan_str text, unsigned depth_max, const char *field,
+                                struct fan_error *ret_error)
+{
+    struct load load = { text, depth_max, field, 0 };
+    return check_json(&load, ret_error);
+}
+
 enum fan_status fan__json_load_members(struct fan_str text, unsigned depth_max, const char *field,
                                        json_t **ret_value, struct fan_error *ret_error)
 {
-    size_t start = 0;
-    while (start < text.size && strchr(" \t\r\n", text.data[start]))
-        start++;
-    bool array = start < text.size && text.data[start] == '[';
-    struct load load = { text, depth_max, field, array ? 2 : 1 };
+    struct load load = { text, depth_max, field, member_depth(text) };
     return load_json(&load, ret_value, ret_error);
+}
+
+enum fan_status fan__json_check_members(struct fan_str text, unsigned depth_max, const char *field,
+                                        struct fan_error *ret_error)
+{
+    struct load load = { text, depth_max, field, member_depth(text) };
+    return check_json(&load, ret_error);
 }
 
 static const char *skip_space(const char *at)

@@ -28,6 +28,17 @@ FAN_MUST_CHECK enum fan_status fan__json_load_members(struct fan_str text, unsig
                                                       struct fan_error *ret_error);
 
 /*
+ * The same two for who wants no value: what surely is legal (jsonscan.h) is not parsed at all.
+ *
+ * Returns: as fan__json_load.
+ */
+FAN_MUST_CHECK enum fan_status fan__json_check(struct fan_str text, unsigned depth_max,
+                                               const char *field, struct fan_error *ret_error);
+FAN_MUST_CHECK enum fan_status fan__json_check_members(struct fan_str text, unsigned depth_max,
+                                                       const char *field,
+                                                       struct fan_error *ret_error);
+
+/*
  * A walk through one array or object of a text that was parsed already: it finds where each value
  * lies and trusts the grammar. `start` must begin with it, white space aside.
  */
