@@ -58,11 +58,9 @@ enum fan_status fan__intake_open(struct fan__intake *intake, struct fan_error *r
     if (start == text.size || text.data[start] != '[')
         return FAN_OK;
     /* Whole or not at all: what is no JSON is refused before any of its members is published. */
-    json_t *value;
-    enum fan_status status = fan__json_load_members(text, DEPTH_MAX, "body", &value, ret_error);
+    enum fan_status status = fan__json_check_members(text, DEPTH_MAX, "body", ret_error);
     if (status != FAN_OK)
         return status;
-    json_decref(value);
     intake->kind = FAN__INTAKE_ARRAY;
     fan__json_walk_init(&intake->walk, text.data + start);
     return FAN_OK;
