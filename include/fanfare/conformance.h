@@ -24,15 +24,12 @@ enum fan_conformance_trait {
     FAN_CONFORMANCE_CLOCK = 1 << 0,
     /* Memory comes from the environment, whose allocator the suite then makes fail. */
     FAN_CONFORMANCE_MEMORY = 1 << 1,
-    /* An id is recognised for a window of time only, not while its event is retained. */
-    FAN_CONFORMANCE_WINDOW = 1 << 2,
-    /* Sums such as the group's lag and the counts by status may be late. */
-    FAN_CONFORMANCE_LATE_SUMS = 1 << 3,
 };
 
 /*
  * open    opens a store on empty storage, a different one each time
- * reopen  opens what `open` gave last, after the suite closed it; NULL where nothing is kept
+ * reopen  opens what `open` gave last, after the suite closed it, and, where the store promises
+ *         FAN_CAPABILITY_TAIL_PROCESSES, also while it is open; NULL where nothing is kept
  * traits  bits of enum fan_conformance_trait
  * seed    of the random tests; 0 takes one and prints it
  * only    runs the behaviours whose names contain it; NULL runs all

@@ -32,7 +32,7 @@ enum fan_capability {
     FAN_CAPABILITY_DURABLE_DISK = 1 << 0,    /* acknowledged survives a power loss */
     FAN_CAPABILITY_DURABLE_PROCESS = 1 << 1, /* acknowledged survives the death of the process */
     FAN_CAPABILITY_REPLICATED = 1 << 2,
-    FAN_CAPABILITY_NATIVE_GROUPS = 1 << 3,
+    FAN_CAPABILITY_NATIVE_GROUPS = 1 << 3,  /* groups are the storage's own, seen by its tools */
     FAN_CAPABILITY_QUERY = 1 << 4,          /* list uses indexes; without it list reads the log */
     FAN_CAPABILITY_TAIL_PROCESSES = 1 << 5, /* wait is woken by other processes */
 };

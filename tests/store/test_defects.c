@@ -48,6 +48,7 @@
     X(WAKE_DEAF, "wake wakes nobody")                                                              \
     X(STATS_ALL_DONE, "stats count everything as completed")                                       \
     X(STATS_FIRST, "stats say that the log begins at 1")                                           \
+    X(CAPABILITY_FALSE, "a store that forgets calls itself durable")                               \
     X(EPOCH_FIXED, "all logs have one epoch")                                                      \
     X(START_BEGINNING, "groups always begin at the beginning")                                     \
     X(START_CURSOR, "a cursor's own event is given again")                                         \
@@ -560,6 +561,12 @@ static enum fan_status wrong_lease_release(void *self, const char *name, const c
     return defect == LEASE_RELEASE ? FAN_OK : status;
 }
 
+static unsigned wrong_promises(void *self)
+{
+    (void)self;
+    return defect == CAPABILITY_FALSE ? FAN_CAPABILITY_DURABLE_PROCESS : 0;
+}
+
 static const struct fan_provider wrong_provider = {
     .size = FAN_PROVIDER_SIZE,
     .scheme = "wrong",
@@ -586,6 +593,7 @@ static const struct fan_provider wrong_provider = {
     .lease_acquire = wrong_lease_acquire,
     .lease_renew = wrong_lease_renew,
     .lease_release = wrong_lease_release,
+    .promises = wrong_promises,
 };
 
 static enum fan_status open_wrong(void *context, const struct fan_env *env,

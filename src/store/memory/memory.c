@@ -294,7 +294,7 @@ static enum fan_status memory_lease_release(void *self, const char *name, const 
 const struct fan_provider fan__memory_provider = {
     .size = FAN_PROVIDER_SIZE,
     .scheme = "memory",
-    .capabilities = FAN_CAPABILITY_NATIVE_GROUPS | FAN_CAPABILITY_QUERY,
+    .capabilities = 0,
     .open = memory_open,
     .close = memory_close,
     .append = memory_append,

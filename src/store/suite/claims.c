@@ -18,8 +18,8 @@ enum fan_status fan__suite_claim_into(struct fan__suite *suite, const struct fan
                                       const struct fan_claim_options *options,
                                       struct fan__suite_claims *claims)
 {
-    enum fan_status status =
-        fan_group_claim(suite->store, name, options, claims->batch, claims->items);
+    struct fan_store *store = claims->store ? claims->store : suite->store;
+    enum fan_status status = fan_group_claim(store, name, options, claims->batch, claims->items);
     claims->count = status == FAN_OK ? fan_batch_count(claims->batch) : 0;
     if (status == FAN_OK && (claims->count == 0 || claims->count > options->limit)) {
         fan__suite_fail(suite, __FILE__, __LINE__, "a claim of up to %zu gave %zu events",

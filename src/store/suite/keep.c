@@ -145,7 +145,19 @@ static void order_is_kept(struct fan__suite *suite)
     CHECK_EQUAL(suite, claims[1].seq, second);
 }
 
+/* What a store says of itself is what the suite was given to check it with. */
+static void durable_means_reopened(struct fan__suite *suite)
+{
+    unsigned durable = FAN_CAPABILITY_DURABLE_DISK | FAN_CAPABILITY_DURABLE_PROCESS;
+    bool promised = (fan_store_capabilities(suite->store) & durable) != 0;
+    CHECK_EQUAL(suite, promised, suite->options->reopen != NULL);
+    bool disk = (fan_store_capabilities(suite->store) & FAN_CAPABILITY_DURABLE_DISK) != 0;
+    bool process = (fan_store_capabilities(suite->store) & FAN_CAPABILITY_DURABLE_PROCESS) != 0;
+    CHECK(suite, process || !disk);
+}
+
 const struct fan__suite_behaviour fan__suite_keep[] = {
+    { "P21_a_durable_store_is_one_that_can_be_reopened", durable_means_reopened, 0 },
     { "P05_events_outlive_the_close", log_is_kept, FAN__SUITE_REOPEN },
     { "L09_ids_outlive_the_close", ids_are_kept, FAN__SUITE_REOPEN },
     { "L02_sequences_go_on_after_the_close", sequences_go_on, FAN__SUITE_REOPEN },

@@ -166,6 +166,18 @@ void fan__suite_reopen(struct fan__suite *suite)
                         error.message);
 }
 
+void fan__suite_open_second(struct fan__suite *suite)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    if (!(fan_store_capabilities(suite->store) & FAN_CAPABILITY_TAIL_PROCESSES))
+        fan__suite_skip(suite, "the store is one process's own");
+    enum fan_status status =
+        suite->options->reopen(suite->options->context, &suite->env, &suite->second, &error);
+    if (status != FAN_OK)
+        fan__suite_fail(suite, __FILE__, __LINE__, "a second open gave %s: %s",
+                        fan_status_name(status), error.message);
+}
+
 struct start {
     pthread_barrier_t *barrier;
     void (*run)(void *context);

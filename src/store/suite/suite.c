@@ -60,6 +60,12 @@ void fan__suite_fail(struct fan__suite *suite, const char *file, int line, const
         longjmp(suite->stop, 1);
 }
 
+void fan__suite_skip(struct fan__suite *suite, const char *reason)
+{
+    suite->skipped = reason;
+    longjmp(suite->stop, 1);
+}
+
 void fan__suite_is(struct fan__suite *suite, const char *place, const char *what,
                    enum fan_status status, enum fan_status expected)
 {
@@ -175,8 +181,9 @@ static void run_one(struct runner *runner, const struct fan__suite_behaviour *be
         snprintf(line, sizeof(line), "# %s", suite.reason);
         print(options, line);
     }
-    snprintf(line, sizeof(line), "%sok %zu - %s%s", suite.failed ? "not " : "", runner->number,
-             label, behaviour->name);
+    snprintf(line, sizeof(line), "%sok %zu - %s%s%s%s", suite.failed ? "not " : "", runner->number,
+             label, behaviour->name, suite.skipped ? " # SKIP " : "",
+             suite.skipped ? suite.skipped : "");
     print(options, line);
     clean(&suite);
 }

@@ -22,7 +22,6 @@ enum fan__suite_need {
     FAN__SUITE_REOPEN = 1 << 0,
     FAN__SUITE_CLOCK = 1 << 1,
     FAN__SUITE_MEMORY = 1 << 2,
-    FAN__SUITE_DURABLE = 1 << 3,
 };
 
 struct fan__suite {
@@ -48,6 +47,7 @@ struct fan__suite {
     int64_t skew_us;
     long allocations_left; /* below 0: no end */
     bool failed;
+    const char *skipped;
     char reason[512];
 };
 
@@ -143,6 +143,12 @@ uint32_t fan__suite_short_ms(const struct fan__suite *suite);
 /* Closes the store and opens it again. */
 void fan__suite_reopen(struct fan__suite *suite);
 
+/* Opens the same storage a second time, as another process would; skips where none may. */
+void fan__suite_open_second(struct fan__suite *suite);
+
+/* Ends the behaviour as one that does not apply. */
+void fan__suite_skip(struct fan__suite *suite, const char *reason);
+
 /* Runs `run` in `count` threads that start together, each with its own item of `contexts`. */
 void fan__suite_parallel(struct fan__suite *suite, size_t count, void (*run)(void *context),
                          void *contexts, size_t context_size);
@@ -158,6 +164,7 @@ size_t fan__suite_amount(const struct fan__suite *suite, size_t sample, size_t f
 
 /* claims.c: what the behaviours of groups share. */
 struct fan__suite_claims {
+    struct fan_store *store; /* NULL for the run's own */
     struct fan_batch *batch;
     struct fan_claim items[1000];
     size_t count;

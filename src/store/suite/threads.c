@@ -20,6 +20,7 @@ struct shared {
 
 struct worker {
     struct shared *shared;
+    struct fan_store *store;
     size_t index;
     struct fan_batch *batch;
     struct fan__suite_claims *claims;
@@ -30,6 +31,7 @@ struct worker {
     uint64_t *seqs;
 };
 
+/* Where the storage was opened twice, every other worker has the second store. */
 static struct worker *make_workers(struct fan__suite *suite, size_t count)
 {
     struct shared *shared = fan__suite_alloc(suite, 1, sizeof(*shared));
@@ -37,10 +39,12 @@ static struct worker *make_workers(struct fan__suite *suite, size_t count)
     shared->suite = suite;
     pthread_mutex_init(&shared->mutex, NULL);
     for (size_t i = 0; i < count; i++)
-        workers[i] = (struct worker){ .shared = shared,
-                                      .index = i,
-                                      .batch = fan__suite_batch(suite),
-                                      .random = suite->seed + i * 1000 };
+        workers[i] =
+            (struct worker){ .shared = shared,
+                             .store = suite->second && i % 2 ? suite->second : suite->store,
+                             .index = i,
+                             .batch = fan__suite_batch(suite),
+                             .random = suite->seed + i * 1000 };
     return workers;
 }
 
@@ -74,7 +78,7 @@ static void append_all(struct worker *worker)
             count = worker->event_count - at;
         for (size_t i = 0; i < count; i++)
             items[i].event = worker->events[at + i];
-        CHECK_HERE(suite, fan_store_append(suite->store, items, count, NULL) == FAN_OK);
+        CHECK_HERE(suite, fan_store_append(worker->store, items, count, NULL) == FAN_OK);
         for (size_t i = 0; i < count; i++) {
             CHECK_HERE(suite, items[i].ret_status == FAN_OK && !items[i].ret_duplicate);
             CHECK_HERE(suite, i == 0 || items[i].ret_seq > items[i - 1].ret_seq);
@@ -82,7 +86,7 @@ static void append_all(struct worker *worker)
         /* Durable and visible on return: also for a read of one's own. */
         const struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 1 };
         struct fan_read_result result;
-        CHECK_HERE(suite, fan_store_read(suite->store, items[0].ret_seq - 1, &query, worker->batch,
+        CHECK_HERE(suite, fan_store_read(worker->store, items[0].ret_seq - 1, &query, worker->batch,
                                          &result) == FAN_OK);
         CHECK_HERE(suite, result.head_seq >= items[count - 1].ret_seq);
         CHECK_HERE(suite, fan_batch_count(worker->batch) > 0);
@@ -105,7 +109,7 @@ static void read_all(struct worker *worker)
         last_round = !is_writing(shared);
         struct fan_read_result result;
         do {
-            CHECK_HERE(suite, fan_store_read(suite->store, cursor, &query, worker->batch,
+            CHECK_HERE(suite, fan_store_read(worker->store, cursor, &query, worker->batch,
                                              &result) == FAN_OK);
             CHECK_HERE(suite, result.scanned_seq >= cursor);
             for (size_t i = 0; i < fan_batch_count(worker->batch); i++) {
@@ -116,7 +120,7 @@ static void read_all(struct worker *worker)
             }
             cursor = result.scanned_seq;
         } while (cursor < result.head_seq && !fan__suite_must_end(suite));
-        enum fan_status status = fan_store_wait(suite->store, cursor, 2);
+        enum fan_status status = fan_store_wait(worker->store, cursor, 2);
         CHECK_HERE(suite, status == FAN_OK || status == FAN_AGAIN);
     }
 }
@@ -162,7 +166,7 @@ static void append_each(void *context)
     for (size_t n = 0; n < worker->event_count; n++) {
         size_t at = (n + worker->index * 7) % worker->event_count;
         struct fan_append item = { .event = worker->events[at] };
-        CHECK_HERE(suite, fan_store_append(suite->store, &item, 1, NULL) == FAN_OK);
+        CHECK_HERE(suite, fan_store_append(worker->store, &item, 1, NULL) == FAN_OK);
         CHECK_HERE(suite, item.ret_status == FAN_OK && item.ret_seq > 0);
         worker->seqs[at] = item.ret_seq;
         worker->count += !item.ret_duplicate;
@@ -196,8 +200,7 @@ static bool look(struct worker *worker, uint64_t *cursor, uint64_t *last_seq)
     const struct fan_query query = { .size = FAN_QUERY_SIZE, .topic = "run" };
     struct fan_read_result result;
     do {
-        if (fan_store_read(worker->shared->suite->store, *cursor, &query, worker->batch, &result) !=
-            FAN_OK)
+        if (fan_store_read(worker->store, *cursor, &query, worker->batch, &result) != FAN_OK)
             return false;
         size_t count = fan_batch_count(worker->batch);
         if (count > 0)
@@ -222,7 +225,7 @@ static void race_for_a_key(void *context)
                                                      .key = "run",
                                                      .last_seq = last_seq };
         struct fan_append item = { .event = worker->events[i], .expectation = &expectation };
-        CHECK_HERE(suite, fan_store_append(suite->store, &item, 1, NULL) == FAN_OK);
+        CHECK_HERE(suite, fan_store_append(worker->store, &item, 1, NULL) == FAN_OK);
         CHECK_HERE(suite, item.ret_status == FAN_OK || item.ret_status == FAN_CONFLICT);
         if (item.ret_status == FAN_OK)
             worker->seqs[i++] = last_seq;
@@ -281,7 +284,7 @@ static void claim_until_done(void *context)
             pthread_mutex_unlock(&shared->mutex);
             CHECK_HERE(suite, first);
             struct fan_settle item = { .seq = claim->seq, .token = claim->token };
-            CHECK_HERE(suite, fan_group_settle(suite->store, &g, &item, 1) == FAN_OK);
+            CHECK_HERE(suite, fan_group_settle(worker->store, &g, &item, 1) == FAN_OK);
             CHECK_HERE(suite, item.ret_status == FAN_OK);
         }
     }
@@ -302,8 +305,10 @@ static void one_event_to_one_member(struct fan__suite *suite)
     workers[0].shared->claimed = fan__suite_alloc(suite, workers[0].shared->seq_end, 1);
     for (size_t i = 0; i < THREADS; i++)
         workers[i].claims = fan__suite_alloc(suite, 1, sizeof(*workers[i].claims));
-    for (size_t i = 0; i < THREADS; i++)
+    for (size_t i = 0; i < THREADS; i++) {
         workers[i].claims->batch = workers[i].batch;
+        workers[i].claims->store = workers[i].store;
+    }
     fan__suite_parallel(suite, THREADS, claim_until_done, workers, sizeof(*workers));
     CHECK_EQUAL(suite, workers[0].shared->done, count);
     CHECK_EQUAL(suite, fan__suite_stats(suite).completed, count);
@@ -337,7 +342,7 @@ static void publish_or_work(void *context)
                                             .error = "by chance" };
         }
         CHECK_HERE(suite,
-                   fan_group_settle(suite->store, &g, items, worker->claims->count) == FAN_OK);
+                   fan_group_settle(worker->store, &g, items, worker->claims->count) == FAN_OK);
         for (size_t i = 0; i < worker->claims->count; i++)
             CHECK_HERE(suite, items[i].ret_status == FAN_OK);
         pthread_mutex_lock(&shared->mutex);
@@ -360,6 +365,7 @@ static void nothing_is_stranded(struct fan__suite *suite)
             give_events(suite, &workers[i], each, prefix);
         workers[i].claims = fan__suite_alloc(suite, 1, sizeof(*workers[i].claims));
         workers[i].claims->batch = fan__suite_batch(suite);
+        workers[i].claims->store = workers[i].store;
     }
     workers[0].shared->written = PUBLISHERS * each;
     fan__suite_parallel(suite, PUBLISHERS + WORKERS, publish_or_work, workers, sizeof(*workers));
@@ -382,7 +388,7 @@ static void hold_the_lease(void *context)
     while (worker->count < 25 && !fan__suite_must_end(suite)) {
         uint64_t fence = 0;
         enum fan_status status =
-            fan_lease_acquire(suite->store, "lease", owner, FAN__SUITE_LONG_MS, &fence);
+            fan_lease_acquire(worker->store, "lease", owner, FAN__SUITE_LONG_MS, &fence);
         if (status == FAN_EXISTS) {
             fan__suite_pause(suite);
             continue;
@@ -397,7 +403,7 @@ static void hold_the_lease(void *context)
         pthread_mutex_lock(&shared->mutex);
         shared->done = 0;
         pthread_mutex_unlock(&shared->mutex);
-        CHECK_HERE(suite, fan_lease_release(suite->store, "lease", owner, fence) == FAN_OK);
+        CHECK_HERE(suite, fan_lease_release(worker->store, "lease", owner, fence) == FAN_OK);
         worker->count++;
     }
 }
@@ -415,12 +421,12 @@ static void wait_or_write(void *context)
     struct fan__suite *suite = worker->shared->suite;
     if (worker->index == 0) {
         struct fan_append item = { .event = worker->events[0] };
-        CHECK_HERE(suite, fan_store_append(suite->store, &item, 1, NULL) == FAN_OK);
+        CHECK_HERE(suite, fan_store_append(worker->store, &item, 1, NULL) == FAN_OK);
         return;
     }
-    CHECK_HERE(suite, fan_store_wait(suite->store, 0, 60000) == FAN_OK);
+    CHECK_HERE(suite, fan_store_wait(worker->store, 0, 60000) == FAN_OK);
     uint64_t seq = 0;
-    CHECK_HERE(suite, fan_store_head(suite->store, &seq) == FAN_OK && seq > 0);
+    CHECK_HERE(suite, fan_store_head(worker->store, &seq) == FAN_OK && seq > 0);
 }
 
 static void waits_are_woken_by_appends(struct fan__suite *suite)
@@ -442,7 +448,7 @@ static void wait_or_wake(void *context)
     if (worker->index > 0) {
         const struct fan_env *real = fan_env_default();
         int64_t begun_ns = real->monotonic_ns(real->context);
-        CHECK_HERE(suite, fan_store_wait(suite->store, 0, WAKE_MS * 2) == FAN_AGAIN);
+        CHECK_HERE(suite, fan_store_wait(worker->store, 0, WAKE_MS * 2) == FAN_AGAIN);
         int64_t waited_ms = (real->monotonic_ns(real->context) - begun_ns) / 1000000;
         CHECK_HERE(suite, waited_ms < WAKE_MS);
         pthread_mutex_lock(&shared->mutex);
@@ -452,7 +458,7 @@ static void wait_or_wake(void *context)
     }
     /* A wake ends the waits that are under way, so it is sent until all have ended. */
     while (is_writing(shared) && !fan__suite_must_end(suite)) {
-        fan_store_wake(suite->store);
+        fan_store_wake(worker->store);
         fan__suite_pause(suite);
     }
 }
@@ -465,6 +471,49 @@ static void wake_ends_waits(struct fan__suite *suite)
     fan__suite_parallel(suite, THREADS, wait_or_wake, workers, sizeof(*workers));
 }
 
+static void two_know_each_other(struct fan__suite *suite)
+{
+    fan__suite_open_second(suite);
+    CHECK_EQUAL(suite, fan_store_epoch(suite->second), fan_store_epoch(suite->store));
+    uint64_t first = fan__suite_put_simple(suite, "a.b.c", "t", "first");
+    uint64_t fence = 0;
+    uint64_t other = 0;
+    CHECK_OK(suite, fan_store_wait(suite->second, first - 1, 60000));
+    CHECK_OK(suite, fan_store_get(suite->second, "first", suite->batch, NULL));
+    CHECK_OK(suite, fan_lease_acquire(suite->second, "l", "b", FAN__SUITE_LONG_MS, &fence));
+    CHECK_IS(suite, fan_lease_acquire(suite->store, "l", "a", FAN__SUITE_LONG_MS, &other),
+             FAN_EXISTS);
+    struct fan_append item = { .event = fan__suite_simple(suite, "a.b.c", "t", "second") };
+    CHECK_OK(suite, fan_store_append(suite->second, &item, 1, NULL));
+    CHECK(suite, item.ret_seq > first);
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    const struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                               .owner = "b",
+                                               .lease_ms = FAN__SUITE_LONG_MS };
+    struct fan_claim claim;
+    CHECK_OK(suite, fan_group_claim(suite->second, &g, &options, suite->batch, &claim));
+    CHECK_EQUAL(suite, claim.seq, first);
+    fan__suite_claim_one(suite, &g, item.ret_seq);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claim, FAN_VERDICT_DONE, NULL));
+    CHECK_OK(suite, fan_store_delete(suite->store, "second"));
+    CHECK_IS(suite, fan_store_get(suite->second, "second", suite->batch, NULL), FAN_NOT_FOUND);
+}
+
+#define TWICE(name, behaviour)                                                                     \
+    static void name(struct fan__suite *suite)                                                     \
+    {                                                                                              \
+        fan__suite_open_second(suite);                                                             \
+        behaviour(suite);                                                                          \
+    }
+
+TWICE(two_miss_nothing, readers_miss_nothing)
+TWICE(two_know_their_ids, same_ids_from_many)
+TWICE(two_race, races_have_one_winner)
+TWICE(two_share_members, one_event_to_one_member)
+TWICE(two_strand_nothing, nothing_is_stranded)
+TWICE(two_exclude, leases_exclude)
+TWICE(two_wake_each_other, waits_are_woken_by_appends)
+
 const struct fan__suite_behaviour fan__suite_threads[] = {
     { "L10_readers_miss_nothing_while_many_write", readers_miss_nothing, 0 },
     { "L09_the_same_ids_from_many_threads", same_ids_from_many, 0 },
@@ -474,5 +523,13 @@ const struct fan__suite_behaviour fan__suite_threads[] = {
     { "W09_leases_exclude_each_other", leases_exclude, 0 },
     { "P05_waits_are_woken_by_appends", waits_are_woken_by_appends, 0 },
     { "P05_wake_ends_waits", wake_ends_waits, 0 },
+    { "P10_two_on_one_log_know_what_the_other_does", two_know_each_other, FAN__SUITE_REOPEN },
+    { "P10_L10_two_on_one_log_miss_nothing", two_miss_nothing, FAN__SUITE_REOPEN },
+    { "P10_L09_two_on_one_log_know_their_ids", two_know_their_ids, FAN__SUITE_REOPEN },
+    { "P10_P23_two_on_one_log_race", two_race, FAN__SUITE_REOPEN },
+    { "P10_P09_two_on_one_log_share_a_group", two_share_members, FAN__SUITE_REOPEN },
+    { "P10_L08_two_on_one_log_strand_nothing", two_strand_nothing, FAN__SUITE_REOPEN },
+    { "P10_W09_two_on_one_log_exclude_each_other", two_exclude, FAN__SUITE_REOPEN },
+    { "P10_two_on_one_log_wake_each_other", two_wake_each_other, FAN__SUITE_REOPEN },
     { .name = NULL },
 };
