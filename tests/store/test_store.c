@@ -348,7 +348,7 @@ static void test_R03_a_forked_child_is_told(void **state)
 }
 
 /* The columns and rows of the table in docs/stores.md, as they stand there. */
-static const char *const table_uris[] = { "memory:", "sqlite:/tmp/fanfare-test-promises.db" };
+#define TABLE_COLUMNS 2
 
 static const struct {
     const char *row;
@@ -362,31 +362,39 @@ static const struct {
     { "| seen by other processes as it happens |", FAN_CAPABILITY_TAIL_PROCESSES },
 };
 
-#define TABLE_COLUMNS (sizeof(table_uris) / sizeof(*table_uris))
 #define TABLE_ROWS (sizeof(table_rows) / sizeof(*table_rows))
 
-static void remove_database(void)
+static unsigned capabilities_of(const char *uri)
 {
+    struct fan_store *store;
+    assert_ok(fan_store_open(uri, NULL, &store, NULL));
+    unsigned capabilities = fan_store_capabilities(store);
+    fan_store_close(store);
+    return capabilities;
+}
+
+static unsigned capabilities_of_sqlite(void)
+{
+    char folder[] = "/tmp/fanfare-test-XXXXXX";
     static const char *const endings[] = { "", "-wal", "-shm" };
-    char path[64];
+    assert_non_null(mkdtemp(folder));
+    char uri[64];
+    snprintf(uri, sizeof(uri), "sqlite:%s/log.db", folder);
+    unsigned capabilities = capabilities_of(uri);
     for (size_t i = 0; i < 3; i++) {
-        snprintf(path, sizeof(path), "/tmp/fanfare-test-promises.db%s", endings[i]);
+        char path[64];
+        snprintf(path, sizeof(path), "%s/log.db%s", folder, endings[i]);
         (void)unlink(path);
     }
+    assert_int_equal(rmdir(folder), 0);
+    return capabilities;
 }
 
 static void test_P21_the_table_of_promises_tells_the_capabilities(void **state)
 {
     (void)state;
-    unsigned capabilities[TABLE_COLUMNS];
-    for (size_t i = 0; i < TABLE_COLUMNS; i++) {
-        struct fan_store *store;
-        remove_database();
-        assert_ok(fan_store_open(table_uris[i], NULL, &store, NULL));
-        capabilities[i] = fan_store_capabilities(store);
-        fan_store_close(store);
-    }
-    remove_database();
+    const unsigned capabilities[TABLE_COLUMNS] = { capabilities_of("memory:"),
+                                                   capabilities_of_sqlite() };
     FILE *docs = fopen(getenv("FANFARE_STORES"), "r");
     assert_non_null(docs);
     char line[512];
