@@ -83,7 +83,7 @@ struct server {
 static struct server server_begin(void)
 {
     struct server server;
-    int said[2];
+    int said[2] = { -1, -1 };
     bench_must(pipe(said) == 0, "no pipe");
     server.pid = fork();
     if (server.pid == 0) {
@@ -97,7 +97,7 @@ static struct server server_begin(void)
     const char *port = size > 0 ? strstr(line, "127.0.0.1:") : NULL;
     bench_must(port != NULL, "%s does not start", place.program);
     close(said[0]);
-    server.port = (uint16_t)strtoul(port + strlen("127.0.0.1:"), NULL, 10);
+    server.port = (uint16_t)strtoul(port ? port + strlen("127.0.0.1:") : "", NULL, 10);
     bench_must(clock_getcpuclockid(server.pid, &server.clock) == 0, "no clock of the server");
     return server;
 }
@@ -426,7 +426,7 @@ static double stream_bare(void *context)
     struct sockaddr_in address = { .sin_family = AF_INET,
                                    .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
     socklen_t size = sizeof(address);
-    int go[2];
+    int go[2] = { -1, -1 };
     int listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bench_must(bind(listen_fd, (struct sockaddr *)&address, size) == 0 &&
                    listen(listen_fd, STREAM_COUNT) == 0 && pipe(go) == 0 &&
