@@ -298,6 +298,97 @@ static void test_L07_a_lapped_hub_reads_the_log_and_nobody_misses(void **state)
     stop(daemon);
 }
 
+/* ---- Joining under load ---- */
+
+#define JOINERS 4
+#define JOINS 150
+#define JOIN_READ 200
+
+struct load {
+    struct fan__daemon *daemon;
+    atomic_bool stop;
+    atomic_int failures; /* cmocka's assertions are for the first thread alone */
+};
+
+static void *keep_publishing(void *context)
+{
+    struct load *load = context;
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b" };
+    while (!atomic_load(&load->stop))
+        if (fan_broker_publish(load->daemon->broker, &draft, NULL, NULL) != FAN_OK)
+            atomic_fetch_add(&load->failures, 1);
+    return NULL;
+}
+
+/* Reads JOIN_READ events; false when their sequences do not follow each other without a hole. */
+static bool read_dense(int fd, uint64_t after)
+{
+    char bytes[1 << 14];
+    size_t size = 0;
+    for (uint64_t wanted = after + 1; wanted <= after + JOIN_READ;) {
+        ssize_t got = recv(fd, bytes + size, sizeof(bytes) - 1 - size, 0);
+        if (got <= 0)
+            return false;
+        size += (size_t)got;
+        bytes[size] = '\0';
+        char *at = bytes;
+        for (char *end; (end = strstr(at, "\n\n")) != NULL; at = end + 2) {
+            *end = '\0';
+            const char *seq = strstr(at, "\"seq\":");
+            if (!seq)
+                continue;
+            if (strtoull(seq + 6, NULL, 10) != wanted)
+                return false;
+            wanted++;
+        }
+        size -= (size_t)(at - bytes);
+        memmove(bytes, at, size);
+    }
+    return true;
+}
+
+static void *keep_joining(void *context)
+{
+    struct load *load = context;
+    uint32_t seed = (uint32_t)(uintptr_t)&seed;
+    for (int i = 0; i < JOINS; i++) {
+        char query[64];
+        uint64_t head_seq = 0;
+        if (fan_store_head(load->daemon->store, &head_seq) != FAN_OK)
+            atomic_fetch_add(&load->failures, 1);
+        seed = seed * 1664525U + 1013904223U;
+        uint64_t back = (seed >> 8) % 50;
+        uint64_t after = head_seq > back ? head_seq - back : 0;
+        snprintf(query, sizeof(query), "?after=%llu", (unsigned long long)after);
+        int fd = listen_to(load->daemon, query);
+        if (!read_dense(fd, after))
+            atomic_fetch_add(&load->failures, 1);
+        close(fd);
+    }
+    return NULL;
+}
+
+/*
+ * Places near the head, where a page of the log and the hub overtake each other: whoever joins too
+ * early sees an event twice, and whoever joins too late misses one.
+ */
+static void test_L07_streams_that_join_under_load_miss_and_double_nothing(void **state)
+{
+    (void)state;
+    struct load load = { .daemon = start("memory:?capacity=1000000") };
+    pthread_t publisher;
+    pthread_t joiners[JOINERS];
+    assert_int_equal(pthread_create(&publisher, NULL, keep_publishing, &load), 0);
+    for (int i = 0; i < JOINERS; i++)
+        assert_int_equal(pthread_create(&joiners[i], NULL, keep_joining, &load), 0);
+    for (int i = 0; i < JOINERS; i++)
+        pthread_join(joiners[i], NULL);
+    atomic_store(&load.stop, true);
+    pthread_join(publisher, NULL);
+    assert_int_equal(atomic_load(&load.failures), 0);
+    stop(load.daemon);
+}
+
 /* ---- Memory that ends ---- */
 
 /* Everything that the daemon does for clients, whatever comes of it. */
@@ -358,6 +449,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P04_an_event_tells_its_deliveries),
         cmocka_unit_test(test_L07_a_lapped_hub_reads_the_log_and_nobody_misses),
+        cmocka_unit_test(test_L07_streams_that_join_under_load_miss_and_double_nothing),
         cmocka_unit_test(test_memory_may_end_at_any_moment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
