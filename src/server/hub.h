@@ -20,6 +20,7 @@
 #include "server/index.h"
 #include "server/job.h"
 #include "server/publish.h"
+#include "server/query.h"
 
 #include <fanfare/reader.h>
 
@@ -60,6 +61,7 @@ struct fan__hub {
     struct fan__http_loop *loop;
     struct fan__hub *next; /* of the daemon's */
     struct fan__desk desk;
+    struct fan__questions questions;
     struct fan_reader *reader;
     struct fan__cursor cursor;
     uv_poll_t poll;

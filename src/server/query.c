@@ -7,6 +7,7 @@
 #include "event/json.h"
 #include "event/text.h"
 #include "server/daemon.h"
+#include "server/hub.h"
 #include "server/job.h"
 #include "server/reply.h"
 
@@ -27,8 +28,9 @@ const char *const fan__query_parameters[] = {
 };
 
 /* One question. The query's strings are the request's, which lives until it is answered. */
-struct question {
+struct fan__question {
     struct fan__job job;
+    struct fan__question *next; /* of those that wait */
     struct fan__daemon *daemon;
     struct fan__http_request *request;
     struct fan_query query;
@@ -156,7 +158,7 @@ static enum fan_status read_query(struct fan__http_request *request, struct fan_
 
 static void on_list_run(struct fan__job *job)
 {
-    struct question *question = (struct question *)job;
+    struct fan__question *question = (struct fan__question *)job;
     struct fan__buffer *json = &question->json;
     question->status = fan_store_list(question->daemon->store, &question->query, question->batch,
                                       question->states, &question->error);
@@ -195,7 +197,7 @@ static void add_time(struct fan__buffer *json, const char *name, int64_t time_us
 
 static bool on_delivery(void *context, const struct fan_delivery *delivery)
 {
-    struct question *question = context;
+    struct fan__question *question = context;
     struct fan__buffer *json = &question->json;
     fan__buffer_add_text(json, question->visited++ > 0 ? ",{\"group\":" : "{\"group\":");
     fan__json_add_string(json, (struct fan_str){ delivery->group, strlen(delivery->group) });
@@ -213,7 +215,7 @@ static bool on_delivery(void *context, const struct fan_delivery *delivery)
 
 static void on_get_run(struct fan__job *job)
 {
-    struct question *question = (struct question *)job;
+    struct fan__question *question = (struct fan__question *)job;
     struct fan__buffer *json = &question->json;
     question->status =
         fan_store_get(question->daemon->store, question->id, question->batch, question->states);
@@ -232,7 +234,40 @@ static void on_get_run(struct fan__job *job)
 
 /* ---- Answering ---- */
 
-static void free_question(struct question *question)
+static struct fan__questions *questions_of(const struct fan__http_request *request)
+{
+    struct fan__hub *hub = fan__http_loop_context(fan__http_loop(request));
+    return &hub->questions;
+}
+
+/* Asks, or waits for a turn. */
+static void ask(struct fan__question *question)
+{
+    struct fan__questions *questions = questions_of(question->request);
+    if (questions->count < FAN__QUERY_COUNT_MAX) {
+        questions->count++;
+        fan__job_start(fan__http_loop(question->request), &question->job);
+        return;
+    }
+    if (!questions->first)
+        questions->end = &questions->first;
+    *questions->end = question;
+    questions->end = &question->next;
+}
+
+/* One was asked: the next has its turn. */
+static void ask_next(struct fan__questions *questions)
+{
+    struct fan__question *question = questions->first;
+    questions->count--;
+    if (!question)
+        return;
+    questions->first = question->next;
+    question->next = NULL;
+    ask(question);
+}
+
+static void free_question(struct fan__question *question)
 {
     const struct fan_env *env = question->daemon->env;
     fan_batch_free(question->batch);
@@ -243,8 +278,9 @@ static void free_question(struct question *question)
 
 static void on_asked(struct fan__job *job)
 {
-    struct question *question = (struct question *)job;
+    struct fan__question *question = (struct fan__question *)job;
     struct fan__http_request *request = question->request;
+    ask_next(questions_of(request));
     if (question->status == FAN_OK)
         fan__reply_json(request, 200, &question->json);
     else
@@ -255,7 +291,7 @@ static void on_asked(struct fan__job *job)
 /* What can be no id is none that an event has. */
 static void on_got(struct fan__job *job)
 {
-    struct question *question = (struct question *)job;
+    struct fan__question *question = (struct fan__question *)job;
     if (question->status == FAN_NOT_FOUND || question->status == FAN_INVALID)
         question->status =
             fan__fail(&question->error, FAN_NOT_FOUND, "id", "is that of no event in this log");
@@ -263,10 +299,10 @@ static void on_got(struct fan__job *job)
 }
 
 /* Answers itself when it gives NULL. */
-static struct question *make_question(struct fan__http_request *request, size_t state_count)
+static struct fan__question *make_question(struct fan__http_request *request, size_t state_count)
 {
     struct fan__daemon *daemon = fan__http_context(request);
-    struct question *question = fan__alloc_zero(daemon->env, 1, sizeof(*question));
+    struct fan__question *question = fan__alloc_zero(daemon->env, 1, sizeof(*question));
     if (question) {
         question->daemon = daemon;
         question->request = request;
@@ -291,21 +327,21 @@ void fan__query_list(struct fan__http_request *request)
         fan__reply_fault(request, status, &error);
         return;
     }
-    struct question *question = make_question(request, query.limit);
+    struct fan__question *question = make_question(request, query.limit);
     if (!question)
         return;
     question->query = query;
     question->job.run = on_list_run;
-    fan__job_start(fan__http_loop(request), &question->job);
+    ask(question);
 }
 
 void fan__query_get(struct fan__http_request *request)
 {
-    struct question *question = make_question(request, 1);
+    struct fan__question *question = make_question(request, 1);
     if (!question)
         return;
     question->id = fan__http_segment(request);
     question->job.run = on_get_run;
     question->job.done = on_got;
-    fan__job_start(fan__http_loop(request), &question->job);
+    ask(question);
 }

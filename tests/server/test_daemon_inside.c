@@ -203,6 +203,33 @@ static void on_pause(struct fan__http_task *task)
     fan__mutex_unlock(&pause->mutex);
 }
 
+static void pause_begin(struct pause *pause)
+{
+    *pause = (struct pause){ .task.run = on_pause };
+    fan__mutex_init(&pause->mutex);
+    fan__cond_init(&pause->cond);
+}
+
+static void pause_until_held(struct pause *pause)
+{
+    fan__mutex_lock(&pause->mutex);
+    while (!pause->held)
+        fan__cond_wait(&pause->cond, &pause->mutex);
+    fan__mutex_unlock(&pause->mutex);
+}
+
+static void pause_end(struct pause *pause)
+{
+    fan__mutex_lock(&pause->mutex);
+    pause->go = true;
+    fan__cond_broadcast(&pause->cond);
+    while (pause->held)
+        fan__cond_wait(&pause->cond, &pause->mutex);
+    fan__mutex_unlock(&pause->mutex);
+    fan__cond_deinit(&pause->cond);
+    fan__mutex_deinit(&pause->mutex);
+}
+
 static int listen_to(const struct fan__daemon *daemon, const char *query)
 {
     char line[256];
@@ -264,22 +291,13 @@ static void test_L07_a_lapped_hub_reads_the_log_and_nobody_misses(void **state)
     int all = listen_to(daemon, "");
     int some = listen_to(daemon, "?type=*.seven");
     publish_numbers(daemon, 1, 100);
-    struct pause pause = { .task.run = on_pause };
-    fan__mutex_init(&pause.mutex);
-    fan__cond_init(&pause.cond);
     for (unsigned round = 0; round < 3; round++) {
+        struct pause pause;
+        pause_begin(&pause);
         assert_ok(fan__http_post(daemon->hubs->loop, &pause.task));
-        fan__mutex_lock(&pause.mutex);
-        while (!pause.held)
-            fan__cond_wait(&pause.cond, &pause.mutex);
-        fan__mutex_unlock(&pause.mutex);
+        pause_until_held(&pause);
         publish_numbers(daemon, 101 + round * 12000, 100 + (round + 1) * 12000);
-        fan__mutex_lock(&pause.mutex);
-        pause.go = true;
-        fan__cond_broadcast(&pause.cond);
-        while (pause.held)
-            fan__cond_wait(&pause.cond, &pause.mutex);
-        fan__mutex_unlock(&pause.mutex);
+        pause_end(&pause);
     }
     expect_all(some, 7, 36100 - 36100 % 7);
     close(some);
@@ -293,8 +311,99 @@ static void test_L07_a_lapped_hub_reads_the_log_and_nobody_misses(void **state)
     assert_non_null(strstr(stats, "\"gaps\":0"));
     assert_null(strstr(stats, "\"pages\":0"));
     free(stats);
-    fan__cond_deinit(&pause.cond);
-    fan__mutex_deinit(&pause.mutex);
+    stop(daemon);
+}
+
+/* ---- A writer that is held up ---- */
+
+static void on_held(void *context, const struct fan_published *published)
+{
+    struct pause *pause = context;
+    (void)published;
+    if (pause)
+        on_pause(&pause->task);
+}
+
+struct flood {
+    const struct fan__daemon *daemon;
+    char *answer;
+};
+
+static void *flood_lines(void *context)
+{
+    struct flood *flood = context;
+    flood->answer =
+        ask(flood->daemon, "POST /v1/events", LINES, "{\"type\":\"a\"}\n{\"type\":\"b\"}");
+    return NULL;
+}
+
+/* The queue is full: one event is refused at once, lines wait until there is room. */
+static void test_L01_L12_a_full_queue_is_told_at_once_or_waited_for(void **state)
+{
+    (void)state;
+    struct fan__daemon *daemon = start("memory:?capacity=100000");
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b" };
+    struct pause pause;
+    pause_begin(&pause);
+    assert_ok(fan_broker_publish_async(daemon->broker, &draft, on_held, &pause, NULL));
+    pause_until_held(&pause);
+    enum fan_status status;
+    do
+        status = fan_broker_publish_async(daemon->broker, &draft, on_held, NULL, NULL);
+    while (status == FAN_OK);
+    assert_int_equal(status, FAN_FULL);
+    char *answer = ask(daemon, "POST /v1/events", JSON, "{\"type\":\"late\"}");
+    assert_non_null(strstr(answer, " 503 "));
+    assert_non_null(strstr(answer, "\r\nRetry-After: "));
+    assert_non_null(strstr(answer, "queue is full"));
+    free(answer);
+    struct flood flood = { .daemon = daemon };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, flood_lines, &flood), 0);
+    /* Each try of those who wait counts. */
+    struct fan_broker_stats before = { .size = sizeof(before) };
+    struct fan_broker_stats now = { .size = sizeof(now) };
+    fan_broker_stats(daemon->broker, &before);
+    do
+        fan_broker_stats(daemon->broker, &now);
+    while (now.refused < before.refused + 2);
+    /* What does not publish goes on. */
+    assert_true(has(ask(daemon, "GET /readyz", "", ""), " 200 "));
+    pause_end(&pause);
+    pthread_join(thread, NULL);
+    assert_non_null(strstr(flood.answer, "{\"stored\":2,\"duplicates\":0,\"refused\":0"));
+    free(flood.answer);
+    stop(daemon);
+}
+
+/* ---- Questions that wait for their turn ---- */
+
+#define ASKERS 40
+
+static void *ask_list(void *context)
+{
+    struct flood *flood = context;
+    flood->answer = ask(flood->daemon, "GET /v1/events?limit=1000", "", "");
+    return NULL;
+}
+
+static void test_many_questions_at_once_are_all_answered(void **state)
+{
+    (void)state;
+    struct fan__daemon *daemon = start("memory:");
+    publish_numbers(daemon, 1, 500);
+    pthread_t threads[ASKERS];
+    struct flood floods[ASKERS];
+    for (int i = 0; i < ASKERS; i++) {
+        floods[i] = (struct flood){ .daemon = daemon };
+        assert_int_equal(pthread_create(&threads[i], NULL, ask_list, &floods[i]), 0);
+    }
+    for (int i = 0; i < ASKERS; i++) {
+        pthread_join(threads[i], NULL);
+        assert_non_null(strstr(floods[i].answer, " 200 "));
+        assert_non_null(strstr(floods[i].answer, "\"payload\":500,"));
+        free(floods[i].answer);
+    }
     stop(daemon);
 }
 
@@ -449,6 +558,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P04_an_event_tells_its_deliveries),
         cmocka_unit_test(test_L07_a_lapped_hub_reads_the_log_and_nobody_misses),
+        cmocka_unit_test(test_L01_L12_a_full_queue_is_told_at_once_or_waited_for),
+        cmocka_unit_test(test_many_questions_at_once_are_all_answered),
         cmocka_unit_test(test_L07_streams_that_join_under_load_miss_and_double_nothing),
         cmocka_unit_test(test_memory_may_end_at_any_moment),
     };
