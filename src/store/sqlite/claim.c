@@ -15,7 +15,10 @@
 
 #include <string.h>
 
-/* How many rows one claim may add for others before it commits what it has. */
+/*
+ * How many rows one claim may add for others in a transaction. With something to give it goes after
+ * a few times its limit; with nothing it looks on, from one transaction to the next.
+ */
 #define PASSED_COUNT_MAX 4096
 
 enum hold {
@@ -213,6 +216,13 @@ static void take_new(struct claiming *claiming, sqlite3_stmt *row)
     }
 }
 
+static bool has_passed_enough(const struct claiming *claiming)
+{
+    return claiming->passed >= PASSED_COUNT_MAX ||
+           (fan_batch_count(claiming->batch) > 0 &&
+            claiming->passed / 4 >= claiming->options->limit + 16);
+}
+
 /* Goes on from the cursor. Returns: true when the end of the log was reached. */
 static bool take_news(struct claiming *claiming)
 {
@@ -226,7 +236,7 @@ static bool take_news(struct claiming *claiming)
         return true;
     struct fan__sqlite_walk walk;
     fan__sqlite_walk_init(&walk, claiming->writer, &query, claiming->group.cursor_seq, head_seq);
-    while (!is_full(claiming) && claiming->passed < PASSED_COUNT_MAX) {
+    while (!is_full(claiming) && !has_passed_enough(claiming)) {
         if (!fan__sqlite_walk_next(&walk)) {
             claiming->group.cursor_seq = head_seq;
             break;

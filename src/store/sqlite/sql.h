@@ -117,6 +117,7 @@
     X(BLOCK_UPSERT, "INSERT INTO event_block(block, t_min, t_max, count) VALUES(?1, ?2, ?3, ?4) "  \
                     "ON CONFLICT(block) DO UPDATE SET t_min = min(t_min, excluded.t_min), "        \
                     "t_max = max(t_max, excluded.t_max), count = count + excluded.count")          \
+    X(BLOCK_COUNT, "SELECT count FROM event_block WHERE block = ?1")                               \
     X(BLOCK_SUM, "SELECT coalesce(sum(count), 0) FROM event_block WHERE block > ?1")               \
     X(BLOCK_COUNT_AFTER, "SELECT count(*) FROM event e INDEXED BY event_series "                   \
                          "WHERE (e.seq >> 12) = (?1 >> 12) AND e.seq > ?1")                        \

@@ -70,6 +70,7 @@ static void init(struct fan__sqlite *store, const struct fan_env *env)
     fan__mutex_init(&store->writer_mutex);
     fan__mutex_init(&store->pool_mutex);
     fan__cond_init(&store->pool_returned);
+    fan__mutex_init(&store->owed_mutex);
     fan__mutex_init(&store->tail_mutex);
     fan__cond_init(&store->tail_moved);
 }
@@ -94,6 +95,8 @@ static void sqlite_close(void *self)
     fan__sqlite_tuples_free(store);
     fan__cond_deinit(&store->tail_moved);
     fan__mutex_deinit(&store->tail_mutex);
+    fan__mutex_deinit(&store->owed_mutex);
+    fan__free(store->env, store->owed);
     fan__cond_deinit(&store->pool_returned);
     fan__mutex_deinit(&store->pool_mutex);
     fan__mutex_deinit(&store->writer_mutex);

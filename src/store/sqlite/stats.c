@@ -2,11 +2,8 @@
  * Sums over the log without reading it: events by the counts of their blocks, deliveries by the
  * index over those that are not completed and by each group's counter, and what groups are owed
  * without a row by the index over series.
- *
- * Past a group's cursor lies what it has not come to. For an event of one series that begins at the
- * lowest cursor of the groups that want the series: its threshold.
  */
-#include "store/sqlite/state.h"
+#include "store/sqlite/owed.h"
 
 #include "base/env.h"
 
@@ -29,20 +26,6 @@ static uint64_t count_after(struct fan__sqlite_connection *connection, uint64_t 
     return count;
 }
 
-/* Past which sequence groups are owed events of a series; UINT64_MAX when none wants them. */
-static uint64_t threshold_of(const struct fan__sqlite_groups *groups,
-                             const struct fan__sqlite_series *series)
-{
-    uint64_t lowest = UINT64_MAX;
-    for (size_t i = 0; i < groups->count; i++) {
-        const struct fan__sqlite_group *group = &groups->items[i];
-        if (group->cursor_seq < lowest &&
-            fan__sqlite_group_wants(group, series->topic, series->type))
-            lowest = group->cursor_seq;
-    }
-    return lowest;
-}
-
 /* The lowest cursor of a group that wants everything: past it all events count, whatever series. */
 static uint64_t threshold_of_all(const struct fan__sqlite_groups *groups)
 {
@@ -57,60 +40,9 @@ static uint64_t threshold_of_all(const struct fan__sqlite_groups *groups)
     return lowest;
 }
 
-/* The thresholds of series as they are met, so that each is worked out once. */
-struct thresholds {
-    const struct fan__sqlite_groups *groups;
-    struct fan__buffer known; /* uint64_t by series id, 0 for not yet, else the threshold + 1 */
-};
-
-static uint64_t threshold_at(struct fan__sqlite_connection *connection,
-                             struct thresholds *thresholds, int64_t series_id)
-{
-    size_t end = ((size_t)series_id + 1) * sizeof(uint64_t);
-    if (thresholds->known.size < end) {
-        size_t more = end - thresholds->known.size;
-        void *place = fan__buffer_reserve(&thresholds->known, more);
-        if (!place) {
-            fan__sqlite_fail(connection, FAN_NO_MEMORY);
-            return UINT64_MAX;
-        }
-        memset(place, 0, more);
-        thresholds->known.size = end;
-    }
-    uint64_t *known = (uint64_t *)(void *)thresholds->known.data + series_id;
-    if (*known == 0) {
-        const struct fan__sqlite_series *series = fan__sqlite_series_get(connection, series_id);
-        if (!series)
-            return UINT64_MAX;
-        uint64_t threshold = threshold_of(thresholds->groups, series);
-        *known = threshold == UINT64_MAX ? UINT64_MAX : threshold + 1;
-    }
-    return *known == UINT64_MAX ? UINT64_MAX : *known - 1;
-}
-
-/* How many events in after_seq < seq <= last_seq lie past the threshold of their series. */
-static uint64_t count_owed_between(struct fan__sqlite_connection *connection,
-                                   struct thresholds *thresholds, uint64_t after_seq,
-                                   uint64_t last_seq)
-{
-    uint64_t count = 0;
-    for (uint64_t block = after_seq >> FAN__SQLITE_BLOCK_BITS;
-         block <= last_seq >> FAN__SQLITE_BLOCK_BITS && connection->status == FAN_OK; block++) {
-        sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_BLOCK_ALL);
-        sqlite3_bind_int64(statement, 1, (int64_t)block);
-        while (fan__sqlite_step(connection, statement)) {
-            uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
-            if (seq > after_seq && seq <= last_seq &&
-                seq > threshold_at(connection, thresholds, sqlite3_column_int64(statement, 1)))
-                count++;
-        }
-    }
-    return count;
-}
-
 /* Events that are owed to some group without a row, as far as the groups' filters tell. */
-static uint64_t count_owed(struct fan__sqlite_connection *connection, struct thresholds *thresholds,
-                           uint64_t last_seq)
+static uint64_t count_owed(struct fan__sqlite_connection *connection,
+                           struct fan__sqlite_thresholds *thresholds, uint64_t last_seq)
 {
     uint64_t lowest = fan__sqlite_groups_cursor(thresholds->groups);
     uint64_t all = threshold_of_all(thresholds->groups);
@@ -119,7 +51,7 @@ static uint64_t count_owed(struct fan__sqlite_connection *connection, struct thr
     uint64_t until = all < last_seq ? all : last_seq;
     uint64_t count = all < last_seq ? count_after(connection, all) : 0;
     if (lowest < until)
-        count += count_owed_between(connection, thresholds, lowest, until);
+        count += fan__sqlite_owed_between(connection, thresholds, lowest, until);
     return count;
 }
 
@@ -127,14 +59,15 @@ static uint64_t count_owed(struct fan__sqlite_connection *connection, struct thr
  * Corrects the sums for one event that has rows: `owed` counted it as pending if its series'
  * threshold lies before it; what it is really says its state.
  */
-static void correct(struct fan__sqlite_connection *connection, struct thresholds *thresholds,
-                    uint64_t seq, struct fan_store_stats *stats)
+static void correct(struct fan__sqlite_connection *connection,
+                    struct fan__sqlite_thresholds *thresholds, uint64_t seq,
+                    struct fan_store_stats *stats)
 {
     sqlite3_stmt *row = fan__sqlite_use(connection, FAN__SQL_EVENT_BY_SEQ);
     sqlite3_bind_int64(row, 1, (int64_t)seq);
     if (!fan__sqlite_step(connection, row))
         return;
-    if (seq > threshold_at(connection, thresholds, sqlite3_column_int64(row, 2)))
+    if (seq > fan__sqlite_threshold_of(connection, thresholds, sqlite3_column_int64(row, 2)))
         stats->pending--;
     struct fan_event_state state;
     fan__sqlite_state_of(connection, thresholds->groups, row, NULL, &state);
@@ -152,8 +85,8 @@ static int compare(const void *a, const void *b)
 }
 
 /* Events with a row that is not completed, or that was made before the group's cursor came by. */
-static void correct_all(struct fan__sqlite_connection *connection, struct thresholds *thresholds,
-                        struct fan_store_stats *stats)
+static void correct_all(struct fan__sqlite_connection *connection,
+                        struct fan__sqlite_thresholds *thresholds, struct fan_store_stats *stats)
 {
     struct fan__buffer seqs;
     fan__buffer_init(&seqs, connection->store->env);
@@ -210,8 +143,8 @@ enum fan_status fan__sqlite_stats(void *self, struct fan_store_stats *ret_stats)
         return status;
     struct fan__sqlite_groups groups;
     fan__sqlite_groups_load(connection, &groups);
-    struct thresholds thresholds = { .groups = &groups };
-    fan__buffer_init(&thresholds.known, connection->store->env);
+    struct fan__sqlite_thresholds thresholds;
+    fan__sqlite_thresholds_init(&thresholds, connection, &groups);
     ret_stats->events = count_after(connection, 0);
     ret_stats->first_seq = (uint64_t)fan__sqlite_number(
         connection, fan__sqlite_use(connection, FAN__SQL_EVENT_FIRST), 0);
@@ -223,7 +156,7 @@ enum fan_status fan__sqlite_stats(void *self, struct fan_store_stats *ret_stats)
     correct_all(connection, &thresholds, ret_stats);
     ret_stats->completed =
         ret_stats->events - ret_stats->pending - ret_stats->processing - ret_stats->failed;
-    fan__buffer_deinit(&thresholds.known);
+    fan__sqlite_thresholds_deinit(&thresholds);
     fan__sqlite_groups_free(&groups);
     return fan__sqlite_read_end(connection);
 }
@@ -259,7 +192,8 @@ static void count_open(struct fan__sqlite_connection *connection,
 
 /* How many of the rows past the cursor were counted as owed. */
 static uint64_t count_ahead(struct fan__sqlite_connection *connection,
-                            const struct fan__sqlite_group *group, struct thresholds *thresholds)
+                            const struct fan__sqlite_group *group,
+                            struct fan__sqlite_thresholds *thresholds)
 {
     uint64_t count = 0;
     if (group->ahead == 0)
@@ -268,8 +202,8 @@ static uint64_t count_ahead(struct fan__sqlite_connection *connection,
     sqlite3_bind_int64(statement, 1, (int64_t)group->cursor_seq);
     sqlite3_bind_int64(statement, 2, group->id);
     while (fan__sqlite_step(connection, statement))
-        count +=
-            threshold_at(connection, thresholds, sqlite3_column_int64(statement, 1)) != UINT64_MAX;
+        count += fan__sqlite_threshold_of(connection, thresholds,
+                                          sqlite3_column_int64(statement, 1)) != UINT64_MAX;
     return count;
 }
 
@@ -278,8 +212,8 @@ static void fill_group(struct fan__sqlite_connection *connection, struct fan__sq
 {
     struct fan__sqlite_group *group = &groups->items[index];
     struct fan__sqlite_groups alone = { .items = group, .count = 1 };
-    struct thresholds thresholds = { .groups = &alone };
-    fan__buffer_init(&thresholds.known, connection->store->env);
+    struct fan__sqlite_thresholds thresholds;
+    fan__sqlite_thresholds_init(&thresholds, connection, &alone);
     stats->size = sizeof(*stats);
     stats->group = group->name;
     stats->handler = group->handler;
@@ -289,7 +223,7 @@ static void fill_group(struct fan__sqlite_connection *connection, struct fan__sq
     stats->completed = group->completed;
     stats->pending += count_owed(connection, &thresholds, last_seq);
     stats->pending -= count_ahead(connection, group, &thresholds);
-    fan__buffer_deinit(&thresholds.known);
+    fan__sqlite_thresholds_deinit(&thresholds);
 }
 
 enum fan_status fan__sqlite_groups(void *self, fan_group_visit visit, void *context)

@@ -24,6 +24,7 @@ struct fan__sqlite_row_cache;
 struct fan__sqlite_set_cache;
 struct fan__sqlite_tuples;
 struct fan__sqlite_checkpoint;
+struct fan__sqlite_owed;
 
 struct fan__sqlite_connection {
     struct fan__sqlite *store;
@@ -71,6 +72,10 @@ struct fan__sqlite {
     uint64_t wakes;
 
     struct fan__sqlite_checkpoint *checkpoint;
+
+    /* What stats have counted before (owed.c). */
+    struct fan__mutex owed_mutex;
+    struct fan__sqlite_owed *owed;
 };
 
 #define FAN__SQLITE_READER_COUNT_MAX 8
