@@ -147,9 +147,14 @@ static bool within_budget(struct fan_subscription *subscription, const struct fa
 static bool make_room(struct fan_subscription *subscription, const struct fan__block *block)
 {
     struct fan__queue *queue = &subscription->queue;
-    /* The gate has seen to its room; on a bus that only notifies, what is full loses. */
-    if (subscription->policy == FAN_POLICY_BLOCK)
+    /*
+     * The gate has seen to its room; on a bus that only notifies, what is full loses. Others may
+     * have to make way for it, but it is not asked for more than the gate did.
+     */
+    if (subscription->policy == FAN_POLICY_BLOCK) {
+        (void)within_budget(subscription, block);
         return !fan__queue_full(queue);
+    }
     while (fan__queue_full(queue) || !within_budget(subscription, block)) {
         if (keeps_oldest(subscription) || queue->count == 0)
             return false;

@@ -414,6 +414,38 @@ static void test_L12_the_budget_takes_nothing_from_those_that_block(void **state
     fan_bus_free(bus);
 }
 
+static void test_L12_those_that_block_do_not_lift_the_budget(void **state)
+{
+    (void)state;
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
+    for (size_t p = 0; p < 2; p++) {
+        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+        options.memory_size_max = 10 << 10;
+        options.block_timeout_ms = 1;
+        struct fan_bus *bus;
+        assert_ok(fan_bus_open(&options, &bus, NULL));
+        struct fan_subscription_options filter = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                                   .topic = "hog",
+                                                   .policy = policies[p] };
+        struct fan_subscription *hog = subscribe_with(bus, &filter);
+        for (int i = 0; i < 20; i++)
+            assert_ok(publish_kilobyte(bus, "hog"));
+        filter.topic = "insists";
+        filter.policy = FAN_POLICY_BLOCK;
+        struct fan_subscription *insists = subscribe_with(bus, &filter);
+        for (int i = 0; i < 4; i++) {
+            assert_ok(publish_kilobyte(bus, "insists"));
+            check_budget(bus);
+        }
+        for (uint64_t seq = 21; seq <= 24; seq++)
+            expect_seq(insists, seq);
+        check_reads_and_gaps(hog, 20);
+        fan_subscription_free(insists);
+        fan_subscription_free(hog);
+        fan_bus_free(bus);
+    }
+}
+
 static struct fan_message numbered(uint64_t seq)
 {
     struct fan_message message = message_of("t", "a", "x");
@@ -542,6 +574,7 @@ int main(void)
         cmocka_unit_test(test_B18_block_is_woken_by_progress_and_ends),
         cmocka_unit_test(test_L12_the_budget_takes_from_those_above_their_share),
         cmocka_unit_test(test_L12_the_budget_takes_nothing_from_those_that_block),
+        cmocka_unit_test(test_L12_those_that_block_do_not_lift_the_budget),
         cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
         cmocka_unit_test(test_notify_keeps_sequences_with_holes),
         cmocka_unit_test(test_notify_without_memory_is_a_gap),
