@@ -35,7 +35,7 @@ struct fan_subscription;
 
 /*
  * kinds               the closed set, or NULL for open types; the array must outlive the bus
- * single_publisher    one thread publishes (asserted): its path then takes no lock
+ * single_publisher    one thread publishes (asserted), so that its path need not lock
  * memory_size_max     bound on bytes held for slow subscribers, 0 for 64 MiB; past it those that
  *                     hold more than their share lose messages as if their buffer were full
  * block_timeout_ms    how long a publish may wait for FAN_POLICY_BLOCK; 0 refuses that policy
@@ -150,7 +150,9 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_bus_topic_hold(struct fan_bus *bus, c
 FAN_API enum fan_status fan_bus_topic_release(struct fan_bus *bus, const char *topic);
 
 /*
- * Reads all counters at once; set ret_counters->size first. Thread: any. Blocks: short locks only.
+ * Reads all counters at once; set ret_counters->size first, which becomes the size that was filled.
+ *
+ * Thread: any. Blocks: short locks only.
  */
 FAN_API void fan_bus_counters(struct fan_bus *bus, struct fan_bus_counters *ret_counters);
 

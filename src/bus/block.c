@@ -1,6 +1,7 @@
 /* Checking what a publisher gave, and copying it into one block. */
 #include "bus/block.h"
 
+#include "base/adopt.h"
 #include "base/env.h"
 
 #include <fanfare/kind.h>
@@ -11,6 +12,10 @@ enum fan_status fan__draft_init(struct fan__draft *draft, const struct fan_messa
                                 const struct fan_kind *kinds, size_t kind_count)
 {
     if (!message || message->size < FAN_MESSAGE_SIZE)
+        return FAN_INVALID;
+    struct fan_message known;
+    if (message->size > FAN_MESSAGE_SIZE &&
+        !fan__adopt(&known, sizeof(known), message, FAN_MESSAGE_SIZE))
         return FAN_INVALID;
     *draft = (struct fan__draft){ .message = message, .kind = message->kind };
     if (message->payload.size > 0 && !message->payload.data)

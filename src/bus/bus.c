@@ -246,9 +246,9 @@ void fan_bus_counters(struct fan_bus *bus, struct fan_bus_counters *ret_counters
             fan__counters_add(&counters, &at->counters);
         fan__bus_leave(bus);
     }
-    size_t size = ret_counters->size;
+    size_t size = ret_counters->size < sizeof(counters) ? ret_counters->size : sizeof(counters);
     counters.size = size;
-    memcpy(ret_counters, &counters, size < sizeof(counters) ? size : sizeof(counters));
+    memcpy(ret_counters, &counters, size);
 }
 
 const struct fan_kind *fan_bus_kind(const struct fan_bus *bus, unsigned index)

@@ -228,7 +228,7 @@ void fan_subscription_counters(struct fan_subscription *subscription,
         counters = subscription->counters;
         fan__bus_leave(subscription->bus);
     }
-    size_t size = ret_counters->size;
+    size_t size = ret_counters->size < sizeof(counters) ? ret_counters->size : sizeof(counters);
     counters.size = size;
-    memcpy(ret_counters, &counters, size < sizeof(counters) ? size : sizeof(counters));
+    memcpy(ret_counters, &counters, size);
 }

@@ -895,6 +895,42 @@ static void test_R03_a_forks_child_gets_a_typed_error(void **state)
     fan_bus_free(bus);
 }
 
+/* A caller that was built against a later header: it has more, and says so. */
+static void test_R04_structs_of_a_later_version(void **state)
+{
+    (void)state;
+    struct {
+        struct fan_message known;
+        uint64_t unknown;
+    } later = { .known = message_of(NULL, "a", "x") };
+    later.known.size = sizeof(later);
+    struct fan_bus *bus = open_bus();
+    assert_ok(fan_bus_publish(bus, &later.known, NULL));
+    later.unknown = 1;
+    assert_int_equal(fan_bus_publish(bus, &later.known, NULL), FAN_INVALID);
+    assert_int_equal(bus_counters_of(bus).published, 1);
+
+    /* Told how much of it was filled. */
+    struct {
+        struct fan_bus_counters known;
+        uint64_t unknown;
+    } bus_counters = { .known = { .size = sizeof(bus_counters) }, .unknown = 77 };
+    fan_bus_counters(bus, &bus_counters.known);
+    assert_int_equal(bus_counters.known.published, 1);
+    assert_int_equal(bus_counters.known.size, sizeof(bus_counters.known));
+    assert_int_equal(bus_counters.unknown, 77);
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DEFAULT, 0);
+    struct {
+        struct fan_subscription_counters known;
+        uint64_t unknown;
+    } counters = { .known = { .size = sizeof(counters) }, .unknown = 77 };
+    fan_subscription_counters(subscription, &counters.known);
+    assert_int_equal(counters.known.size, sizeof(counters.known));
+    assert_int_equal(counters.unknown, 77);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -927,6 +963,7 @@ int main(void)
         cmocka_unit_test(test_a_bus_for_one_publisher_publishes),
         cmocka_unit_test(test_L11_what_one_reads_is_what_was_published),
         cmocka_unit_test(test_R03_a_forks_child_gets_a_typed_error),
+        cmocka_unit_test(test_R04_structs_of_a_later_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
