@@ -133,7 +133,10 @@ struct fan_published {
     const struct fan_error *error;
 };
 
-/* Called once, on the writer's thread: be short, never wait; publishing asynchronously is fine. */
+/*
+ * Called once, on a thread that commits, or that of a stop which refuses: be short, never wait;
+ * publishing asynchronously is fine.
+ */
 typedef void (*fan_publish_done)(void *context, const struct fan_published *published);
 
 /*

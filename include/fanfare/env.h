@@ -25,9 +25,10 @@ enum fan_log_level {
 };
 
 /*
- * Each function gets `context` as it is. All must be callable from any thread, and none may call
- * back into the library. `resize` is realloc: NULL allocates, failing leaves the old block alone.
- * `wall_us` is UTC in microseconds since 1970; it may jump. `monotonic_ns` never goes back.
+ * None of the functions may be NULL, and each gets `context` as it is. All must be callable from
+ * any thread, and none may call back into the library. `resize` is realloc: NULL allocates, failing
+ * leaves the old block alone. `wall_us` is UTC in microseconds since 1970; it may jump.
+ * `monotonic_ns` never goes back.
  */
 struct fan_env {
     size_t size;

@@ -9,6 +9,9 @@
  * others nothing and loses nothing but what retention removed, which it is told as a gap. With
  * another policy, what the ring loses is told as a gap and gone. A cursor from another log, or past
  * the head, is told as a gap too, and reading starts at the beginning of this one.
+ *
+ * A stop lets a reader read up to the end of the log. A cancel lets it read what its ring or its
+ * page holds; one that is behind then ends there, and its cursor says where to go on.
  */
 #ifndef FANFARE_READER_H
 #define FANFARE_READER_H

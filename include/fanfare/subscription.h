@@ -36,11 +36,13 @@ enum fan_policy {
  * What to receive and how. Where several of topic, kinds and pattern are given, all must match.
  *
  * topic         NULL for every topic
- * kinds         indices into the bus's set; a duplicate counts once, none is an error where the bus
- * has kinds all_kinds     every kind, instead of a list pattern       on the type (pattern.h), NULL
- * for every type buffer_count  0 for FAN_BUFFER_COUNT; with FAN_POLICY_LATEST the bound on distinct
- * topics and types cancel        ends the subscription when it fires; may be NULL yield_us      how
- * long a read that waits yields before it sleeps (0, or up to 1,000)
+ * kinds         indices into the bus's set; a duplicate counts once, none is an error on a bus
+ *               with kinds
+ * all_kinds     every kind, instead of a list
+ * pattern       on the type (pattern.h), NULL for every type
+ * buffer_count  0 for FAN_BUFFER_COUNT; with FAN_POLICY_LATEST the bound on topics and types
+ * cancel        ends the subscription when it fires; may be NULL
+ * yield_us      how long a read that waits yields before it sleeps (0, or up to 1,000)
  */
 struct fan_subscription_options {
     size_t size;

@@ -10,10 +10,7 @@
 #define FAN__NS_PER_US INT64_C(1000)
 #define FAN__US_PER_S INT64_C(1000000)
 
-/*
- * The environment itself, or the default one for NULL; what a caller gave without a function gets
- * it.
- */
+/* The environment itself, or the default one for NULL. */
 const struct fan_env *fan__env(const struct fan_env *env);
 
 /* NULL when there is no memory. fan__alloc_zero clears; array sizes are checked for overflow. */
