@@ -99,9 +99,22 @@ static struct known *any_event(struct model *model)
     return model->count ? &model->events[chance(model, model->count)] : NULL;
 }
 
+/* Makes room in the model: what is gone need not be remembered for ever. */
+static void forget_gone(struct model *model)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < model->count; i++) {
+        if (!model->events[i].gone)
+            model->events[kept++] = model->events[i];
+    }
+    model->count = kept;
+}
+
 static void do_append(struct model *model)
 {
     struct fan__suite *suite = model->suite;
+    if (model->count == EVENT_COUNT_MAX)
+        forget_gone(model);
     if (model->count == EVENT_COUNT_MAX)
         return;
     char topic[16];
