@@ -21,6 +21,9 @@
 #define LIMIT_DEFAULT 1000
 #define LEASE_MS_DEFAULT 30000
 
+/* Tables may be of a header without what was added at the end. */
+#define PROVIDER_SIZE_LEAST offsetof(struct fan_provider, promises)
+
 struct fan_store {
     const struct fan_provider *provider;
     const struct fan_env *env;
@@ -72,7 +75,7 @@ static enum fan_status open_failed(enum fan_status status, const char *uri,
 
 static bool is_whole(const struct fan_provider *p)
 {
-    return p && p->size >= FAN_PROVIDER_SIZE && p->scheme && *p->scheme && p->open && p->close &&
+    return p && p->size >= PROVIDER_SIZE_LEAST && p->scheme && *p->scheme && p->open && p->close &&
            p->append && p->read && p->list && p->get && p->remove && p->erase && p->head &&
            p->wait && p->wake && p->stats && p->group_create && p->group_delete && p->claim &&
            p->settle && p->renew && p->move && p->deliveries && p->groups && p->lease_acquire &&
@@ -154,7 +157,8 @@ const char *fan_store_name(const struct fan_store *store)
 unsigned fan_store_capabilities(const struct fan_store *store)
 {
     const struct fan_provider *provider = store->provider;
-    return provider->promises ? provider->promises(store->self) : provider->capabilities;
+    bool promises = provider->size >= FAN_PROVIDER_SIZE && provider->promises;
+    return promises ? provider->promises(store->self) : provider->capabilities;
 }
 
 static enum fan_status check_expectation(const struct fan_expectation *expectation,

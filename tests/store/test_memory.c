@@ -2,6 +2,7 @@
 #include "../test.h"
 
 #include <fanfare/batch.h>
+#include <fanfare/env.h>
 #include <fanfare/group.h>
 
 #include <stdio.h>
@@ -247,6 +248,74 @@ static void test_L09_an_id_is_known_while_its_event_is_retained(void **state)
     check_there(fixture, "ca");
 }
 
+static void test_L12_a_log_that_turns_over_stays_small(void **state)
+{
+    struct fixture *fixture = open_with(state, "memory:?capacity=5");
+    for (uint64_t i = 1; i <= 5000; i++) {
+        assert_int_equal(put(fixture, "a.b.c", NULL).ret_seq, i);
+        if (i % 500 != 0)
+            continue;
+        struct fan_read_result result = read_from(fixture, 0);
+        assert_int_equal(fan_batch_count(fixture->batch), 5);
+        assert_int_equal(fan_event_seq(fan_batch_event(fixture->batch, 0)), i - 4);
+        assert_int_equal(result.trimmed_seq, i - 5);
+    }
+}
+
+struct counting {
+    struct fan_env env;
+    int64_t skew_ns;
+    long blocks;
+};
+
+static void *counting_resize(void *context, void *pointer, size_t size)
+{
+    struct counting *counting = context;
+    counting->blocks += pointer == NULL;
+    return realloc(pointer, size);
+}
+
+static void counting_release(void *context, void *pointer)
+{
+    struct counting *counting = context;
+    counting->blocks--;
+    free(pointer);
+}
+
+static int64_t counting_monotonic_ns(void *context)
+{
+    return ((struct counting *)context)->skew_ns;
+}
+
+static void test_L12_lapsed_leases_are_forgotten(void **state)
+{
+    struct fixture *fixture = *state;
+    struct counting counting = { .env = *fan_env_default() };
+    counting.env.context = &counting;
+    counting.env.resize = counting_resize;
+    counting.env.release = counting_release;
+    counting.env.monotonic_ns = counting_monotonic_ns;
+    assert_ok(fan_store_open("memory:", &counting.env, &fixture->store, NULL));
+    long before = counting.blocks;
+    uint64_t last = 0;
+    for (int i = 0; i < 2000; i++) {
+        char name[16];
+        uint64_t fence;
+        snprintf(name, sizeof(name), "lease-%d", i);
+        assert_ok(fan_lease_acquire(fixture->store, name, "me", 1000, &fence));
+        assert_true(fence > last);
+        last = fence;
+        counting.skew_ns += 100 * INT64_C(1000000);
+    }
+    /*
+     * Ten are held at any time, of two blocks each; twice as many as that, and then some, may lie.
+     */
+    assert_true(counting.blocks - before < 200);
+    fan_store_close(fixture->store);
+    fixture->store = NULL;
+    assert_int_equal(counting.blocks, 0);
+}
+
 /* Deletes in the middle leave holes in the order; what is behind them is still found at once. */
 static void test_L12_holes_are_squeezed_out(void **state)
 {
@@ -282,6 +351,8 @@ int main(void)
         with_a_batch(test_P08_deliveries_go_with_their_event),
         with_a_batch(test_P08_the_capacity_is_10_000_by_default),
         with_a_batch(test_L09_an_id_is_known_while_its_event_is_retained),
+        with_a_batch(test_L12_a_log_that_turns_over_stays_small),
+        with_a_batch(test_L12_lapsed_leases_are_forgotten),
         with_a_batch(test_L12_holes_are_squeezed_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -144,6 +144,46 @@ static void deleted_head_lets_the_key_go_on(struct fan__suite *suite)
     claim_only(suite, third);
 }
 
+static void redriven_goes_before_what_waits(struct fan__suite *suite)
+{
+    uint64_t seqs[3];
+    static const char *const ids[] = { "a", "b", "c" };
+    for (size_t i = 0; i < 3; i++)
+        seqs[i] = fan__suite_put_simple(suite, "x.y.z", "k", ids[i]);
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    struct fan_claim one = claim_only(suite, seqs[0]);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_FAIL, "dead"));
+    one = claim_only(suite, seqs[1]);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_HAND_BACK, NULL));
+    CHECK_OK(suite, fan_group_move(suite->store, &g, seqs[0], FAN_EVENT_PENDING));
+    one = claim_only(suite, seqs[0]);
+    /* What waits in the middle may go without a trace. */
+    CHECK_OK(suite, fan_store_delete(suite->store, "b"));
+    check_none(suite, "a");
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_DONE, NULL));
+    claim_only(suite, seqs[2]);
+}
+
+static void groups_become_ordered(struct fan__suite *suite)
+{
+    uint64_t seqs[4];
+    for (size_t i = 0; i < 4; i++)
+        seqs[i] = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    struct fan__suite_claims *claims = fan__suite_claim(suite, &g, "a", 3, FAN__SUITE_LONG_MS);
+    CHECK_EQUAL(suite, claims->count, 3);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[0], FAN_VERDICT_HAND_BACK, NULL));
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[1], FAN_VERDICT_HAND_BACK, NULL));
+    /* The third is still claimed, so that none of its key is given. */
+    check_none(suite, "a");
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[2], FAN_VERDICT_DONE, NULL));
+    static const size_t order[] = { 0, 1, 3 };
+    for (size_t i = 0; i < 3; i++) {
+        struct fan_claim one = claim_only(suite, seqs[order[i]]);
+        CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_DONE, NULL));
+    }
+}
+
 #define KEY_COUNT 200
 
 static void put_keys(struct fan__suite *suite, size_t each)
@@ -317,6 +357,8 @@ const struct fan__suite_behaviour fan__suite_order[] = {
     { "H04_a_retried_key_waits_alone", retried_key_waits_alone, 0 },
     { "H04_a_key_waits_for_deliver_at", key_waits_for_deliver_at, 0 },
     { "H04_a_redriven_event_goes_before_its_key", redriven_goes_first, 0 },
+    { "H04_a_redriven_event_goes_before_what_waits", redriven_goes_before_what_waits, 0 },
+    { "H04_a_group_may_become_ordered", groups_become_ordered, 0 },
     { "H04_a_deleted_head_lets_its_key_go_on", deleted_head_lets_the_key_go_on, 0 },
     { "H04_partitions_have_one_owner", partitions_have_one_owner, 0 },
     { "H04_partitions_move_when_their_owner_lapses", partitions_move_when_an_owner_lapses, 0 },
