@@ -7,6 +7,7 @@
 #include "base/thread.h"
 
 #include "store/memory/memory.h"
+#include "store/sqlite/sqlite.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -613,6 +614,112 @@ static void test_H09_a_stepped_stop_keeps_its_deadline(void **state)
     place_remove(&place);
 }
 
+/* The SQLite provider, but every third read fails. */
+static struct {
+    struct fan_provider provider;
+    struct fan__mutex mutex;
+    unsigned reads;
+} shaky;
+
+static enum fan_status shaky_read(void *self, uint64_t after_seq, const struct fan_query *query,
+                                  struct fan_batch *batch, struct fan_read_result *ret_result)
+{
+    fan__mutex_lock(&shaky.mutex);
+    bool fails = ++shaky.reads % 3 == 0;
+    fan__mutex_unlock(&shaky.mutex);
+    return fails ? FAN_IO : fan__sqlite_provider.read(self, after_seq, query, batch, ret_result);
+}
+
+#define WRITERS 4
+#define PER_WRITER 100
+
+static void write_some(void *context)
+{
+    struct worker *worker = context;
+    for (int i = 0; i < PER_WRITER; i++)
+        publish(worker->broker, "a.b.c", i % 3 ? "some" : "other");
+}
+
+struct follower {
+    struct fan__thread thread;
+    struct fan_reader *reader;
+    size_t wanted;
+    uint64_t last_seq;
+};
+
+static void follow(void *context)
+{
+    struct follower *follower = context;
+    for (size_t count = 0; count < follower->wanted;) {
+        const struct fan_event *event;
+        enum fan_status status = fan_reader_next(follower->reader, 10000, &event);
+        if (status == FAN_IO)
+            continue;
+        assert_ok(status);
+        /* The sequences of one log have no holes here. */
+        assert_int_equal(fan_event_seq(event), follower->last_seq + 1);
+        follower->last_seq++;
+        count++;
+    }
+}
+
+static struct follower follower_from(struct fan_broker *broker, enum fan_start start,
+                                     size_t buffer_count, size_t wanted)
+{
+    struct follower follower = { .wanted = wanted };
+    struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE,
+                                          .start = start,
+                                          .buffer_count = buffer_count };
+    assert_ok(fan_broker_subscribe(broker, &options, &follower.reader, NULL));
+    return follower;
+}
+
+static void test_L07_two_instances_on_a_log_that_fails_now_and_then(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    shaky.provider = fan__sqlite_provider;
+    shaky.provider.read = shaky_read;
+    fan__mutex_init(&shaky.mutex);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.provider = &shaky.provider;
+    struct fan_broker *here = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &here, NULL));
+    assert_ok(fan_broker_start(here));
+    struct fan_broker *there = broker_started(&place);
+    const size_t total = WRITERS * PER_WRITER;
+    struct follower followers[] = {
+        follower_from(here, FAN_START_NOW, 0, total),
+        follower_from(here, FAN_START_NOW, 2, total),
+        follower_from(there, FAN_START_NOW, 4, total),
+        { .wanted = total },
+        { .wanted = total },
+    };
+    const size_t follower_count = sizeof(followers) / sizeof(followers[0]);
+    struct worker writers[WRITERS] = { { .broker = here } };
+    for (int i = 0; i < WRITERS; i++) {
+        writers[i].broker = i % 2 ? here : there;
+        assert_ok(fan__thread_start(&writers[i].thread, "writer", write_some, &writers[i]));
+    }
+    for (size_t i = 0; i < follower_count; i++) {
+        if (!followers[i].reader)
+            followers[i] = follower_from(here, FAN_START_BEGINNING, 2, total);
+        assert_ok(fan__thread_start(&followers[i].thread, "follower", follow, &followers[i]));
+    }
+    for (int i = 0; i < WRITERS; i++)
+        fan__thread_join(&writers[i].thread);
+    for (size_t i = 0; i < follower_count; i++) {
+        fan__thread_join(&followers[i].thread);
+        assert_int_equal(followers[i].last_seq, total);
+        fan_reader_free(followers[i].reader);
+    }
+    fan_broker_free(there);
+    fan_broker_free(here);
+    fan__mutex_deinit(&shaky.mutex);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -631,6 +738,7 @@ int main(void)
         cmocka_unit_test(test_H09_a_stop_that_must_wait_for_the_storage_sleeps),
         cmocka_unit_test(test_H09_a_stop_may_meet_a_start),
         on_every_store(test_H09_a_stepped_stop_keeps_its_deadline),
+        cmocka_unit_test(test_L07_two_instances_on_a_log_that_fails_now_and_then),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
