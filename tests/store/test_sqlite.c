@@ -168,6 +168,11 @@ static void test_P07_what_is_no_log_is_told_and_left_alone(void **state)
     assert_int_equal(stat(place->path, &info), 0);
     assert_int_equal(info.st_size, sizeof(text) - 1);
 
+    write_file(place->path, "x");
+    assert_int_equal(open_fails(place->uri, &error), FAN_CORRUPT);
+    assert_int_equal(stat(place->path, &info), 0);
+    assert_int_equal(info.st_size, 1);
+
     unlink(place->path);
     shell(place, "CREATE TABLE bookmarks(url); INSERT INTO bookmarks VALUES('x')");
     assert_int_equal(open_fails(place->uri, &error), FAN_CORRUPT);

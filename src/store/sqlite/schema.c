@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define DATABASE_SIZE_MIN 512
 #define WAL_TRY_COUNT 500
 #define WAL_TRY_MS 10
 
@@ -53,6 +54,9 @@ static enum fan_status check_path(const char *path, struct fan_error *error)
         return fan__fail(error, FAN_INVALID, "uri", "%s is a folder, expected a file", path);
     if (!S_ISREG(info.st_mode))
         return fan__fail(error, FAN_INVALID, "uri", "%s is no regular file", path);
+    /* SQLite takes a file of a byte for an empty one, and would write over it. */
+    if (info.st_size > 0 && info.st_size < DATABASE_SIZE_MIN)
+        return fan__fail(error, FAN_CORRUPT, "uri", "%s is no SQLite database, and no log", path);
     if (access(path, R_OK | W_OK) != 0)
         return fan__fail(error, errno == EROFS ? FAN_READ_ONLY : FAN_DENIED, "uri",
                          "%s: no permission to read and write", path);
