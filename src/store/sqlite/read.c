@@ -10,6 +10,11 @@
 
 #include <fanfare/batch.h>
 
+/*
+ * How much of the log one read looks at: its snapshot keeps the write-ahead log from starting anew.
+ */
+#define SCAN_COUNT_MAX (UINT64_C(1) << 20)
+
 enum fan_status fan__sqlite_read(void *self, uint64_t after_seq, const struct fan_query *query,
                                  struct fan_batch *batch, struct fan_read_result *ret_result)
 {
@@ -19,13 +24,16 @@ enum fan_status fan__sqlite_read(void *self, uint64_t after_seq, const struct fa
         return status;
     struct fan__sqlite_bounds bounds;
     fan__sqlite_bounds(connection, &bounds);
+    uint64_t until_seq = bounds.head_seq;
+    if (until_seq > after_seq && until_seq - after_seq > SCAN_COUNT_MAX)
+        until_seq = after_seq + SCAN_COUNT_MAX;
     *ret_result = (struct fan_read_result){
-        .scanned_seq = after_seq > bounds.head_seq ? after_seq : bounds.head_seq,
+        .scanned_seq = after_seq > until_seq ? after_seq : until_seq,
         .trimmed_seq = bounds.trimmed_seq,
         .head_seq = bounds.head_seq,
     };
     struct fan__sqlite_walk walk;
-    fan__sqlite_walk_init(&walk, connection, query, after_seq, bounds.head_seq);
+    fan__sqlite_walk_init(&walk, connection, query, after_seq, until_seq);
     while (fan__sqlite_walk_next(&walk)) {
         fan__sqlite_row_add(connection, walk.statement, batch);
         if (fan_batch_count(batch) == query->limit ||

@@ -121,6 +121,8 @@ static enum fan_status start(struct fan__sqlite *store, struct fan_error *error)
 static enum fan_status sqlite_open(const char *uri, const struct fan_env *env, void **ret_self,
                                    uint64_t *ret_epoch, struct fan_error *error)
 {
+    if (!sqlite3_threadsafe())
+        return fan__fail(error, FAN_UNSUPPORTED, NULL, "this SQLite was built without threads");
     struct fan__sqlite *store = fan__alloc_zero(env, 1, sizeof(*store));
     if (!store)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the store");
