@@ -50,7 +50,7 @@ void bench_begin(int argc, char **argv)
         if (strcmp(argv[i], "--json") == 0 && i + 1 < argc) {
             bench.json = argv[++i];
         } else if (strcmp(argv[i], "--runs") == 0 && i + 1 < argc) {
-            bench.runs = atoi(argv[++i]);
+            bench.runs = (int)strtol(argv[++i], NULL, 10);
         } else {
             fprintf(stderr, "usage: %s [--json FILE] [--runs N]\n", argv[0]);
             exit(2);
