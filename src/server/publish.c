@@ -453,19 +453,24 @@ static bool crowded(const struct fan__publish *publish)
     return publish->count >= FAN__PUBLISH_COUNT_MAX || publish->size >= FAN__PUBLISH_SIZE_MAX;
 }
 
-/* Takes events from the body until there are no more, or no room for more. */
-static void take(struct fan__publish *publish)
+/*
+ * Takes events from the body until there are no more, or no room for more. True when it stopped in
+ * a crowd, with more of the body to take.
+ */
+static bool take(struct fan__publish *publish)
 {
-    while (!publish->ended && !publish->busy && !crowded(publish)) {
+    while (!publish->ended && !publish->busy) {
+        if (crowded(publish))
+            return true;
         struct fan_error error = FAN_ERROR_INIT;
         struct fan_str item;
         bool more = true;
         switch (fan__intake_next(&publish->intake, &item)) {
         case FAN__INTAKE_MORE:
-            return;
+            return false;
         case FAN__INTAKE_END:
             publish->ended = true;
-            return;
+            return false;
         case FAN__INTAKE_TOO_LONG:
             fan__fail(&error, FAN_INVALID, "line", "is longer than %zu bytes", FAN__BODY_SIZE_MAX);
             more = take_item(publish, item, &error);
@@ -475,8 +480,9 @@ static void take(struct fan__publish *publish)
             break;
         }
         if (!more)
-            return;
+            return false;
     }
+    return false;
 }
 
 /* The one event of a request; what is wrong with it is the answer. */
@@ -521,6 +527,20 @@ static void open_body(struct fan__publish *publish)
 
 /* ---- The one driver ---- */
 
+/* Comes back in the loop's next turn, which others have a share of, unless a call is on its way. */
+static void come_back(struct fan__publish *publish)
+{
+    fan__mutex_lock(&publish->mutex);
+    bool post = !publish->posted;
+    publish->posted = true;
+    fan__mutex_unlock(&publish->mutex);
+    if (!post)
+        return;
+    enum fan_status status = fan__http_post(publish->loop, &publish->task);
+    assert(status == FAN_OK);
+    (void)status;
+}
+
 /* Nothing is on its way: the last word. */
 static void finish(struct fan__publish *publish)
 {
@@ -553,12 +573,14 @@ static void advance(struct fan__publish *publish)
     bool room = !publish->event || submit(publish);
     if (!settle(publish))
         return;
-    if (room && !publish->gone && !publish->ended &&
-        (publish->open || publish->form == FAN__FORM_LINES))
-        take(publish);
-    /* What was refused by ourselves needs no call-back. */
+    bool more = room && !publish->gone && !publish->ended &&
+                (publish->open || publish->form == FAN__FORM_LINES) && take(publish);
+    /* What was refused by ourselves needs no call-back, and gets none. */
     if (!settle(publish))
         return;
+    more = more && !crowded(publish);
+    if (more)
+        come_back(publish);
     if (publish->event)
         wait_for_room(publish);
     bool idle = publish->count == 0 && !publish->waits && !is_posted(publish);
@@ -567,7 +589,7 @@ static void advance(struct fan__publish *publish)
         return;
     }
     count_held(publish, publish->intake.input.capacity + publish->outcome.results.capacity);
-    bool wait = publish->event || crowded(publish) || publish->busy;
+    bool wait = more || publish->event || crowded(publish) || publish->busy;
     if (wait)
         fan__http_pause(publish->request);
     else if (publish->count <= FAN__PUBLISH_COUNT_MAX / 2 &&

@@ -79,6 +79,22 @@ def test_P02_refusals_name_field_and_reason():
             assert problem["title"] == "Bad Request"
 
 
+def test_P02_a_crowd_of_refusals_is_answered():
+    # More than are held of one request at a time, with no event among them that calls back.
+    count = 20_000
+    with Daemon(loops=1) as daemon:
+        for body, kind in ((b"[" + b",".join([b"1"] * count) + b"]", "application/json"),
+                           (b"[" + b",".join([b"1"] * count) + b"]", CLOUD_BATCH),
+                           (b"1\n" * count, LINES)):
+            answer = daemon.publish(body, kind)
+            assert answer["stored"] == 0 and answer["refused"] == count, kind
+            assert [result["line"] for result in answer["results"]] == [*range(1, count + 1)]
+        # What is right among them is stored, also behind a crowd.
+        body = b"1\n" * count + b'{"type": "a"}\n' + b"1\n" * count + b'{"type": "a"}'
+        answer = daemon.publish(body, LINES, Prefer="return=minimal")
+        assert answer["stored"] == 2 and answer["refused"] == 2 * count
+
+
 def test_P02_invalid_utf8_and_depth_are_refused():
     with Daemon() as daemon:
         for raw in (b"\xff", b"\xc0\xaf", b"\xed\xa0\x80", b"\\u0000", b"\\ud800"):
