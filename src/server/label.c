@@ -23,6 +23,10 @@ void fan__labels_deinit(struct fan__labels *labels)
 /* Gives the pair's counter, made if there is room for it; with the lock held. */
 static uint64_t *find(struct fan__labels *labels, enum fan_source source, const char *type)
 {
+    uint64_t *other = &labels->others[source - FAN_SOURCE_DATABASE];
+    /* A type of this name is not told from the rest: two series of one name are no metrics. */
+    if (strcmp(type, "other") == 0)
+        return other;
     uint64_t hash = fan__hash(labels->seed + (uint64_t)source, type, strlen(type));
     size_t at = hash & (FAN__LABEL_SLOTS - 1);
     for (; labels->slots[at] != 0; at = (at + 1) & (FAN__LABEL_SLOTS - 1)) {
@@ -30,7 +34,6 @@ static uint64_t *find(struct fan__labels *labels, enum fan_source source, const 
         if (label->source == source && strcmp(label->type, type) == 0)
             return &label->count;
     }
-    uint64_t *other = &labels->others[source - FAN_SOURCE_DATABASE];
     if (labels->count == FAN__LABEL_COUNT_MAX)
         return other;
     char *copy = fan__strdup(labels->env, type);

@@ -187,5 +187,15 @@ def test_R06_labels_past_a_bound_become_other():
         assert labels[name + '{source="frontend",type="other"}'] == 800
 
 
+def test_R06_a_type_named_other_joins_the_others():
+    with Daemon(loops=1) as daemon:
+        daemon.publish({"type": "other"})
+        daemon.publish("\n".join('{"type": "kind.%d"}' % number for number in range(300)), LINES)
+        # metrics() refuses a series that comes twice.
+        samples = metrics(daemon)
+        name = "eventbroker_events_published_total"
+        assert samples[name + '{source="frontend",type="other"}'] == 101
+
+
 if __name__ == "__main__":
     tap.run(globals())
