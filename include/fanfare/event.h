@@ -57,7 +57,7 @@ enum fan_source {
  * same as NULL, but for the id, where it is an error.
  *
  * id           1 to 255 bytes; a UUIDv7 is made where there is none
- * type         dotted segments, `schema.entity.operation` by custom
+ * type         dotted segments, `schema.entity.operation` by custom; `fanfare.` is reserved
  * topic        what the event is about; also the key of ordering and of expectations; may be empty
  * schema, entity, operation  taken from a type of three segments where not given
  * content_type NULL means JSON: the payload must then be one JSON value (empty becomes `null`)

@@ -14,6 +14,9 @@
 
 #include <string.h>
 
+/* Types of what a stream says of itself, such as `fanfare.gap`. */
+#define TYPE_RESERVED "fanfare."
+
 /* Room for what is stamped, as long as the block is not written. */
 struct stamps {
     char id[FAN__UUID_TEXT_SIZE];
@@ -126,6 +129,10 @@ static enum fan_status check_fields(const struct fan_event_draft *draft,
         { draft->traceparent, "traceparent" },
     };
     enum fan_status status = fan__type_check(draft->type, "type", ret_error);
+    /* A stream's frame is told by its type, so that nobody may publish what looks like a gap. */
+    if (status == FAN_OK && strncmp(draft->type, TYPE_RESERVED, sizeof(TYPE_RESERVED) - 1) == 0)
+        status = fan__fail(ret_error, FAN_INVALID, "type",
+                           "begins with \"" TYPE_RESERVED "\", which is reserved");
     for (size_t i = 0; status == FAN_OK && i < sizeof(texts) / sizeof(texts[0]); i++)
         status = check_text(texts[i].text, texts[i].field, ret_error);
     if (status != FAN_OK)

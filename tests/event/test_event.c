@@ -189,6 +189,8 @@ static void test_P02_validation_names_the_field(void **state)
         { { .type = "a.*" }, "type", "illegal segment" },
         { { .type = "a.b c" }, "type", "illegal segment" },
         { { .type = long_text }, "type", "longer" },
+        { { .type = "fanfare.gap" }, "type", "reserved" },
+        { { .type = "fanfare.x.y" }, "type", "reserved" },
         { { .type = "a", .id = "" }, "id", "empty" },
         { { .type = "a", .id = long_text }, "id", "longer" },
         { { .type = "a", .id = bad_utf8 }, "id", "UTF-8" },

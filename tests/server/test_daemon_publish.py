@@ -57,6 +57,7 @@ def test_P02_refusals_name_field_and_reason():
             ('{"type": ""}', "type", ""),
             ('{"type": "a..b"}', "type", "empty segment"),
             ('{"type": "a b"}', "type", ""),
+            ('{"type": "fanfare.gap"}', "type", "reserved"),
             ('{"type": "a", "source": "mars"}', "source", "database"),
             ('{"type": "a", "colour": 1}', "colour", ""),
             ('{"type": "a", "seq": 1}', "seq", ""),
@@ -77,6 +78,17 @@ def test_P02_refusals_name_field_and_reason():
             assert field in (None, problem["field"]), (body, problem)
             assert reason in problem["reason"], (body, problem)
             assert problem["title"] == "Bad Request"
+
+
+def test_L04_nobody_publishes_what_looks_like_a_gap():
+    cloud = {"specversion": "1.0", "id": "1", "source": "/s", "type": "fanfare.gap"}
+    with Daemon() as daemon:
+        assert refused(daemon, json.dumps(cloud), CLOUD)["field"] == "type"
+        binary = {f"ce_{name}": value for name, value in cloud.items()}
+        assert refused(daemon, "{}", **binary)["field"] == "type"
+        answer = daemon.publish('{"type": "fanfare.gap"}\n{"type": "fanfares.gap"}', LINES)
+        assert (answer["stored"], answer["refused"]) == (1, 1), answer
+        assert answer["results"][0]["error"]["field"] == "type"
 
 
 def test_P02_a_crowd_of_refusals_is_answered():
