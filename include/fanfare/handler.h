@@ -18,12 +18,16 @@ extern "C" {
 struct fan_broker;
 struct fan_handler;
 
-/* What a handler is told beside the event. attempt starts at 1; text is borrowed for the call. */
+/*
+ * What a handler is told beside the event. attempt starts at 1; pointers are borrowed for the call.
+ * gap tells a live handler what was lost ahead of this event, NULL for nothing.
+ */
 struct fan_handling {
     size_t size;
     const char *group; /* NULL for a live handler */
     const char *handler;
     unsigned attempt;
+    const struct fan_gap *gap;
 };
 
 /*

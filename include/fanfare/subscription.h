@@ -104,8 +104,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next(
  * Thread:  one reader at a time. Blocks: up to timeout_ms.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next_many(
-    struct fan_subscription *subscription, uint32_t timeout_ms, struct fan_message *ret_messages,
-    size_t count_max, size_t *ret_count);
+    struct fan_subscription *subscription, uint32_t timeout_ms,
+    const struct fan_message **ret_messages, size_t count_max, size_t *ret_count);
 
 /* Tells the loss that the last read reported with FAN_GAP. Thread: the reader. Blocks: never. */
 FAN_API void fan_subscription_gap(const struct fan_subscription *subscription,

@@ -122,8 +122,11 @@ void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status);
 void fan__writer_main(void *broker);
 void fan__tail_main(void *broker);
 
-/* Told by the commit, with the lock held: an event of the ticket has its outcome. */
-void fan__ticket_settle(struct fan__ticket *ticket);
+/*
+ * Told by the commit, with the lock held: an event of the ticket has its outcome. `fault` is the
+ * storage's own, or FAN_OK.
+ */
+void fan__ticket_settle(struct fan__ticket *ticket, const struct fan_error *fault);
 
 /* Handlers: one thread for all of a broker's, or the caller of step. */
 FAN_MUST_CHECK enum fan_status fan__dispatch_new(struct fan_broker *broker);

@@ -226,16 +226,19 @@ static void settle(struct fan_broker *broker, size_t count, const struct fan_err
         struct fan__submission *submission = broker->taken[i];
         if (submission->ticket)
             continue;
-        struct fan_error error = *fault;
-        if (submission->status != FAN_OK && error.status == FAN_OK)
+        struct fan_error error;
+        const struct fan_error *told = fault;
+        if (submission->status != fault->status) {
             fan__fail(&error, submission->status, "", "%s", fan_status_text(submission->status));
-        answer(broker, submission, &error);
+            told = &error;
+        }
+        answer(broker, submission, told);
         broker->taken[i] = NULL;
     }
     fan__mutex_lock(&broker->mutex);
     for (size_t i = 0; i < count; i++)
         if (broker->taken[i])
-            fan__ticket_settle(broker->taken[i]->ticket);
+            fan__ticket_settle(broker->taken[i]->ticket, fault);
     fan__mutex_unlock(&broker->mutex);
 }
 
@@ -315,7 +318,7 @@ void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status)
         submission->status = status;
         broker->stats.refused++;
         if (submission->ticket) {
-            fan__ticket_settle(submission->ticket);
+            fan__ticket_settle(submission->ticket, &error);
         } else {
             fan__mutex_unlock(&broker->mutex);
             answer(broker, submission, &error);

@@ -39,6 +39,8 @@ struct fan_handler {
     char *name;
     fan_handle handle;
     void *context;
+    struct fan_gap gap; /* a live one's last loss, not yet told while pending */
+    bool gap_pending;
     int fd;        /* of its reader or bell, watched by the dispatcher */
     bool muted;    /* its log cannot be read: its descriptor stays ready, but is not listened to */
     uint64_t turn; /* the last round in which it was called */
@@ -107,6 +109,9 @@ enum fan_status fan__dispatch_new(struct fan_broker *broker)
 static void handler_free(struct fan_handler *handler)
 {
     const struct fan_env *env = handler->broker->env;
+    /* A fork's child may hold the descriptor open; closing it would then not end the watch. */
+    if (handler->fd >= 0)
+        epoll_ctl(handler->broker->dispatch->epoll_fd, EPOLL_CTL_DEL, handler->fd, NULL);
     fan_reader_free(handler->reader);
     fan_subscription_free(handler->bell);
     fan_batch_free(handler->batch);
@@ -136,13 +141,14 @@ void fan__dispatch_free(struct fan_broker *broker)
 }
 
 static enum fan_verdict call(struct fan_handler *handler, const struct fan_event *event,
-                             unsigned attempt)
+                             unsigned attempt, const struct fan_gap *gap)
 {
     struct fan_handling handling = {
         .size = sizeof(handling),
         .group = handler->group,
         .handler = handler->name,
         .attempt = attempt,
+        .gap = gap,
     };
     enum fan_verdict verdict = handler->handle(handler->context, event, &handling);
     fan__mutex_lock(&handler->broker->mutex);
@@ -166,11 +172,15 @@ static bool run_live(struct fan__dispatch *dispatch, struct fan_handler *handler
     while (count < limit) {
         const struct fan_event *event;
         status = fan_reader_next(handler->reader, 0, &event);
-        if (status == FAN_GAP)
+        if (status == FAN_GAP) {
+            fan_reader_gap(handler->reader, &handler->gap);
+            handler->gap_pending = true;
             continue;
+        }
         if (status != FAN_OK)
             break;
-        call(handler, event, 1);
+        call(handler, event, 1, handler->gap_pending ? &handler->gap : NULL);
+        handler->gap_pending = false;
         count++;
         if (over(dispatch, handler))
             break;
@@ -227,7 +237,8 @@ static bool run_durable(struct fan__dispatch *dispatch, struct fan_handler *hand
                                         .verdict = FAN_VERDICT_HAND_BACK };
         stop = stop || over(dispatch, handler) || fan__deadline_ns(0) > hold_until_ns;
         if (!stop)
-            judge(&items[i], call(handler, fan_batch_event(handler->batch, i), claims[i].attempt),
+            judge(&items[i],
+                  call(handler, fan_batch_event(handler->batch, i), claims[i].attempt, NULL),
                   claims[i].attempt);
     }
     status = fan_group_settle(broker->store, &name, items, count);
@@ -438,6 +449,7 @@ enum fan_status fan_broker_handle(struct fan_broker *broker,
     if (!handler)
         return fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
     handler->broker = broker;
+    handler->fd = -1;
     handler->handle = options->handle;
     handler->context = options->context;
     handler->kept = !ret_handler;

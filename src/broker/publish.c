@@ -25,6 +25,7 @@ struct fan__ticket {
     size_t count;
     size_t left; /* events without an outcome */
     bool abandoned;
+    struct fan_error fault; /* the storage's own words, where it failed */
     struct fan_expectation expectation;
     char *expectation_text;
     struct fan__submission submissions[];
@@ -46,9 +47,11 @@ static void ticket_free(struct fan__ticket *ticket)
     fan__free(ticket->env, ticket);
 }
 
-void fan__ticket_settle(struct fan__ticket *ticket)
+void fan__ticket_settle(struct fan__ticket *ticket, const struct fan_error *fault)
 {
     assert(ticket->left > 0);
+    if (fault->status != FAN_OK)
+        ticket->fault = *fault;
     if (--ticket->left > 0)
         return;
     if (ticket->abandoned)
@@ -296,10 +299,13 @@ enum fan_status fan_broker_publish_unit(struct fan_broker *broker, const struct 
             ret_cursors[i] =
                 (struct fan_cursor){ ticket->submissions[i].seq, fan_store_epoch(broker->store) };
     }
+    bool worded = kept && settled && status != FAN_OK && ticket->fault.status == status;
+    if (worded && ret_error)
+        *ret_error = ticket->fault;
     if (kept)
         ticket_free(ticket);
-    if (status == FAN_OK)
-        return FAN_OK;
+    if (status == FAN_OK || worded)
+        return status;
     return settled ? fail_append(status, ret_error) : fail_publish(status, ret_error);
 }
 

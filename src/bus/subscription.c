@@ -162,7 +162,8 @@ enum fan_status fan_subscription_next(struct fan_subscription *subscription, uin
 }
 
 enum fan_status fan_subscription_next_many(struct fan_subscription *subscription,
-                                           uint32_t timeout_ms, struct fan_message *ret_messages,
+                                           uint32_t timeout_ms,
+                                           const struct fan_message **ret_messages,
                                            size_t count_max, size_t *ret_count)
 {
     if (count_max == 0)
@@ -171,7 +172,7 @@ enum fan_status fan_subscription_next_many(struct fan_subscription *subscription
     if (status != FAN_OK)
         return status;
     for (size_t i = 0; i < subscription->lent_count; i++)
-        ret_messages[i] = subscription->lent[i]->message;
+        ret_messages[i] = &subscription->lent[i]->message;
     *ret_count = subscription->lent_count;
     return FAN_OK;
 }

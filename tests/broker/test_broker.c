@@ -4,6 +4,7 @@
  */
 #include "support.h"
 
+#include "base/status.h"
 #include "base/thread.h"
 
 #include "store/memory/memory.h"
@@ -75,6 +76,8 @@ static enum fan_status faulty_append(void *self, struct fan_append *items, size_
         assert_ok(fan__memory_provider.append(self, items, count, error));
     }
     fan__mutex_unlock(&faulty.mutex);
+    if (status == FAN_NO_SPACE)
+        return fan__fail(error, status, "", "the disk of the test is full");
     return status == FAN_OK ? fan__memory_provider.append(self, items, count, error) : status;
 }
 
@@ -127,6 +130,7 @@ static void test_L06_a_store_failure_is_told_to_the_publisher_alone(void **state
     struct fan_error error = FAN_ERROR_INIT;
     assert_int_equal(fan_broker_publish(broker, &draft, NULL, &error), FAN_NO_SPACE);
     assert_int_equal(error.status, FAN_NO_SPACE);
+    assert_string_equal(error.message, "the disk of the test is full");
     const struct fan_event *event;
     assert_int_equal(fan_reader_next(reader, 0, &event), FAN_AGAIN);
     faulty_set(FAN_OK, false);

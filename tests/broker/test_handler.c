@@ -173,6 +173,62 @@ static void test_H08_a_handler_may_free_itself(void **state)
     place_remove(&place);
 }
 
+struct slow {
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    bool held;
+    uint64_t last_seq;
+    uint64_t gaps;
+};
+
+/* Stays in its first call until it is let go, and checks that every later hole is told. */
+static enum fan_verdict on_event_slowly(void *context, const struct fan_event *event,
+                                        const struct fan_handling *handling)
+{
+    struct slow *slow = context;
+    fan__mutex_lock(&slow->mutex);
+    while (slow->held)
+        fan__cond_wait(&slow->changed, &slow->mutex);
+    uint64_t seq = fan_event_seq(event);
+    assert_int_equal(handling->gap != NULL, seq != slow->last_seq + 1);
+    if (handling->gap) {
+        assert_int_equal(handling->gap->reason, FAN_GAP_RETENTION);
+        assert_true(handling->gap->after >= slow->last_seq && handling->gap->before <= seq);
+        slow->gaps++;
+    }
+    slow->last_seq = seq;
+    fan__cond_broadcast(&slow->changed);
+    fan__mutex_unlock(&slow->mutex);
+    return FAN_VERDICT_DONE;
+}
+
+static void test_L04_a_live_handler_is_told_what_it_lost(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_memory);
+    strcat(place.uri, "?capacity=10");
+    struct fan_broker *broker = broker_started(&place);
+    struct slow slow = { .held = true };
+    fan__mutex_init(&slow.mutex);
+    fan__cond_init(&slow.changed);
+    struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                           .handle = on_event_slowly,
+                                           .context = &slow };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    for (int i = 0; i < 3 * FAN_BUFFER_COUNT; i++)
+        publish(broker, "a.b.c", NULL);
+    fan__mutex_lock(&slow.mutex);
+    slow.held = false;
+    fan__cond_broadcast(&slow.changed);
+    while (slow.last_seq < 3 * FAN_BUFFER_COUNT)
+        fan__cond_wait(&slow.changed, &slow.mutex);
+    fan__mutex_unlock(&slow.mutex);
+    assert_true(slow.gaps > 0);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 static void test_a_stepped_broker_calls_handlers_on_the_callers_thread(void **state)
 {
     struct place place;
@@ -208,6 +264,7 @@ int main(void)
         cmocka_unit_test(test_L08_a_group_is_owed_its_events_across_a_restart),
         on_every_store(test_H05_verdicts_and_attempts),
         on_every_store(test_H08_a_handler_may_free_itself),
+        cmocka_unit_test(test_L04_a_live_handler_is_told_what_it_lost),
         on_every_store(test_a_stepped_broker_calls_handlers_on_the_callers_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -170,15 +170,12 @@ static void do_read(struct model *model)
 {
     enum fan_status expected = model_state(model);
     uint32_t timeout_ms = expected == FAN_AGAIN ? 0 : FAN_TIMEOUT_FOREVER;
-    struct fan_message many[16];
-    const struct fan_message *one;
+    const struct fan_message *many[16];
     size_t count = 1;
     enum fan_status status;
     size_t count_max = pick(16);
     if (count_max == 0) {
-        status = fan_subscription_next(model->real, timeout_ms, &one);
-        if (status == FAN_OK)
-            many[0] = *one;
+        status = fan_subscription_next(model->real, timeout_ms, many);
     } else {
         status = fan_subscription_next_many(model->real, timeout_ms, many, count_max, &count);
     }
@@ -188,7 +185,7 @@ static void do_read(struct model *model)
     if (status != FAN_OK)
         return;
     for (size_t i = 0; i < count; i++)
-        check_message(model, &many[i]);
+        check_message(model, many[i]);
     /* It stopped for a reason. */
     assert_true(count_max == 0 || count == count_max || model_state(model) != FAN_OK);
 }

@@ -51,7 +51,7 @@ static void note_gap_of(struct reader *reader)
 static enum fan_status read_some(struct reader *reader, uint32_t timeout_ms)
 {
     const struct fan_message *message;
-    struct fan_message many[32];
+    const struct fan_message *many[32];
     size_t count = 0;
     if (reader->batch == 0) {
         enum fan_status status = fan_subscription_next(reader->subscription, timeout_ms, &message);
@@ -62,7 +62,7 @@ static enum fan_status read_some(struct reader *reader, uint32_t timeout_ms)
     enum fan_status status =
         fan_subscription_next_many(reader->subscription, timeout_ms, many, reader->batch, &count);
     for (size_t i = 0; i < count; i++)
-        note_message(reader, &many[i]);
+        note_message(reader, many[i]);
     return status;
 }
 
