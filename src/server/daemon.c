@@ -122,10 +122,20 @@ enum fan_status fan__daemon_start(struct fan__daemon *daemon, struct fan_error *
     return fan__http_server_start(daemon->http, ret_error);
 }
 
+static uint64_t count_unwritten(struct fan__daemon *daemon)
+{
+    fan__mutex_lock(&daemon->mutex);
+    uint64_t count = daemon->unwritten;
+    fan__mutex_unlock(&daemon->mutex);
+    return count;
+}
+
 enum fan_status fan__daemon_stop(struct fan__daemon *daemon, uint32_t timeout_ms)
 {
+    uint64_t before = count_unwritten(daemon);
     fan__http_server_stop(daemon->http, timeout_ms);
-    return fan_broker_stop(daemon->broker, timeout_ms);
+    enum fan_status status = fan_broker_stop(daemon->broker, timeout_ms);
+    return status == FAN_OK && count_unwritten(daemon) > before ? FAN_TIMED_OUT : status;
 }
 
 void fan__daemon_free(struct fan__daemon *daemon)

@@ -63,9 +63,11 @@ struct fan__daemon {
     struct fan__http_server *http;
     int64_t started_ns;
 
-    /* Under the mutex: the hubs of the loops that run. */
+    /* Under the mutex: the hubs of the loops that run, and the accepted events of clients that
+     * left, or were left, which the log refused. */
     struct fan__mutex mutex;
     struct fan__hub *hubs;
+    uint64_t unwritten;
 };
 
 /*
@@ -84,7 +86,8 @@ FAN_MUST_CHECK enum fan_status fan__daemon_start(struct fan__daemon *daemon,
 
 /*
  * Stops: no more connections, streams end within a second, requests in flight are finished, then
- * the broker drains. Returns: FAN_TIMED_OUT when an accepted event could not be written in time.
+ * the broker drains. Returns: FAN_TIMED_OUT when an accepted event could not be written, and whoever
+ * published it could not be told.
  */
 enum fan_status fan__daemon_stop(struct fan__daemon *daemon, uint32_t timeout_ms);
 

@@ -375,6 +375,17 @@ static bool is_posted(struct fan__publish *publish)
     return posted;
 }
 
+/* What was accepted from someone who can no longer be told of its failure. */
+static void count_unwritten(struct fan__daemon *daemon, const struct slot *slot)
+{
+    /* Closed: it came too late to be accepted. */
+    if (slot->refused || slot->status == FAN_OK || slot->status == FAN_CLOSED)
+        return;
+    fan__mutex_lock(&daemon->mutex);
+    daemon->unwritten++;
+    fan__mutex_unlock(&daemon->mutex);
+}
+
 /* Takes what is done from the front. False when the request has been answered. */
 static bool settle(struct fan__publish *publish)
 {
@@ -391,8 +402,10 @@ static bool settle(struct fan__publish *publish)
         };
         if (slot.status == FAN_OK && !slot.refused && !slot.duplicate)
             fan__labels_add(&publish->desk->labels, (enum fan_source)slot.source, second, 1);
-        if (publish->gone)
+        if (publish->gone) {
+            count_unwritten(publish->daemon, &slot);
             continue;
+        }
         if (publish->alone) {
             answer_alone(publish, &slot, &accepted);
             return false;

@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents
 sys.dont_write_bytecode = True
 
 import tap  # noqa: E402
+from client import PATIENCE_S  # noqa: E402
 from daemon import PROGRAM, Daemon, folder, request, run, together  # noqa: E402
 
 LINES = "application/x-ndjson"
@@ -255,6 +257,28 @@ def test_R01_a_full_disk_refuses_appends_serves_reads_and_recovers():
             assert daemon.publish({"type": "b"}, status=201)["seq"] > stored
             assert next(stream).event == "b"
             daemon.stop()
+
+
+def test_L06_a_stop_tells_that_the_log_refused_what_was_accepted():
+    with folder() as place:
+        daemon = Daemon(f"sqlite:{place}/log.db", loops=1)
+        other = sqlite3.connect(f"{place}/log.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        client = daemon.connect()
+        body = json.dumps({"type": "a", "payload": "x" * 4000})
+        client.send("POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+                    f"Content-Length: {len(body)}\r\n\r\n{body}")
+        daemon.until(lambda stats: stats["http"]["bytes_received"] > len(body))
+        # A reset, so that there is nobody left to be told.
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        daemon.process.send_signal(signal.SIGTERM)
+        _, errors = daemon.process.communicate(timeout=PATIENCE_S)
+        other.execute("ROLLBACK")
+        count = other.execute("SELECT count(*) FROM events").fetchone()[0]
+        other.close()
+        assert (count, daemon.process.returncode) == (0, 1), (count, daemon.process.returncode)
+        assert "could not be written" in errors, errors
 
 
 if __name__ == "__main__":
