@@ -63,8 +63,10 @@ struct fan__daemon {
     struct fan__http_server *http;
     int64_t started_ns;
 
-    /* Under the mutex: the hubs of the loops that run, and the accepted events of clients that
-     * left, or were left, which the log refused. */
+    /*
+     * Under the mutex: the hubs of the loops that run; how many events were accepted, then refused
+     * by the log when nobody was left to be told.
+     */
     struct fan__mutex mutex;
     struct fan__hub *hubs;
     uint64_t unwritten;
@@ -86,8 +88,9 @@ FAN_MUST_CHECK enum fan_status fan__daemon_start(struct fan__daemon *daemon,
 
 /*
  * Stops: no more connections, streams end within a second, requests in flight are finished, then
- * the broker drains. Returns: FAN_TIMED_OUT when an accepted event could not be written, and whoever
- * published it could not be told.
+ * the broker drains.
+ *
+ * Returns: FAN_TIMED_OUT when accepted events could not be written and nobody could be told.
  */
 enum fan_status fan__daemon_stop(struct fan__daemon *daemon, uint32_t timeout_ms);
 
