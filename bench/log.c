@@ -144,28 +144,30 @@ static void broker_end(struct fan_broker *broker, uint64_t syncs_before)
     fan_broker_free(broker);
 }
 
+/* `done` is counted by the writer alone; the lock is taken for the one event that is waited for. */
 struct flight {
     pthread_mutex_t mutex;
     pthread_cond_t landed;
-    uint64_t done;
-    uint64_t wanted; /* whom to wake: 0 for nobody */
+    atomic_uint_fast64_t done;
+    atomic_uint_fast64_t wanted;
 };
 
 static void on_published(void *context, const struct fan_published *published)
 {
     struct flight *flight = context;
     bench_must(published->status == FAN_OK, "publish: %s", fan_status_text(published->status));
+    if (atomic_fetch_add(&flight->done, 1) + 1 != atomic_load(&flight->wanted))
+        return;
     pthread_mutex_lock(&flight->mutex);
-    if (++flight->done == flight->wanted)
-        pthread_cond_signal(&flight->landed);
+    pthread_cond_signal(&flight->landed);
     pthread_mutex_unlock(&flight->mutex);
 }
 
 static void flight_wait(struct flight *flight, uint64_t done)
 {
     pthread_mutex_lock(&flight->mutex);
-    flight->wanted = done;
-    while (flight->done < done)
+    atomic_store(&flight->wanted, done);
+    while (atomic_load(&flight->done) < done)
         pthread_cond_wait(&flight->landed, &flight->mutex);
     pthread_mutex_unlock(&flight->mutex);
 }

@@ -37,7 +37,7 @@ static bool may_scan(enum fan__sqlite_statement statement, const char *step)
     /* From the newest block down to the first hit. */
     if (strncmp(step, "SCAN b", 6) == 0)
         return statement == FAN__SQL_KEY_SEARCH;
-    return strncmp(step, "SCAN CONSTANT ROW", 17) == 0;
+    return strstr(step, "CONSTANT ROW") != NULL;
 }
 
 static void test_P20_no_statement_scans_a_table(void **state)
