@@ -42,7 +42,14 @@ def test_a_failed_subtest_is_counted_and_its_words_shown():
 def test_a_skipped_subtest_is_counted_and_told():
     counts, printed = count("1..2\nok 1 - a\nok 2 - b # SKIP no root\n")
     assert counts == (1, 0, 1) and "skipped: plain: x: b" in printed
-    assert count("1..1\nnot ok 1 # SKIP test_a\n")[0] == (0, 0, 1)
+
+
+def test_a_skip_as_cmocka_writes_it_is_no_failure():
+    text = "1..2\nok 1 - a\nnot ok 2 # SKIP b\n# ok - tests\n"
+    assert count(text, "FAIL")[0] == (1, 0, 1)
+    # But a program that ended badly, or early, has failed all the same.
+    assert count(text, "FAIL", 1)[0] == (1, 1, 1)
+    assert count("1..3\nok 1 - a\nnot ok 2 # SKIP b\n", "FAIL")[0] == (1, 1, 1)
 
 
 def test_a_crash_behind_passed_subtests_is_a_failure():
