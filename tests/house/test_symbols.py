@@ -10,9 +10,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ["FANFARE_BUILD"])
 LIBRARY = BUILD / "libfanfare.so"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tools")]
 sys.dont_write_bytecode = True
 
+import csource  # noqa: E402
 import tap  # noqa: E402
 
 
@@ -29,6 +30,18 @@ def dynamic(library, tag):
 
 def test_R04_exported_symbols_are_the_listed_ones():
     output(sys.executable, "-B", str(ROOT / "tools/symbols"), "--check", str(LIBRARY))
+
+
+def test_R04_what_headers_declare_is_what_is_exported():
+    declared = set()
+    for header in (ROOT / "include/fanfare").glob("*.h"):
+        # The conformance suite is a library of its own.
+        if header.name != "conformance.h":
+            source = csource.read(header, header.read_text(encoding="utf-8"))
+            declared |= {function.name for function in source.declarations
+                         if "FAN_API" in function.head}
+    listed = set((ROOT / "tests/house/symbols.txt").read_text(encoding="utf-8").split())
+    assert declared == listed, sorted(declared ^ listed)
 
 
 def test_R04_soname():

@@ -1,0 +1,49 @@
+"""What the documents point at is there: links, files in backticks, and doors of the Makefile."""
+
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests"))
+sys.dont_write_bytecode = True
+
+import tap  # noqa: E402
+
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+FILE = re.compile(r"`((?:src|include|tests|tools|docs|examples|bench)/[\w./-]*\w)`")
+
+
+def missing(pattern, base):
+    return [f"{document.relative_to(ROOT)}: {target}" for document in DOCUMENTS
+            for target in pattern.findall(document.read_text(encoding="utf-8"))
+            if not (base(document) / target).exists()]
+
+
+def test_every_link_leads_somewhere():
+    wrong = missing(LINK, lambda document: document.parent)
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def test_every_named_file_is_there():
+    wrong = missing(FILE, lambda document: ROOT)
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+def test_every_named_door_is_in_the_makefile():
+    doors = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        for named in re.findall(r"(?:`|^ {4,})make (?:-\S+ )*([a-z]+)", text, re.M):
+            assert named in doors, f"{document.name}: make {named}"
+
+
+def test_the_patterns_see_what_they_look_for():
+    text = "[a](docs/x.md#y) [b](https://x) `src/bus/lane.c` `make test`\n    make run\n"
+    assert LINK.findall(text) == ["docs/x.md"]
+    assert FILE.findall(text) == ["src/bus/lane.c"]
+
+
+if __name__ == "__main__":
+    tap.run(globals())
