@@ -110,7 +110,7 @@ static struct slot *slot_add(struct fan__publish *publish)
     return slot;
 }
 
-/* Takes the front if it is done. */
+/* Takes the front if it is done and may be taken. */
 static bool slot_take(struct fan__publish *publish, struct slot *ret_slot)
 {
     struct block *block = publish->first;
@@ -118,8 +118,10 @@ static bool slot_take(struct fan__publish *publish, struct slot *ret_slot)
         return false;
     fan__mutex_lock(&publish->mutex);
     *ret_slot = block->slots[block->taken];
+    /* Taking the slot of one event ends its publish, which must outlive a task on its way. */
+    bool ready = ret_slot->done && !(publish->alone && publish->posted);
     fan__mutex_unlock(&publish->mutex);
-    if (!ret_slot->done)
+    if (!ready)
         return false;
     publish->count--;
     publish->size -= ret_slot->size;
@@ -390,8 +392,6 @@ static void count_unwritten(struct fan__daemon *daemon, const struct slot *slot)
 static bool settle(struct fan__publish *publish)
 {
     struct slot slot;
-    if (publish->alone && is_posted(publish))
-        return true;
     while (slot_take(publish, &slot)) {
         const char *first = text_take(publish);
         const char *second = text_take(publish);
