@@ -8,6 +8,7 @@
 
 #include "base/env.h"
 
+#include <arpa/inet.h>
 #include <http_parser.h>
 #include <string.h>
 #include <strings.h>
@@ -254,7 +255,29 @@ static bool check_framing(const struct head *head, bool *ret_chunked, uint64_t *
     return lengths == 0 || check_length(head, length_at, ret_length, refusal);
 }
 
-static bool check_host(const struct head *head, struct fan__http_refusal *refusal)
+/* "localhost", 127.0.0.0/8 or [::1], with or without a port. */
+static bool names_loopback(const char *host, size_t size)
+{
+    if (size >= 5 && memcmp(host, "[::1]", 5) == 0)
+        return size == 5 || host[5] == ':';
+    const char *colon = memchr(host, ':', size);
+    size_t length = colon ? (size_t)(colon - host) : size;
+    if (length == 9 && strncasecmp(host, "localhost", 9) == 0)
+        return true;
+    char text[16] = "";
+    struct in_addr address;
+    if (length >= sizeof(text))
+        return false;
+    memcpy(text, host, length);
+    return inet_pton(AF_INET, text, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
+}
+
+/*
+ * A server for loopback alone answers to loopback's names alone: else a page of a stranger, whose
+ * own name is made to lead here, could read and write it through a browser (DNS rebinding).
+ */
+static bool check_host(const struct head *head, bool loopback_only,
+                       struct fan__http_refusal *refusal)
 {
     size_t index = 0;
     size_t hosts = count_fields(head, "Host", &index);
@@ -268,6 +291,8 @@ static bool check_host(const struct head *head, struct fan__http_refusal *refusa
         if (c <= 0x20 || c >= 0x7f || strchr("/?#@\\,\"<>{}|^`", c))
             return refuse(refusal, 400, "Host", "is not a host name with an optional port");
     }
+    if (loopback_only && !names_loopback(head->data + at.at, at.size))
+        return refuse(refusal, 421, "Host", "is not localhost, 127.0.0.1 or [::1]");
     return true;
 }
 
@@ -363,7 +388,7 @@ enum fan_status fan__http_head_parse(struct fan__http_loop *loop, const char *da
     bool right = take_lines(&head, refusal);
     if (right && head.target.size > loop->server->options.target_size_max)
         right = refuse(refusal, 414, NULL, "the request target is too long");
-    right = right && check_host(&head, refusal) &&
+    right = right && check_host(&head, loop->server->options.loopback_only, refusal) &&
             check_framing(&head, &chunked, &length, refusal) && run_parser(&head, refusal);
     if (right && head.method.size == 7 && memcmp(data + head.method.at, "CONNECT", 7) == 0)
         right = refuse(refusal, 501, NULL, "CONNECT is for proxies");

@@ -58,7 +58,7 @@ class Server:
 
     def counters(self):
         with self.connect() as client:
-            client.send("GET /counters HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+            client.send("GET /counters HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             return json.loads(client.response().body)
 
     def until(self, condition):
@@ -175,11 +175,11 @@ class Client:
         return response
 
     def get(self, path, *fields, method="GET"):
-        lines = [f"{method} {path} HTTP/1.1", "Host: test", *fields, "", ""]
+        lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *fields, "", ""]
         self.send("\r\n".join(lines))
         return self.response(head_only=method == "HEAD")
 
     def post(self, path, body, *fields):
-        lines = [f"POST {path} HTTP/1.1", "Host: test", f"Content-Length: {len(body)}", *fields]
+        lines = [f"POST {path} HTTP/1.1", "Host: [::1]", f"Content-Length: {len(body)}", *fields]
         self.send("\r\n".join([*lines, "", ""]).encode() + body)
         return self.response()

@@ -118,7 +118,7 @@ class Daemon:
 
 def request(client, method, target, body=b"", **fields):
     body = body.encode() if isinstance(body, str) else body
-    head = [f"{method} {target} HTTP/1.1", "Host: t"]
+    head = [f"{method} {target} HTTP/1.1", "Host: localhost"]
     head += [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
     if body or method == "POST":
         head.append(f"Content-Length: {len(body)}")
@@ -163,7 +163,7 @@ class Stream:
         self.last_id = last_event_id
         parameters = "&".join(f"{name}={quote(str(value), safe='')}"
                               for name, value in query.items())
-        head = f"GET /v1/stream{'?' if query else ''}{parameters} HTTP/1.1\r\nHost: t\r\n"
+        head = f"GET /v1/stream{'?' if query else ''}{parameters} HTTP/1.1\r\nHost: localhost\r\n"
         if last_event_id:
             head += f"Last-Event-ID: {last_event_id}\r\n"
         self.client.send(head + "\r\n")

@@ -125,8 +125,8 @@ static char *ask(const struct fan__daemon *daemon, const char *line, const char 
     char head[512];
     int fd = dial(daemon);
     snprintf(head, sizeof(head),
-             "%s HTTP/1.1\r\nHost: t\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n", line,
-             more, strlen(body));
+             "%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n%sContent-Length: %zu\r\n\r\n",
+             line, more, strlen(body));
     say(fd, head);
     say(fd, body);
     return hear(fd);
@@ -235,7 +235,7 @@ static int listen_to(const struct fan__daemon *daemon, const char *query)
     char line[256];
     char first[64];
     int fd = dial(daemon);
-    snprintf(line, sizeof(line), "GET /v1/stream%s HTTP/1.1\r\nHost: t\r\n\r\n", query);
+    snprintf(line, sizeof(line), "GET /v1/stream%s HTTP/1.1\r\nHost: localhost\r\n\r\n", query);
     say(fd, line);
     /* The head comes when the stream is live. */
     assert_true(recv(fd, first, sizeof(first), MSG_PEEK) > 0);
@@ -516,8 +516,8 @@ static void use_all(const struct fan__daemon *daemon)
     int live = dial(daemon);
     int behind = dial(daemon);
     char some[256];
-    say(live, "GET /v1/stream?type=a.* HTTP/1.1\r\nHost: t\r\n\r\n");
-    say(behind, "GET /v1/stream?after=0 HTTP/1.1\r\nHost: t\r\n\r\n");
+    say(live, "GET /v1/stream?type=a.* HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    say(behind, "GET /v1/stream?after=0 HTTP/1.1\r\nHost: localhost\r\n\r\n");
     (void)!recv(live, some, sizeof(some), 0);
     (void)!recv(behind, some, sizeof(some), 0);
     free(ask(daemon, "POST /v1/events", JSON, "[{\"type\":\"a.b\"},7]"));

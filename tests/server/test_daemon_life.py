@@ -158,7 +158,7 @@ def test_a_stop_finishes_what_was_begun():
         body = "\n".join(['{"type": "a", "payload": "%s"}' % ("x" * 200)] * count)
         with Daemon(uri) as daemon:
             client = daemon.connect()
-            head = f"POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: {LINES}\r\n"
+            head = f"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {LINES}\r\n"
             client.send(f"{head}Prefer: return=minimal\r\nContent-Length: {len(body)}\r\n\r\n")
             client.send(body[:len(body) // 2])
             # Some of it is in the log: the request is under way.
@@ -266,7 +266,8 @@ def test_L06_a_stop_tells_that_the_log_refused_what_was_accepted():
         other.execute("BEGIN IMMEDIATE")
         client = daemon.connect()
         body = json.dumps({"type": "a", "payload": "x" * 4000})
-        client.send("POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+        client.send("POST /v1/events HTTP/1.1\r\nHost: localhost\r\n"
+                    "Content-Type: application/json\r\n"
                     f"Content-Length: {len(body)}\r\n\r\n{body}")
         daemon.until(lambda stats: stats["http"]["bytes_received"] > len(body))
         # A reset, so that there is nobody left to be told.

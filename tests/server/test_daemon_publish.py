@@ -130,11 +130,13 @@ def test_P02_sizes_are_bounded():
         assert problem["field"] == "payload" and str(limit) in problem["reason"]
         # By its announced length alone, and by what comes.
         with daemon.connect() as client:
-            client.send("POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+            client.send("POST /v1/events HTTP/1.1\r\nHost: localhost\r\n"
+                        "Content-Type: application/json\r\n"
                         "Content-Length: 104857600\r\nExpect: 100-continue\r\n\r\n")
             assert client.response().problem()["status"] == 413
         with daemon.connect() as client:
-            client.send("POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\n"
+            client.send("POST /v1/events HTTP/1.1\r\nHost: localhost\r\n"
+                        "Content-Type: application/json\r\n"
                         "Transfer-Encoding: chunked\r\n\r\n")
             try:
                 for _ in range(1600):
@@ -240,7 +242,7 @@ def test_ten_thousand_lines_with_some_bad_ones():
 
 def test_lines_are_taken_as_they_arrive():
     with Daemon() as daemon, daemon.connect() as client, daemon.stream() as stream:
-        client.send(f"POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: {LINES}\r\n"
+        client.send(f"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {LINES}\r\n"
                     "Transfer-Encoding: chunked\r\n\r\n")
         for number in range(5):
             for part in ('{"type": "a", ', f'"payload": {number}}}', "\n"):
@@ -257,7 +259,7 @@ def test_lines_are_taken_as_they_arrive():
 
 def test_L12_a_line_too_long_is_passed_over_without_being_kept():
     with Daemon() as daemon, daemon.connect() as client:
-        client.send(f"POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: {LINES}\r\n"
+        client.send(f"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {LINES}\r\n"
                     "Transfer-Encoding: chunked\r\n\r\n")
         client.send(b'd\r\n{"type": "a"}\r\n1\r\n\n\r\n')
         for _ in range(1000):
@@ -275,7 +277,7 @@ def test_L12_a_flood_of_lines_waits_for_the_writer():
     line = b'{"type": "flood", "payload": "' + b"x" * 1000 + b'"}\n'
     count = 100_000
     with Daemon("memory:?capacity=200000") as daemon, daemon.connect() as client:
-        client.send(f"POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: {LINES}\r\n"
+        client.send(f"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: {LINES}\r\n"
                     f"Prefer: return=minimal\r\nContent-Length: {len(line) * count}\r\n\r\n")
         for _ in range(count // 100):
             client.send(line * 100)
@@ -287,7 +289,7 @@ def test_a_client_that_goes_leaves_nothing_behind():
     with Daemon() as daemon:
         for body in (b'{"type": "a"}\n' * 1000, b'{"type": "a"'):
             client = daemon.connect()
-            client.send(b"POST /v1/events HTTP/1.1\r\nHost: t\r\nContent-Type: "
+            client.send(b"POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
                         b"application/x-ndjson\r\nContent-Length: 100000\r\n\r\n" + body)
             client.close()
         daemon.until(lambda now: now["http"]["connections"] == 1 and now["broker"]["queued"] == 0)
@@ -339,7 +341,7 @@ def test_other_content_types_are_refused_before_the_body_is_sent():
             with daemon.connect() as client:
                 head = "".join(f"{name.replace('_', '-')}: {value}\r\n"
                                for name, value in fields.items())
-                client.send(f"POST /v1/events HTTP/1.1\r\nHost: t\r\n{head}"
+                client.send(f"POST /v1/events HTTP/1.1\r\nHost: localhost\r\n{head}"
                             "Content-Length: 10\r\nExpect: 100-continue\r\n\r\n")
                 problem = client.response().problem()
                 assert problem["status"] == 415 and problem["field"].startswith("Content-")

@@ -386,7 +386,7 @@ def test_head_and_old_clients():
     with Daemon() as daemon:
         daemon.publish({"type": "a"})
         with daemon.connect() as client:
-            client.send("HEAD /v1/stream HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send("HEAD /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
             response = client.response(head_only=True)
             assert response.fields["content-type"] == "text/event-stream"
             assert request(client, "GET", "/healthz").status == 200

@@ -11,7 +11,7 @@ sys.dont_write_bytecode = True
 import tap  # noqa: E402
 from client import Server  # noqa: E402
 
-GET = "GET /hello HTTP/1.1\r\nHost: t\r\n\r\n"
+GET = "GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 def fails(words, **options):
@@ -49,6 +49,18 @@ def test_only_loopback_when_asked():
     for address in ("127.0.0.1:0", "127.1.2.3:0", "localhost:0"):
         with Server(address=address, loopback_only=1) as server, server.connect() as client:
             assert client.get("/hello").status == 200
+
+
+def test_a_stranger_s_name_is_refused_on_loopback():
+    with Server(address="127.0.0.1:0", loopback_only=1) as server:
+        for host, status in (("localhost", 200), ("LOCALHOST:8080", 200), ("127.0.0.1:1", 200),
+                             ("127.9.9.9", 200), ("[::1]:80", 200), ("evil.example", 421),
+                             ("localhost.evil.example", 421), ("128.0.0.1", 421), ("[::2]", 421),
+                             ("127.0.0.1.evil.example:80", 421), ("", 421)):
+            with server.connect() as client:
+                client.send(f"GET /hello HTTP/1.1\r\nHost: {host}\r\n\r\n")
+                answer = client.response()
+                assert answer.status == status, (host, answer.status)
 
 
 def test_ipv6():
@@ -91,13 +103,13 @@ def test_stop_closes_what_is_idle_and_ends_at_once():
 def test_stop_lets_requests_in_flight_end():
     server = Server(loop_count=2)
     held = server.connect()
-    held.send("GET /held HTTP/1.1\r\nHost: t\r\n\r\n")
+    held.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
     body = server.connect()
-    body.send("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nhi")
+    body.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nhi")
     head = server.connect()
     head.send("GET /hel")
     release = server.connect()
-    release.send("POST /release HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n")
+    release.send("POST /release HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n")
     server.until(lambda now: now["requests"] >= 4 and now["connections"] == 5)
     idle = server.connect()
     assert idle.get("/hello").status == 200
@@ -107,7 +119,7 @@ def test_stop_lets_requests_in_flight_end():
     body.send("ho")
     response = body.response()
     assert (response.body, response.fields["connection"]) == (b"hiho", "close")
-    head.send("lo HTTP/1.1\r\nHost: t\r\n\r\n")
+    head.send("lo HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert head.response().fields["connection"] == "close"
     release.send("x")
     assert release.response().status == 200
@@ -137,11 +149,11 @@ def test_stop_answers_what_is_in_the_sockets_already():
 def test_stop_cuts_off_what_does_not_end_in_time():
     server = Server(loop_count=2)
     held = server.connect()
-    held.send("GET /held HTTP/1.1\r\nHost: t\r\n\r\n")
+    held.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
     body = server.connect()
-    body.send("POST /lines HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nhi")
+    body.send("POST /lines HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nhi")
     unread = server.connect(receive_size=4096)
-    unread.send("GET /big?size=30000000 HTTP/1.1\r\nHost: t\r\n\r\n")
+    unread.send("GET /big?size=30000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
     server.until(lambda now: now["requests"] >= 4)
     started = time.monotonic()
     server.tell("stop 300")
@@ -152,7 +164,7 @@ def test_stop_cuts_off_what_does_not_end_in_time():
 
 def listener(server, manner):
     client = server.connect()
-    client.send(f"GET /listen?manner={manner} HTTP/1.1\r\nHost: t\r\n\r\n")
+    client.send(f"GET /listen?manner={manner} HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert client.head().status == 200
     return client
 
@@ -175,7 +187,7 @@ def test_stop_with_late_answers_on_their_way():
         server = Server(loop_count=2)
         clients = [server.connect() for _ in range(20)]
         for client in clients:
-            client.send("GET /late HTTP/1.1\r\nHost: t\r\n\r\n" * 5)
+            client.send("GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n" * 5)
         server.stop(0)
 
 
@@ -202,10 +214,10 @@ def test_R03_a_fork_is_told_so():
 
 
 def test_failing_memory_costs_a_connection_and_no_more():
-    requests = (GET, "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
-                "4\r\nabcd\r\n0\r\n\r\n", "GET /nope HTTP/1.1\r\nHost: t\r\n\r\n",
-                "GET /stream?count=20&size=5 HTTP/1.1\r\nHost: t\r\n\r\n",
-                "GET /late HTTP/1.1\r\nHost: t\r\n\r\nGET /he", "GET  /\r\n")
+    requests = (GET, "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+                "4\r\nabcd\r\n0\r\n\r\n", "GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /stream?count=20&size=5 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+                "GET /late HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he", "GET  /\r\n")
     with Server(loop_count=1) as server:
         for request in requests:
             for number in range(1, 15):

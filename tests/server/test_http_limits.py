@@ -13,7 +13,7 @@ import tap  # noqa: E402
 from client import Server  # noqa: E402
 
 SERVER = Server(loop_count=2)
-POST = "POST {} HTTP/1.1\r\nHost: t\r\n"
+POST = "POST {} HTTP/1.1\r\nHost: localhost\r\n"
 
 
 def refused(client, status, field=None):
@@ -27,7 +27,7 @@ def refused(client, status, field=None):
 
 
 def head_of(size):
-    start, end = "GET /hello HTTP/1.1\r\nHost: t\r\n", "\r\n\r\n"
+    start, end = "GET /hello HTTP/1.1\r\nHost: localhost\r\n", "\r\n\r\n"
     lines = ""
     while len(start) + len(lines) + len(end) < size:
         left = size - len(start) - len(lines) - len(end)
@@ -47,7 +47,7 @@ def test_L12_a_head_of_a_megabyte_is_refused_before_it_ends():
     before = SERVER.counters()["allocated"]
     clients = [SERVER.connect() for _ in range(20)]
     for client in clients:
-        client.send("GET /hello HTTP/1.1\r\nHost: t\r\nX: " + "y" * 16000)
+        client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\nX: " + "y" * 16000)
     # All are held, none complete: what is kept of each is bounded.
     now = SERVER.until(lambda now: now["received"] > 20 * 16000)
     assert now["allocated"] - before < 20 * 40000, (before, now)
@@ -65,7 +65,7 @@ def test_L12_a_request_line_that_is_too_long_is_414():
         client.send("GET /" + "a" * 20000)
         refused(client, 414)
     with SERVER.connect() as client:
-        client.send("GET /" + "a" * 9000 + " HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("GET /" + "a" * 9000 + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
         refused(client, 414)
     with SERVER.connect() as client:
         assert client.get("/things/" + "a" * 8000).body == b"a" * 8000
@@ -74,7 +74,7 @@ def test_L12_a_request_line_that_is_too_long_is_414():
 def test_L12_too_many_fields_are_431():
     with SERVER.connect() as client:
         assert client.get("/hello", *["X: y"] * 127).status == 200
-        client.send("GET /hello HTTP/1.1\r\nHost: t\r\n" + "X: y\r\n" * 128 + "\r\n")
+        client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n" + "X: y\r\n" * 128 + "\r\n")
         refused(client, 431)
 
 
@@ -117,11 +117,11 @@ def test_L12_a_chunked_body_of_100_mb_is_refused_at_the_limit():
 
 def test_bodies_where_none_is_taken():
     with SERVER.connect() as client:
-        client.send("GET /hello HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nhello")
+        client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello")
         assert client.response().status == 413
         # A short rest is skipped, and the connection lives on.
         assert client.get("/hello").body == b"hello world"
-        client.send("GET /hello HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n")
+        client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
         refused(client, 413, "body")
 
 
@@ -188,7 +188,7 @@ def test_an_early_answer_to_pieces_ends_the_request():
 def test_a_head_of_a_byte_at_a_time_is_cut_off():
     with Server(head_timeout_ms=300) as server, server.connect() as client:
         started = time.monotonic()
-        head = b"GET /hello HTTP/1.1\r\nHost: t\r\nX: " + b"y" * 1000
+        head = b"GET /hello HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 1000
         sent = 0
         while not select.select([client.socket], [], [], 0.02)[0]:
             client.send(head[sent:sent + 1])
@@ -201,7 +201,7 @@ def test_a_head_of_a_byte_at_a_time_is_cut_off():
 
 def test_a_second_head_has_its_own_time():
     with Server(head_timeout_ms=300) as server, server.connect() as client:
-        client.send("GET /hello HTTP/1.1\r\nHost: t\r\n\r\nGET /hel")
+        client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\nGET /hel")
         assert client.response().status == 200
         refused(client, 408)
 
@@ -238,10 +238,10 @@ def test_a_body_that_makes_progress_is_waited_for():
 def test_idle_connections_are_closed_and_streams_are_not():
     with Server(idle_timeout_ms=200) as server:
         stream = server.connect()
-        stream.send("GET /listen HTTP/1.1\r\nHost: t\r\n\r\n")
+        stream.send("GET /listen HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert stream.head().status == 200
         held = server.connect()
-        held.send("GET /held HTTP/1.1\r\nHost: t\r\n\r\n")
+        held.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
         with server.connect() as fresh, server.connect() as used:
             assert used.get("/hello").status == 200
             assert fresh.ended() and used.ended()
@@ -259,7 +259,7 @@ def test_idle_connections_are_closed_and_streams_are_not():
 
 def test_L12_a_client_that_takes_nothing_is_cut_off():
     with Server(write_timeout_ms=300) as server, server.connect(receive_size=4096) as client:
-        client.send("GET /big?size=30000000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("GET /big?size=30000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         now = server.until(lambda now: now["timeouts"] == 1)
         assert now["allocated"] < 1000000, now
 
@@ -268,7 +268,7 @@ def test_L12_pipelined_answers_that_nobody_takes_are_bounded():
     count = 300
     with SERVER.connect(receive_size=4096) as client:
         before = SERVER.counters()["allocated"]
-        client.send("GET /big?size=200000 HTTP/1.1\r\nHost: t\r\n\r\n" * count)
+        client.send("GET /big?size=200000 HTTP/1.1\r\nHost: localhost\r\n\r\n" * count)
         seen = 0
         for _ in range(50):
             seen = max(seen, SERVER.counters()["allocated"] - before)
@@ -281,7 +281,7 @@ def test_L12_a_stream_that_nobody_takes_is_bounded_and_complete():
     count = 20000
     with SERVER.connect(receive_size=4096) as client:
         before = SERVER.counters()["allocated"]
-        client.send(f"GET /stream?count={count}&size=1000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send(f"GET /stream?count={count}&size=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.head().status == 200
         seen = 0
         for _ in range(50):
@@ -321,7 +321,7 @@ def test_L12_connections_above_the_limit_are_told_so():
                 response = refused(client, 503)
                 assert 1 <= int(response.fields["retry-after"]) <= 4
         with server.connect() as client:
-            client.send("GET /hello HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert client.response().status == 503
         for client in inside:
             assert client.get("/hello").status == 200
@@ -329,7 +329,7 @@ def test_L12_connections_above_the_limit_are_told_so():
         deadline = time.monotonic() + 60
         while len(inside) < 5:
             client = server.connect()
-            client.send("GET /hello HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
             if client.response().status == 200:
                 inside.append(client)
             else:
@@ -348,9 +348,9 @@ def test_L12_an_idle_connection_costs_little():
     clients = [SERVER.connect() for _ in range(500)]
     before = SERVER.until(lambda now: now["connections"] == 501)["allocated"]
     for client in clients:
-        client.send("GET /things/a HTTP/1.1\r\nHost: t\r\n\r\nGET /thi")
+        client.send("GET /things/a HTTP/1.1\r\nHost: localhost\r\n\r\nGET /thi")
         assert client.response().status == 200
-        client.send("ngs/b HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("ngs/b HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.response().body == b"b"
     after = SERVER.counters()
     # Buffers of the first requests are gone; what stays was there before them.
@@ -381,7 +381,7 @@ def test_running_out_of_descriptors_is_survived():
 
 def test_silent_clients_are_noticed():
     with Server(lost_timeout_ms=500) as server, server.connect(receive_size=4096) as client:
-        client.send("GET /stream?count=100000&size=1000 HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("GET /stream?count=100000&size=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.head().status == 200
         # It is there, but takes nothing: its system answers that there is no room.
         server.until(lambda now: now["gone"] == 1)

@@ -66,7 +66,7 @@ def test_http_1_0_closes_unless_asked_to_stay():
 def test_pipelined_requests_are_answered_in_order():
     with SERVER.connect() as client:
         count = 2000
-        client.send("".join(f"GET /hello?name={i} HTTP/1.1\r\nHost: t\r\n\r\n"
+        client.send("".join(f"GET /hello?name={i} HTTP/1.1\r\nHost: localhost\r\n\r\n"
                             for i in range(count)))
         for i in range(count):
             assert client.response().body == f"hello {i}".encode()
@@ -74,24 +74,24 @@ def test_pipelined_requests_are_answered_in_order():
 
 def test_pipelined_requests_wait_for_a_late_answer():
     with SERVER.connect() as client:
-        client.send("GET /late HTTP/1.1\r\nHost: t\r\n\r\n" * 20 + GET)
+        client.send("GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20 + GET)
         for _ in range(20):
             assert client.response().body.startswith(b"late on fan-http-")
         assert client.response().body == b"hello world"
 
 
-MIXED = (b"GET /hello?name=one HTTP/1.1\r\nHost: t\r\n\r\n"
-         b"POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\nGET /"
-         b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+MIXED = (b"GET /hello?name=one HTTP/1.1\r\nHost: localhost\r\n\r\n"
+         b"POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nGET /"
+         b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
          b"3;name=value\r\nabc\r\n0a\r\n0\r\n\r\n45678\r\n0\r\nTrailer: x\r\n\r\n"
-         b"GET /late HTTP/1.1\r\nHost: t\r\n\r\n"
-         b"POST /lines HTTP/1.1\r\nHost: t\r\nContent-Length: 6\r\n\r\na\nb\nc\n"
-         b"POST /lines?pause=1 HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+         b"GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n"
+         b"POST /lines HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n\r\na\nb\nc\n"
+         b"POST /lines?pause=1 HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
          b"2\r\na\n\r\n2\r\nb\n\r\n0\r\n\r\n"
-         b"\r\nPOST /nope HTTP/1.1\r\nHost: t\r\nContent-Length: 4\r\n\r\nskip"
-         b"HEAD /hello HTTP/1.1\r\nHost: t\r\n\r\n"
-         b"GET /stream?count=3&size=2 HTTP/1.1\r\nHost: t\r\n\r\n"
-         b"GET /hello HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+         b"\r\nPOST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\n\r\nskip"
+         b"HEAD /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
+         b"GET /stream?count=3&size=2 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+         b"GET /hello HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 
 
 def check_mixed(client):
@@ -148,7 +148,7 @@ def test_chunked_bodies_of_any_chunk_size():
             form = source.choice(["x", "X", "06x"])
             data += f"{len(piece):{form}}\r\n".encode() + piece + b"\r\n"
             at += size
-        accepted(b"POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: Chunked\r\n\r\n"
+        accepted(b"POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: Chunked\r\n\r\n"
                  + data + b"000\r\nA: b\r\nC: d\r\n\r\n", body)
 
 
@@ -165,9 +165,10 @@ def test_head_answers_like_get_without_the_body():
 
 
 def test_absolute_targets_and_a_leading_empty_line_are_taken():
-    accepted("GET http://other.example:80/hello?name=x HTTP/1.1\r\nHost: t\r\n\r\n", b"hello x")
+    accepted("GET http://other.example:80/hello?name=x HTTP/1.1\r\nHost: localhost\r\n"
+             "\r\n", b"hello x")
     accepted("\r\n" + GET)
-    accepted("GET /hello HTTP/1.7\r\nHost: t\r\n\r\n")
+    accepted("GET /hello HTTP/1.7\r\nHost: localhost\r\n\r\n")
 
 
 def test_header_fields_are_found_whatever_their_case_and_space():
@@ -203,8 +204,8 @@ def test_unknown_paths_and_methods():
         assert (response.status, response.fields["allow"]) == (204, "GET, HEAD")
         assert client.get("/hello").status == 200
     for method in ("BREW", "get", "GETS", "G"):
-        refusal(f"{method} /hello HTTP/1.1\r\nHost: t\r\n\r\n", 501)
-    refusal("CONNECT other.example:443 HTTP/1.1\r\nHost: t\r\n\r\n", 501)
+        refusal(f"{method} /hello HTTP/1.1\r\nHost: localhost\r\n\r\n", 501)
+    refusal("CONNECT other.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 501)
     refusal("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505)
 
 
@@ -252,12 +253,12 @@ def test_response_fields_cannot_be_forged():
 def test_lines_must_end_in_crlf():
     refusal("GET /hello HTTP/1.1\nHost: t\n\n", 400)
     refusal("GET /hello HTTP/1.1\r\nHost: t\n\r\n", 400)
-    refusal("GET /hello HTTP/1.1\r\nHost: t\r\n\n", 400)
-    refusal("\nGET /hello HTTP/1.1\r\nHost: t\r\n\r\n", 400)
-    refusal("\r\n\r\nGET /hello HTTP/1.1\r\nHost: t\r\n\r\n", 400)
+    refusal("GET /hello HTTP/1.1\r\nHost: localhost\r\n\n", 400)
+    refusal("\nGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n", 400)
+    refusal("\r\n\r\nGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n", 400)
     refusal("\r\r\n\r\n", 400)
-    refusal("\rGET /hello HTTP/1.1\r\nHost: t\r\n\r\n", 400)
-    refusal("GET /hello HTTP/1.1\r\r\nHost: t\r\n\r\n", 400)
+    refusal("\rGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n", 400)
+    refusal("GET /hello HTTP/1.1\r\r\nHost: localhost\r\n\r\n", 400)
     refusal("GET /hello HTTP/1.1\r\nHost: t\rX: y\r\n\r\n", 400)
 
 
@@ -270,12 +271,12 @@ def test_request_lines_are_strict():
                  "G@T /hello HTTP/1.1",
                  "GET /hel\tlo HTTP/1.1", "GET /hello#x HTTP/1.1", "GET ftp://t/hello HTTP/1.1",
                  "GET http:///hello HTTP/1.1", "GET http://t HTTP/1.1"):
-        refusal(f"{line}\r\nHost: t\r\n\r\n", 400)
-    refusal(b"GET /h\xc3\xa4 HTTP/1.1\r\nHost: t\r\n\r\n", 400)
-    refusal(b"GET /h\x00 HTTP/1.1\r\nHost: t\r\n\r\n", 400)
-    refusal(b"GET /h\x7f HTTP/1.1\r\nHost: t\r\n\r\n", 400)
-    refusal("GET /hello HTTP/2.0\r\nHost: t\r\n\r\n", 505)
-    refusal("GET /hello HTTP/0.9\r\nHost: t\r\n\r\n", 505)
+        refusal(f"{line}\r\nHost: localhost\r\n\r\n", 400)
+    refusal(b"GET /h\xc3\xa4 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400)
+    refusal(b"GET /h\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400)
+    refusal(b"GET /h\x7f HTTP/1.1\r\nHost: localhost\r\n\r\n", 400)
+    refusal("GET /hello HTTP/2.0\r\nHost: localhost\r\n\r\n", 505)
+    refusal("GET /hello HTTP/0.9\r\nHost: localhost\r\n\r\n", 505)
     refusal(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400)
 
 
@@ -283,8 +284,8 @@ def test_header_fields_are_strict():
     for line in ("X : a", "X\t: a", " X: a", ": a", "X", "X y: a", "X\x00: a", "X: a\r\n b",
                  "X: a\r\n\tb",
                  "X: a\x00b", "X: a\x01", "X: a\x7f", "(X): a", "X: a\r\n "):
-        refusal(f"GET /hello HTTP/1.1\r\nHost: t\r\n{line}\r\n\r\n", 400)
-    refusal(b"GET /hello HTTP/1.1\r\nHost: t\r\nX\xc3\xa4: a\r\n\r\n", 400)
+        refusal(f"GET /hello HTTP/1.1\r\nHost: localhost\r\n{line}\r\n\r\n", 400)
+    refusal(b"GET /hello HTTP/1.1\r\nHost: localhost\r\nX\xc3\xa4: a\r\n\r\n", 400)
 
 
 def test_host_is_required_once():
@@ -297,8 +298,8 @@ def test_host_is_required_once():
 
 
 def test_framing_that_could_be_read_in_two_ways_is_refused():
-    post = "POST /echo HTTP/1.1\r\nHost: t\r\n"
-    smuggled = "0\r\n\r\nGET /hello HTTP/1.1\r\nHost: t\r\n\r\n"
+    post = "POST /echo HTTP/1.1\r\nHost: localhost\r\n"
+    smuggled = "0\r\n\r\nGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for lines, status, field in (
             ("Content-Length: 4\r\nTransfer-Encoding: chunked", 400, "Transfer-Encoding"),
             ("Transfer-Encoding: chunked\r\nContent-Length: 4", 400, "Transfer-Encoding"),
@@ -336,7 +337,7 @@ def test_framing_that_could_be_read_in_two_ways_is_refused():
 
 
 def test_chunks_are_strict():
-    head = "POST /echo HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = "POST /echo HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     for body in ("5\r\nhelloXX0\r\n\r\n", "5\rXhello\r\n0\r\n\r\n", "5\nhello\r\n0\r\n\r\n",
                  "5\r\nhello\n0\r\n\r\n", "5\r\nhello\r\r0\r\n\r\n", "\r\n5\r\nhello\r\n0\r\n\r\n",
                  "-5\r\nhello\r\n0\r\n\r\n", "+5\r\nhello\r\n0\r\n\r\n",
@@ -355,7 +356,7 @@ def test_chunks_are_strict():
 def test_a_body_that_ends_early_is_no_body():
     for body in ("Content-Length: 10\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhel"):
         with SERVER.connect() as client:
-            client.send(f"POST /echo HTTP/1.1\r\nHost: t\r\n{body}")
+            client.send(f"POST /echo HTTP/1.1\r\nHost: localhost\r\n{body}")
             client.socket.shutdown(1)
             assert client.ended()
 
@@ -367,7 +368,7 @@ def test_a_client_that_sends_no_more_is_answered():
         assert client.response().body == b"hello world"
         assert client.ended()
     with SERVER.connect() as client:
-        client.send("GET /late HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n")
         client.socket.shutdown(1)
         assert client.response().body.startswith(b"late on")
 

@@ -16,7 +16,7 @@ SERVER = Server(loop_count=2)
 
 def listener(manner="", version="1.1", server=SERVER, **options):
     client = server.connect(**options)
-    client.send(f"GET /listen?manner={manner} HTTP/{version}\r\nHost: t\r\n\r\n")
+    client.send(f"GET /listen?manner={manner} HTTP/{version}\r\nHost: localhost\r\n\r\n")
     response = client.head()
     assert response.status == 200 and response.fields["content-type"] == "text/event-stream"
     return client
@@ -70,7 +70,7 @@ def test_chunks_larger_than_the_bound_go_alone():
 def test_tiny_chunks_are_bounded_by_their_cost():
     with SERVER.connect(receive_size=4096) as client:
         before = SERVER.counters()["allocated"]
-        client.send("GET /stream?count=1000000&size=1 HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("GET /stream?count=1000000&size=1 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         client.head()
         seen = max(SERVER.counters()["allocated"] - before for _ in range(50))
         assert seen < 600000, seen
@@ -116,7 +116,8 @@ def test_a_client_that_goes_while_pieces_come_is_told_to_the_route():
     gone = SERVER.counters()["gone"]
     for query in ("", "?pause=1"):
         with SERVER.connect() as client:
-            client.send(f"POST /lines{query} HTTP/1.1\r\nHost: t\r\nContent-Length: 99\r\n\r\nabc")
+            client.send(f"POST /lines{query} HTTP/1.1\r\nHost: localhost\r\n"
+                        f"Content-Length: 99\r\n\r\nabc")
             SERVER.until(lambda now: now["connections"] == 2)
         gone += 1
         SERVER.until(lambda now: now["gone"] == gone)
@@ -125,7 +126,7 @@ def test_a_client_that_goes_while_pieces_come_is_told_to_the_route():
 def test_input_during_a_stream_is_left_alone():
     gone = SERVER.counters()["gone"]
     client = listener()
-    client.send("GET /hello HTTP/1.1\r\nHost: t\r\n\r\n" * 100)
+    client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
     broadcast(b"one")
     assert client.chunk() == b"one"
     client.close()
@@ -143,8 +144,8 @@ def test_a_request_outlives_its_client():
     gone = SERVER.counters()["gone"]
     clients = [SERVER.connect() for _ in range(20)]
     for client in clients:
-        client.send("GET /held HTTP/1.1\r\nHost: t\r\n\r\n")
-        client.send("GET /hello HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n")
     SERVER.until(lambda now: now["connections"] == 21)
     for client in clients[:10]:
         reset(client)
@@ -158,14 +159,15 @@ def test_a_request_outlives_its_client():
         client.close()
     for _ in range(100):
         with SERVER.connect() as client:
-            client.send("GET /late HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send("GET /late HTTP/1.1\r\nHost: localhost\r\n\r\n")
             reset(client)
     SERVER.until(lambda now: now["connections"] == 1)
 
 
 def test_a_dropped_request_closes_its_connection():
     with SERVER.connect() as client:
-        client.send("GET /hello HTTP/1.1\r\nHost: t\r\n\r\nGET /drop HTTP/1.1\r\nHost: t\r\n\r\n")
+        client.send("GET /hello HTTP/1.1\r\nHost: localhost\r\n"
+                    "\r\nGET /drop HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert client.response().body == b"hello world"
         assert client.ended()
 
@@ -173,7 +175,7 @@ def test_a_dropped_request_closes_its_connection():
 def test_a_client_that_goes_raises_no_signal():
     for _ in range(30):
         with SERVER.connect() as client:
-            client.send("GET /stream?count=100000&size=1000 HTTP/1.1\r\nHost: t\r\n\r\n")
+            client.send("GET /stream?count=100000&size=1000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
             client.head()
             reset(client)
     SERVER.until(lambda now: now["streams"] == 0)

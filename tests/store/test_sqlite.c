@@ -305,6 +305,23 @@ static void test_P05_damage_among_the_events_is_told(void **state)
     fan_store_close(store);
 }
 
+static void test_R01_a_log_that_was_deleted_takes_no_events(void **state)
+{
+    struct place *place = *state;
+    struct fan_store *store = NULL;
+    assert_ok(fan_store_open(place->uri, NULL, &store, NULL));
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    struct fan_event *event = NULL;
+    assert_ok(fan_event_new(&draft, NULL, &event, NULL));
+    assert_int_equal(unlink(place->path), 0);
+    struct fan_append item = { .event = event };
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_store_append(store, &item, 1, &error), FAN_UNAVAILABLE);
+    assert_non_null(strstr(error.message, "deleted"));
+    fan_event_free(event, NULL);
+    fan_store_close(store);
+}
+
 static void test_P05_durability_is_promised_as_opened(void **state)
 {
     struct place *place = *state;
@@ -330,6 +347,7 @@ int main(void)
         at_a_place(test_P07_paths_that_cannot_be),
         at_a_place(test_P05_a_damaged_log_is_told),
         at_a_place(test_P05_damage_among_the_events_is_told),
+        at_a_place(test_R01_a_log_that_was_deleted_takes_no_events),
         at_a_place(test_P05_durability_is_promised_as_opened),
         at_a_place(test_R03_a_forked_child_is_refused),
     };

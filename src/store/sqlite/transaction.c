@@ -8,6 +8,8 @@
 #include "base/status.h"
 #include "store/sqlite/series.h"
 
+#include <stdio.h>
+
 /* Resets whatever a failure left in the middle: an open statement would keep the snapshot. */
 static void reset_all(struct fan__sqlite_connection *connection)
 {
@@ -126,6 +128,17 @@ static void refresh(struct fan__sqlite *store)
     store->data_version = version;
 }
 
+/* A log whose file was moved or deleted must not take events: nobody would find them again. */
+static void check_place(struct fan__sqlite_connection *writer)
+{
+    int moved = 0;
+    if (sqlite3_file_control(writer->db, "main", SQLITE_FCNTL_HAS_MOVED, &moved) != SQLITE_OK ||
+        !moved)
+        return;
+    writer->status = FAN_UNAVAILABLE;
+    snprintf(writer->message, sizeof(writer->message), "the log's file was moved or deleted");
+}
+
 /* Chooses whether the next commit waits for the disk. It never goes on with the wrong answer. */
 static void set_synced(struct fan__sqlite *store, bool synced)
 {
@@ -146,6 +159,7 @@ static enum fan_status begin(struct fan__sqlite *store, bool unsynced, struct fa
     fan__mutex_lock(&store->writer_mutex);
     struct fan__sqlite_connection *writer = store->writer;
     writer->status = FAN_OK;
+    check_place(writer);
     set_synced(store, !unsynced);
     fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_BEGIN_IMMEDIATE));
     refresh(store);
