@@ -111,16 +111,28 @@ static enum fan_status identify(struct fan__sqlite *store, bool *ret_empty, stru
     return FAN_OK;
 }
 
-/* SQLite refuses to wait for this one pragma when two processes try at once. */
-static int enter_wal(struct fan__sqlite_connection *writer)
+/*
+ * The change to WAL is itself a commit with a rollback journal. Were that journal's name to come
+ * back after a power loss, SQLite would roll the file back to nothing under all that was appended
+ * since: so its removal is synced, too (EXTRA). SQLite refuses to wait for this one pragma when two
+ * processes try at once.
+ */
+static int enter_wal(struct fan__sqlite *store)
 {
-    int code = SQLITE_BUSY;
+    struct fan__sqlite_connection *writer = store->writer;
+    int code = fan__sqlite_exec(writer, "PRAGMA synchronous = EXTRA");
+    if (code != SQLITE_OK)
+        return code;
+    code = SQLITE_BUSY;
     for (int i = 0; i < WAL_TRY_COUNT && (code & 0xff) == SQLITE_BUSY; i++) {
         if (i > 0)
             sqlite3_sleep(WAL_TRY_MS);
         code = fan__sqlite_exec(writer, "PRAGMA journal_mode = WAL");
     }
-    return code;
+    if (code != SQLITE_OK)
+        return code;
+    return fan__sqlite_exec(writer, store->synchronous_normal ? "PRAGMA synchronous = NORMAL"
+                                                              : "PRAGMA synchronous = FULL");
 }
 
 static int set_meta(struct fan__sqlite_connection *writer, const char *key, int64_t value)
@@ -193,7 +205,7 @@ enum fan_status fan__sqlite_schema_open(struct fan__sqlite *store, struct fan_er
         status = identify(store, &empty, error);
     if (status != FAN_OK)
         return status;
-    int code = enter_wal(store->writer);
+    int code = enter_wal(store);
     if (code != SQLITE_OK)
         return failed(store, code, error);
     status = empty ? make(store, error) : FAN_OK;
