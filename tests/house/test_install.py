@@ -48,7 +48,7 @@ class Installed:
         self.folder = tempfile.TemporaryDirectory()
         self.root = Path(self.folder.name)
         run("meson", "install", "-C", str(BUILD), "--no-rebuild", "--destdir", str(self.root))
-        self.packages = [path for path in self.root.rglob("fanfare.pc")]
+        self.packages = list(self.root.rglob("fanfare.pc"))
         assert len(self.packages) == 1, self.packages
         self.env = {**os.environ, "PKG_CONFIG_PATH": str(self.packages[0].parent),
                     "PKG_CONFIG_SYSROOT_DIR": str(self.root),
@@ -58,8 +58,8 @@ class Installed:
     def __exit__(self, *exception):
         self.folder.cleanup()
 
-    def flags(self):
-        return run("pkg-config", "--cflags", "--libs", "fanfare", env=self.env).split()
+    def flags(self, *packages):
+        return run("pkg-config", "--cflags", "--libs", *packages, env=self.env).split()
 
 
 def compile_and_run(compiler, suffix):
@@ -68,7 +68,7 @@ def compile_and_run(compiler, suffix):
         source.write_text(PROGRAM)
         program = installed.root / "program"
         run(*compiler, "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o", str(program),
-            str(source), *installed.flags())
+            str(source), *installed.flags("fanfare"))
         text = run(str(program), env=installed.env)
         assert text == "42@00000000000000ff not found\n", text
 
@@ -79,6 +79,17 @@ def test_R04_an_installed_program_runs_in_c():
 
 def test_R04_an_installed_program_runs_in_cpp():
     compile_and_run(["g++", "-std=c++11"], ".cpp")
+
+
+def test_P15_an_installed_program_runs_the_suite_on_its_own_provider():
+    with Installed() as installed:
+        program = installed.root / "own_provider"
+        run("gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-o", str(program),
+            str(ROOT / "tests/house/own_provider.c"),
+            *installed.flags("fanfare-conformance", "fanfare"))
+        lines = run(str(program), env=installed.env).splitlines()
+        assert sum(line.startswith("ok ") for line in lines) > 50, lines
+        assert not [line for line in lines if line.startswith("not ok")], lines
 
 
 def test_R04_the_install_is_complete_and_holds_no_more():
