@@ -169,7 +169,7 @@ static void *post_body(void *context)
     char text[512];
     int fd = dial(body->port);
     int size = snprintf(text, sizeof(text),
-                        "POST /v1/events HTTP/1.1\r\nHost: bench\r\nPrefer: return=minimal\r\n"
+                        "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nPrefer: return=minimal\r\n"
                         "Content-Type: application/x-ndjson\r\nContent-Length: %zu\r\n\r\n",
                         body->size);
     say(fd, text, (size_t)size);
@@ -281,7 +281,7 @@ struct listeners {
 
 static void listeners_begin(struct listeners *listeners, uint16_t port)
 {
-    static const char request[] = "GET /v1/stream HTTP/1.1\r\nHost: bench\r\n\r\n";
+    static const char request[] = "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n";
     *listeners = (struct listeners){ .epoll_fd = epoll_create1(EPOLL_CLOEXEC) };
     for (uint32_t i = 0; i < STREAM_COUNT; i++) {
         struct epoll_event event = { .events = EPOLLIN, .data.u32 = i };
@@ -363,10 +363,11 @@ static void publish_one(int fd)
     int size = snprintf(body, sizeof(body),
                         "{\"type\":\"shop.order.create\",\"topic\":\"order/1\",\"payload\":%s}",
                         place.payload);
-    size = snprintf(text, sizeof(text),
-                    "POST /v1/events HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-                    "Content-Length: %d\r\n\r\n%s",
-                    size, body);
+    size =
+        snprintf(text, sizeof(text),
+                 "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                 "Content-Length: %d\r\n\r\n%s",
+                 size, body);
     /* The answers to those before. */
     char answers[4096];
     while (recv(fd, answers, sizeof(answers), MSG_DONTWAIT) > 0)
