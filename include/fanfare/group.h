@@ -66,11 +66,15 @@ struct fan_claim_options {
 
 #define FAN_CLAIM_OPTIONS_SIZE sizeof(struct fan_claim_options)
 
-/* The claim of the batch's event with the same index. attempt starts at 1. */
+/*
+ * The claim of the batch's event with the same index. attempt starts at 1; lapses are the earlier
+ * claims of it that ran out before they were settled.
+ */
 struct fan_claim {
     uint64_t seq;
     uint64_t token;
     unsigned attempt;
+    unsigned lapses;
 };
 
 enum fan_verdict {
@@ -81,8 +85,8 @@ enum fan_verdict {
 };
 
 /*
- * How a claim ended. `error` (may be NULL) is kept with RETRY and FAIL. ret_status: FAN_LOST for an
- * old token.
+ * How a claim ended. `error` (may be NULL) is kept with RETRY and FAIL, `reason` with FAIL (NONE
+ * means FAILED). ret_status: FAN_LOST for an old token.
  */
 struct fan_settle {
     uint64_t seq;
@@ -91,12 +95,14 @@ struct fan_settle {
     uint32_t delay_ms;
     const char *error;
     enum fan_status ret_status;
+    enum fan_dead_reason reason;
 };
 
 /*
  * One delivery as it stands. Text is borrowed for the visit, "" where there is none. Times are UTC
  * microseconds, 0 for not yet: processed_us is that of the last claim, completed_us that of the end
- * (completed or failed). Done clears the error, a redrive the attempts and completed_us.
+ * (completed or failed). Done clears the error, a redrive attempts, lapses and completed_us; the
+ * reason is that of a dead letter, and of nothing else.
  */
 struct fan_delivery {
     size_t size;
@@ -110,8 +116,15 @@ struct fan_delivery {
     int64_t due_us; /* lease end while processing, next try while pending */
     int64_t processed_us;
     int64_t completed_us;
+    enum fan_dead_reason reason;
+    unsigned lapses;
 };
 
+/*
+ * A handler of a group. joined_us is when a member last asked for work (told to the minute while
+ * there is none), or when it was made; oldest_us the created time of the first event that is still
+ * owed, 0 without one.
+ */
 struct fan_group_stats {
     size_t size;
     const char *group;
@@ -123,6 +136,8 @@ struct fan_group_stats {
     uint64_t processing;
     uint64_t completed;
     uint64_t failed;
+    int64_t joined_us;
+    int64_t oldest_us;
 };
 
 /*

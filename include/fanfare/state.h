@@ -17,6 +17,15 @@ enum fan_event_status {
     FAN_EVENT_FAILED = 3,
 };
 
+/* Why a delivery is a dead letter; NONE where it is none. */
+enum fan_dead_reason {
+    FAN_DEAD_NONE = 0,
+    FAN_DEAD_FAILED = 1,  /* its handler gave FAIL */
+    FAN_DEAD_RETRIES = 2, /* the last attempt asked for a retry */
+    FAN_DEAD_LAPSES = 3,  /* its holders died or lost their leases too often */
+    FAN_DEAD_EXPIRED = 4, /* it was owed for longer than retention keeps what is owed */
+};
+
 /* error is "" where there is none; times are UTC microseconds since 1970, 0 for not yet. */
 struct fan_event_state {
     enum fan_event_status status;
@@ -32,6 +41,12 @@ FAN_API const char *fan_event_status_text(enum fan_event_status status);
 /* Reads a status's name. Returns: FAN_INVALID for any other word. Thread: any. Blocks: never. */
 FAN_MUST_CHECK FAN_API enum fan_status fan_event_status_parse(const char *text,
                                                               enum fan_event_status *ret_status);
+
+/*
+ * Gives "failed", "retries", "lapses", "expired"; "" for none. Memory: static. Thread: any. Blocks:
+ * never.
+ */
+FAN_API const char *fan_dead_reason_name(enum fan_dead_reason reason);
 
 #ifdef __cplusplus
 }

@@ -1,4 +1,4 @@
-/* The names of an event's states, as they stand in JSON, in SQL and in filters. */
+/* The names of states and of what ends as a dead letter, as they stand in JSON, SQL and filters. */
 #include <fanfare/state.h>
 
 #include <string.h>
@@ -8,6 +8,11 @@ static const char *const texts[] = {
     [FAN_EVENT_PROCESSING] = "processing",
     [FAN_EVENT_COMPLETED] = "completed",
     [FAN_EVENT_FAILED] = "failed",
+};
+
+static const char *const reasons[] = {
+    [FAN_DEAD_NONE] = "",         [FAN_DEAD_FAILED] = "failed",   [FAN_DEAD_RETRIES] = "retries",
+    [FAN_DEAD_LAPSES] = "lapses", [FAN_DEAD_EXPIRED] = "expired",
 };
 
 #define TEXT_COUNT (sizeof(texts) / sizeof(texts[0]))
@@ -26,4 +31,9 @@ enum fan_status fan_event_status_parse(const char *text, enum fan_event_status *
         }
     }
     return FAN_INVALID;
+}
+
+const char *fan_dead_reason_name(enum fan_dead_reason reason)
+{
+    return (size_t)reason < sizeof(reasons) / sizeof(*reasons) ? reasons[reason] : "unknown";
 }

@@ -204,8 +204,10 @@ static bool on_delivery(void *context, const struct fan_delivery *delivery)
     add_member(json, "handler", delivery->handler);
     add_member(json, "status", fan_event_status_text(delivery->status));
     fan__buffer_add_format(json, ",\"attempts\":%u", delivery->attempts);
+    fan__buffer_add_format(json, ",\"lapses\":%u", delivery->lapses);
     add_member(json, "owner", delivery->owner);
     add_member(json, "error", delivery->error);
+    add_member(json, "reason", fan_dead_reason_name(delivery->reason));
     add_time(json, "due_at", delivery->due_us);
     add_time(json, "processed_at", delivery->processed_us);
     add_time(json, "completed_at", delivery->completed_us);

@@ -447,7 +447,8 @@ static enum fan_status adopt_settles(const struct fan_store *store,
     if (!items && count > 0)
         return FAN_INVALID;
     for (size_t i = 0; i < count; i++) {
-        if ((unsigned)items[i].verdict > FAN_VERDICT_HAND_BACK || items[i].seq > FAN_SEQ_MAX)
+        if ((unsigned)items[i].verdict > FAN_VERDICT_HAND_BACK || items[i].seq > FAN_SEQ_MAX ||
+            (unsigned)items[i].reason > FAN_DEAD_EXPIRED)
             return FAN_INVALID;
         items[i].ret_status = FAN_OK;
     }

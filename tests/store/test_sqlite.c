@@ -150,7 +150,7 @@ static void test_P24_a_newer_format_is_refused(void **state)
     struct fan_error error;
     assert_int_equal(open_fails(place->uri, &error), FAN_TOO_NEW);
     assert_non_null(strstr(error.message, "77"));
-    assert_non_null(strstr(error.message, "up to 1"));
+    assert_non_null(strstr(error.message, "up to 2"));
     assert_non_null(strstr(error.message, place->path));
 }
 

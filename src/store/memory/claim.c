@@ -62,6 +62,7 @@ static enum fan_status take(struct taking *taking, struct fan__delivery *deliver
     delivery->owner = taking->owner;
     taking->owner->holders++;
     delivery->attempts++;
+    delivery->lapses += delivery->token != 0;
     delivery->token = ++memory->token_last;
     delivery->processed_us = taking->now_us;
     delivery->due_ns = taking->now_ns + taking->lease_ns;
@@ -69,7 +70,8 @@ static enum fan_status take(struct taking *taking, struct fan__delivery *deliver
     fan__memory_shift(memory, delivery, FAN_EVENT_PROCESSING);
     *ret_claim = (struct fan_claim){ .seq = delivery->record->seq,
                                      .token = delivery->token,
-                                     .attempt = delivery->attempts };
+                                     .attempt = delivery->attempts,
+                                     .lapses = delivery->lapses };
     return FAN_OK;
 }
 
@@ -154,6 +156,7 @@ enum fan_status fan__memory_claim(struct fan__memory *memory, struct fan__memory
         .now_us = fan__wall_us(memory->env),
         .lease_ns = (int64_t)options->lease_ms * FAN__NS_PER_MS,
     };
+    group->joined_us = taking.now_us;
     enum fan_status status = take_all(&taking, options->limit, claims);
     fan__memory_owner_unref(memory, owner);
     return status;

@@ -92,6 +92,7 @@ static struct fan__memory_group *group_new(struct fan__memory *memory,
     else if (options->start == FAN_START_CURSOR)
         group->cursor_seq =
             options->start_seq < memory->head_seq ? options->start_seq : memory->head_seq;
+    group->joined_us = fan__wall_us(env);
     return group;
 }
 
@@ -284,6 +285,8 @@ static void settle_one(struct fan__memory *memory, struct fan__delivery *deliver
         delivery->attempts--;
     else
         set_error(memory, delivery, error);
+    if (status == FAN_EVENT_FAILED)
+        delivery->reason = item->reason != FAN_DEAD_NONE ? item->reason : FAN_DEAD_FAILED;
     delivery->token = 0;
     delivery->due_ns = fan__monotonic_ns(memory->env) + (int64_t)delay_ms * FAN__NS_PER_MS;
     delivery->due_us = status == FAN_EVENT_PENDING ? now_us + (int64_t)delay_ms * 1000 : 0;
@@ -392,8 +395,10 @@ enum fan_status fan__memory_move(struct fan__memory *memory, struct fan__memory_
         return FAN_NO_MEMORY;
     int64_t now_us = fan__wall_us(memory->env);
     delivery->token = 0;
+    delivery->reason = FAN_DEAD_NONE;
     if (to == FAN_EVENT_PENDING) {
         delivery->attempts = 0;
+        delivery->lapses = 0;
         delivery->completed_us = 0;
         delivery->due_ns = fan__monotonic_ns(memory->env);
         delivery->due_us = now_us;

@@ -8,7 +8,8 @@ struct fan__key;
 
 /*
  * due is in the group's ready heap while pending, in its leased heap while processing; its key is
- * env's monotonic nanoseconds. token is 0 once it was settled: no claim can speak for it then.
+ * env's monotonic nanoseconds. token is 0 once it was settled: no claim can speak for it then; a
+ * pending one with a token is a claim that lapsed.
  */
 struct fan__delivery {
     struct fan__heap_node due;
@@ -16,7 +17,9 @@ struct fan__delivery {
     struct fan__record *record;
     struct fan__memory_group *group;
     enum fan_event_status status;
+    enum fan_dead_reason reason;
     unsigned attempts;
+    unsigned lapses;
     uint64_t token;
     struct fan__owner *owner;
     char *error;
@@ -60,6 +63,7 @@ struct fan__memory_group {
     char *pattern;
     char *topic;
     uint64_t cursor_seq;
+    int64_t joined_us;
     struct fan__heap ready;
     struct fan__heap leased;
     uint64_t counts[4];

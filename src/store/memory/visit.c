@@ -81,6 +81,8 @@ static void put_delivery(struct filling *filling, const struct fan__delivery *de
         .due_us = delivery->due_us,
         .processed_us = delivery->processed_us,
         .completed_us = delivery->completed_us,
+        .reason = delivery->reason,
+        .lapses = delivery->lapses,
     };
 }
 
@@ -124,6 +126,23 @@ enum fan_status fan__memory_snapshot_deliveries(const struct fan__memory *memory
     return FAN_OK;
 }
 
+/* The created time of the first event that the group is owed, 0 when there is none. */
+static int64_t oldest_us_of(const struct fan__memory *memory, const struct fan__memory_group *group)
+{
+    for (size_t i = memory->entry_first; i < memory->entry_end; i++) {
+        const struct fan__record *record = memory->entries[i].record;
+        if (!record)
+            continue;
+        const struct fan__delivery *delivery = fan__memory_delivery_find(record, group);
+        bool owed =
+            delivery ? delivery->status < FAN_EVENT_COMPLETED
+                     : record->seq > group->cursor_seq && fan__memory_wants(group, record->event);
+        if (owed)
+            return fan_event_created_us(record->event);
+    }
+    return 0;
+}
+
 static void put_group(const struct fan__memory *memory, struct filling *filling,
                       const struct fan__memory_group *group)
 {
@@ -138,6 +157,8 @@ static void put_group(const struct fan__memory *memory, struct filling *filling,
         .processing = group->counts[FAN_EVENT_PROCESSING],
         .completed = group->counts[FAN_EVENT_COMPLETED],
         .failed = group->counts[FAN_EVENT_FAILED],
+        .joined_us = group->joined_us,
+        .oldest_us = oldest_us_of(memory, group),
     };
     size_t first = fan__memory_index_after(memory, group->cursor_seq);
     for (size_t i = first; i < memory->entry_end; i++) {

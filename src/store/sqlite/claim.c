@@ -21,6 +21,9 @@
  */
 #define PASSED_COUNT_MAX 4096
 
+/* How exactly the group's joined_us is kept while there is nothing to give. */
+#define JOINED_US (60 * FAN__US_PER_S)
+
 enum hold {
     HOLD_FREE = 0,
     HOLD_MINE,
@@ -44,6 +47,7 @@ struct claiming {
 struct due {
     uint64_t seq;
     unsigned attempts;
+    unsigned lapses;
     int64_t key;
 };
 
@@ -54,10 +58,11 @@ static bool is_full(const struct claiming *claiming)
            claiming->writer->status != FAN_OK;
 }
 
-static void note_claim(struct claiming *claiming, uint64_t seq, unsigned attempt)
+static void note_claim(struct claiming *claiming, uint64_t seq, unsigned attempt, unsigned lapses)
 {
-    claiming->claims[fan_batch_count(claiming->batch) - 1] =
-        (struct fan_claim){ .seq = seq, .token = claiming->group.token, .attempt = attempt };
+    claiming->claims[fan_batch_count(claiming->batch) - 1] = (struct fan_claim){
+        .seq = seq, .token = claiming->group.token, .attempt = attempt, .lapses = lapses
+    };
 }
 
 /* Gives a delivery that has a row. */
@@ -72,7 +77,7 @@ static void take(struct claiming *claiming, const struct due *due)
     sqlite3_reset(statement);
     if (writer->status != FAN_OK)
         return;
-    note_claim(claiming, due->seq, due->attempts + 1);
+    note_claim(claiming, due->seq, due->attempts + 1, due->lapses);
     statement = fan__sqlite_use(writer, FAN__SQL_DELIVERY_CLAIM);
     sqlite3_bind_int64(statement, 1, (int64_t)due->seq);
     sqlite3_bind_int64(statement, 2, claiming->group.id);
@@ -114,7 +119,8 @@ static void take_due(struct claiming *claiming, sqlite3_stmt *statement, bool or
         struct due due = {
             .seq = (uint64_t)sqlite3_column_int64(statement, 0),
             .attempts = (unsigned)sqlite3_column_int(statement, 1),
-            .key = ordered ? sqlite3_column_int64(statement, 2) : 0,
+            .lapses = (unsigned)sqlite3_column_int(statement, 2),
+            .key = ordered ? sqlite3_column_int64(statement, 3) : 0,
         };
         fan__buffer_add(dues, &due, sizeof(due));
     }
@@ -212,7 +218,7 @@ static void take_new(struct claiming *claiming, sqlite3_stmt *row)
     } else {
         fan__sqlite_row_add(writer, row, claiming->batch);
         if (writer->status == FAN_OK)
-            note_claim(claiming, seq, 1);
+            note_claim(claiming, seq, 1, 0);
     }
 }
 
@@ -283,8 +289,8 @@ static void begin_order(struct claiming *claiming)
 }
 
 /*
- * Remembers that a cursor moved over events that nobody wanted. This is not worth a sync: after a
- * power loss they are looked at again.
+ * Remembers that a cursor moved over events that nobody wanted, or that a member asks for work now
+ * and then. This is not worth a sync: after a power loss they are looked at again.
  */
 static enum fan_status move_cursor(struct claiming *claiming, uint64_t from_seq)
 {
@@ -296,6 +302,7 @@ static enum fan_status move_cursor(struct claiming *claiming, uint64_t from_seq)
     sqlite3_bind_int64(statement, 1, claiming->group.id);
     sqlite3_bind_int64(statement, 2, (int64_t)claiming->group.cursor_seq);
     sqlite3_bind_int64(statement, 3, (int64_t)from_seq);
+    sqlite3_bind_int64(statement, 4, claiming->now_us);
     fan__sqlite_run(store->writer, statement);
     return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
 }
@@ -335,10 +342,12 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
         sqlite3_bind_int64(statement, 3, (int64_t)claiming->group.token);
         sqlite3_bind_int(statement, 4, ordered);
         sqlite3_bind_int64(statement, 5, (int64_t)claiming->group.ahead);
+        sqlite3_bind_int64(statement, 6, claiming->now_us);
         fan__sqlite_run(store->writer, statement);
     }
     status = fan__sqlite_write_end(store, FAN_OK, 0, NULL);
-    if (status == FAN_OK && !changed && claiming->group.cursor_seq != cursor_seq)
+    bool joined = claiming->now_us - found.group.joined_us >= JOINED_US;
+    if (status == FAN_OK && !changed && (claiming->group.cursor_seq != cursor_seq || joined))
         status = move_cursor(claiming, cursor_seq);
     return status;
 }

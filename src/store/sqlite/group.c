@@ -1,6 +1,7 @@
 /* Groups come and go; what they are owed is claim.c's, how it ended settle.c's. */
 #include "store/sqlite/group.h"
 
+#include "base/env.h"
 #include "base/hash.h"
 
 #include <assert.h>
@@ -48,6 +49,7 @@ enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection
         .ordered = sqlite3_column_int(statement, 7) != 0,
         .token = (uint64_t)sqlite3_column_int64(statement, 8),
         .ahead = (uint64_t)sqlite3_column_int64(statement, 9),
+        .joined_us = sqlite3_column_int64(statement, 10),
     };
     sqlite3_reset(statement);
     return FAN_OK;
@@ -109,6 +111,7 @@ enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name
         bind_filter(statement, 3, options->pattern);
         bind_filter(statement, 4, options->topic);
         sqlite3_bind_int64(statement, 5, (int64_t)start_of(store, options));
+        sqlite3_bind_int64(statement, 6, fan__wall_us(store->env));
     }
     fan__sqlite_run(store->writer, statement);
     status = fan__sqlite_write_end(store, FAN_OK, 0, error);

@@ -8,6 +8,7 @@
 #include "base/status.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -83,8 +84,12 @@ static enum fan_status failed(const struct fan__sqlite *store, int code, struct 
     return fan__sqlite_tell(store, store->writer->db, code, error);
 }
 
-/* Tells what the file is. *ret_empty: nothing, so that a log may be made of it. */
-static enum fan_status identify(struct fan__sqlite *store, bool *ret_empty, struct fan_error *error)
+/*
+ * Tells what the file is: *ret_format is that of a log, 0 for nothing, so that a log may be made of
+ * it.
+ */
+static enum fan_status identify(struct fan__sqlite *store, int64_t *ret_format,
+                                struct fan_error *error)
 {
     int64_t application = 0;
     int64_t format = 0;
@@ -96,8 +101,8 @@ static enum fan_status identify(struct fan__sqlite *store, bool *ret_empty, stru
         code = read_number(store->writer, "SELECT count(*) FROM sqlite_schema", &tables);
     if (code != SQLITE_OK)
         return failed(store, code, error);
-    *ret_empty = application == 0 && format == 0 && tables == 0;
-    if (*ret_empty)
+    *ret_format = format;
+    if (application == 0 && format == 0 && tables == 0)
         return FAN_OK;
     if (application != FAN__SQLITE_APPLICATION_ID)
         return fan__fail(error, FAN_CORRUPT, "uri",
@@ -108,6 +113,8 @@ static enum fan_status identify(struct fan__sqlite *store, bool *ret_empty, stru
         return fan__fail(error, FAN_TOO_NEW, "uri",
                          "%s has format %lld, and this library knows formats up to %d", store->path,
                          (long long)format, FAN__SQLITE_FORMAT);
+    if (format < 1)
+        return fan__fail(error, FAN_CORRUPT, "uri", "%s: the log has no format", store->path);
     return FAN_OK;
 }
 
@@ -171,17 +178,27 @@ static int create(struct fan__sqlite *store)
     return code;
 }
 
-/* Makes the log unless another process was first. */
+/* A group that has members is not to look as if nobody ever joined it. */
+static int migrate(struct fan__sqlite *store)
+{
+    char sql[96];
+    snprintf(sql, sizeof(sql), "UPDATE grp SET joined_us = %lld",
+             (long long)fan__wall_us(store->env));
+    int code = fan__sqlite_exec(store->writer, FAN__SQLITE_MIGRATE_1);
+    return code == SQLITE_OK ? fan__sqlite_exec(store->writer, sql) : code;
+}
+
+/* Makes the log, or brings it to this format, unless another process was first. */
 static enum fan_status make(struct fan__sqlite *store, struct fan_error *error)
 {
     struct fan__sqlite_connection *writer = store->writer;
     int code = fan__sqlite_exec(writer, "BEGIN IMMEDIATE");
     if (code != SQLITE_OK)
         return failed(store, code, error);
-    bool empty = false;
-    enum fan_status status = identify(store, &empty, error);
-    if (status == FAN_OK && empty) {
-        code = create(store);
+    int64_t format = FAN__SQLITE_FORMAT;
+    enum fan_status status = identify(store, &format, error);
+    if (status == FAN_OK && format < FAN__SQLITE_FORMAT) {
+        code = format == 0 ? create(store) : migrate(store);
         if (code != SQLITE_OK)
             status = failed(store, code, error);
     }
@@ -200,15 +217,15 @@ enum fan_status fan__sqlite_schema_open(struct fan__sqlite *store, struct fan_er
     enum fan_status status = store->vfs ? FAN_OK : check_path(store->path, error);
     if (status == FAN_OK)
         status = fan__sqlite_connect(store, &store->writer, error);
-    bool empty = false;
+    int64_t format = FAN__SQLITE_FORMAT;
     if (status == FAN_OK)
-        status = identify(store, &empty, error);
+        status = identify(store, &format, error);
     if (status != FAN_OK)
         return status;
     int code = enter_wal(store);
     if (code != SQLITE_OK)
         return failed(store, code, error);
-    status = empty ? make(store, error) : FAN_OK;
+    status = format < FAN__SQLITE_FORMAT ? make(store, error) : FAN_OK;
     if (status != FAN_OK)
         return status;
     int64_t epoch = 0;

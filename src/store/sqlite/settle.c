@@ -35,6 +35,9 @@ static enum fan_status settle_one(struct fan__sqlite_connection *writer, int64_t
     sqlite3_bind_int64(statement, 4, retry ? now_us + (int64_t)item->delay_ms * 1000 : now_us);
     if (retry || item->verdict == FAN_VERDICT_FAIL)
         fan__sqlite_bind_text(statement, 5, item->error);
+    if (item->verdict == FAN_VERDICT_FAIL)
+        sqlite3_bind_int(statement, 6,
+                         item->reason != FAN_DEAD_NONE ? (int)item->reason : FAN_DEAD_FAILED);
     fan__sqlite_run(writer, statement);
     return sqlite3_changes(writer->db) > 0 ? FAN_OK : FAN_LOST;
 }

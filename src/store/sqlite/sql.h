@@ -7,6 +7,8 @@
  *     event_block  per block: how many events, and the bounds of their created times
  *     key      the last retained sequence of topics that an expectation ever named; a missing row
  *              means "look it up", and series.keyed tells an append to keep the row right
+ *     mark     when the log was how long: a time and the bytes so far at a sequence, now and then,
+ *              so that an age or a size is a sequence
  *     grp, delivery  groups are lazy: of events up to its cursor a group has a delivery where it
  *              wanted one; past it (grp.ahead of them) only where one was discarded before its
  * turn. In an ordered group, of one key all unsettled deliveries but the oldest are parked
@@ -17,7 +19,7 @@
 #ifndef FAN_STORE_SQLITE_SQL_H
 #define FAN_STORE_SQLITE_SQL_H
 
-#define FAN__SQLITE_FORMAT 1
+#define FAN__SQLITE_FORMAT 2
 #define FAN__SQLITE_APPLICATION_ID 0x46616e66 /* "Fanf" */
 #define FAN__SQLITE_BLOCK_BITS 12
 #define FAN__SQLITE_BLOCK_COUNT 4096
@@ -56,11 +58,11 @@
 /* The columns of a delivery, in the order in which delivery.c reads them. */
 #define FAN__SQLITE_DELIVERY                                                                       \
     "g.name, g.handler, d.seq, d.status, d.attempts, d.owner, d.error, d.due_us, "                 \
-    "d.processed_us, d.completed_us "
+    "d.processed_us, d.completed_us, d.reason, d.lapses "
 
 #define FAN__SQLITE_GROUP                                                                          \
     "SELECT g.id, g.name, g.handler, g.pattern, g.topic, g.cursor, g.completed, g.ordered, "       \
-    "g.token, g.ahead FROM grp g "
+    "g.token, g.ahead, g.joined_us FROM grp g "
 
 #define FAN__SQLITE_STATEMENTS(X)                                                                  \
     X(BEGIN, "BEGIN")                                                                              \
@@ -155,26 +157,28 @@
                  "ON CONFLICT(name) DO UPDATE SET owner = excluded.owner, "                        \
                  "fence = excluded.fence, until_us = excluded.until_us")                           \
                                                                                                    \
-    X(GROUP_INSERT, "INSERT INTO grp(name, handler, pattern, topic, cursor, token) "               \
-                    "VALUES(?1, ?2, ?3, ?4, ?5, "                                                  \
+    X(GROUP_INSERT, "INSERT INTO grp(name, handler, pattern, topic, cursor, joined_us, token) "    \
+                    "VALUES(?1, ?2, ?3, ?4, ?5, ?6, "                                              \
                     "(SELECT value FROM meta WHERE key = 'token_floor'))")                         \
     X(GROUP_UPDATE, "UPDATE grp SET pattern = ?2, topic = ?3 WHERE id = ?1")                       \
     X(GROUP_GET, FAN__SQLITE_GROUP "WHERE g.name = ?1 AND g.handler = ?2")                         \
     X(GROUPS, FAN__SQLITE_GROUP "ORDER BY g.name, g.handler")                                      \
-    X(GROUP_ADVANCE, "UPDATE grp SET cursor = ?2, token = ?3, ordered = ?4, ahead = ?5 "           \
-                     "WHERE id = ?1")                                                              \
-    X(GROUP_MOVE, "UPDATE grp SET cursor = ?2 WHERE id = ?1 AND cursor = ?3")                      \
+    X(GROUP_ADVANCE,                                                                               \
+      "UPDATE grp SET cursor = ?2, token = ?3, ordered = ?4, ahead = ?5, joined_us = ?6 "          \
+      "WHERE id = ?1")                                                                             \
+    X(GROUP_MOVE, "UPDATE grp SET cursor = ?2, joined_us = ?4 WHERE id = ?1 AND cursor = ?3")      \
     X(GROUP_COMPLETED, "UPDATE grp SET completed = completed + ?2, ahead = ahead + ?3 "            \
                        "WHERE id = ?1")                                                            \
     X(TOKEN_FLOOR, "UPDATE meta SET value = max(value, ?1) WHERE key = 'token_floor'")             \
     X(GROUP_DELETE, "DELETE FROM grp WHERE id = ?1")                                               \
     X(GROUP_CLEAR, "DELETE FROM delivery WHERE grp = ?1")                                          \
                                                                                                    \
-    X(DUE, "SELECT d.seq, d.attempts FROM delivery d WHERE d.grp = ?1 AND d.status < 2 "           \
-           "AND d.parked = 0 AND d.due_us <= ?2 ORDER BY d.due_us, d.seq LIMIT ?3")                \
-    X(DUE_IN_PART, "SELECT d.seq, d.attempts, d.key FROM delivery d WHERE d.grp = ?1 "             \
-                   "AND d.part = ?4 AND d.part IS NOT NULL AND d.status < 2 AND d.parked = 0 "     \
-                   "AND d.due_us <= ?2 ORDER BY d.due_us, d.seq LIMIT ?3")                         \
+    X(DUE,                                                                                         \
+      "SELECT d.seq, d.attempts, d.lapses + (d.status = 1) FROM delivery d WHERE d.grp = ?1 "      \
+      "AND d.status < 2 AND d.parked = 0 AND d.due_us <= ?2 ORDER BY d.due_us, d.seq LIMIT ?3")    \
+    X(DUE_IN_PART, "SELECT d.seq, d.attempts, d.lapses + (d.status = 1), d.key FROM delivery d "   \
+                   "WHERE d.grp = ?1 AND d.part = ?4 AND d.part IS NOT NULL AND d.status < 2 "     \
+                   "AND d.parked = 0 AND d.due_us <= ?2 ORDER BY d.due_us, d.seq LIMIT ?3")        \
     X(HELD, "SELECT d.part, d.owner FROM delivery d WHERE d.grp = ?1 AND d.status = 1 "            \
             "AND d.part IS NOT NULL AND d.due_us > ?2")                                            \
     X(KEY_HELD, "SELECT 1 FROM delivery d WHERE d.grp = ?1 AND d.status = 1 "                      \
@@ -189,12 +193,13 @@
       "part, parked) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) "                        \
       "ON CONFLICT(seq, grp) DO NOTHING")                                                          \
     X(DELIVERY_CLAIM, "UPDATE delivery SET status = 1, attempts = attempts + 1, token = ?3, "      \
-                      "owner = ?4, due_us = ?5, processed_us = ?6 WHERE seq = ?1 AND grp = ?2")    \
+                      "lapses = lapses + (status = 1), owner = ?4, due_us = ?5, processed_us = "   \
+                      "?6 WHERE seq = ?1 AND grp = ?2")                                            \
     X(DELIVERY_DONE, "UPDATE delivery SET status = 2, token = 0, owner = NULL, error = NULL, "     \
                      "due_us = 0, completed_us = ?4 "                                              \
                      "WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1")                  \
     X(DELIVERY_FAIL, "UPDATE delivery SET status = 3, token = 0, owner = NULL, error = ?5, "       \
-                     "due_us = 0, completed_us = ?4 "                                              \
+                     "reason = ?6, due_us = 0, completed_us = ?4 "                                 \
                      "WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1")                  \
     X(DELIVERY_RETRY, "UPDATE delivery SET status = 0, token = 0, owner = NULL, error = ?5, "      \
                       "due_us = ?4 WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1")     \
@@ -203,10 +208,11 @@
                           "WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1")             \
     X(DELIVERY_RENEW, "UPDATE delivery SET due_us = ?5 "                                           \
                       "WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1 AND due_us > ?4") \
-    X(DELIVERY_REDRIVE, "UPDATE delivery SET status = 0, attempts = 0, due_us = ?3, "              \
-                        "completed_us = NULL, parked = 0 WHERE seq = ?1 AND grp = ?2")             \
+    X(DELIVERY_REDRIVE,                                                                            \
+      "UPDATE delivery SET status = 0, attempts = 0, lapses = 0, reason = 0, due_us = ?3, "        \
+      "completed_us = NULL, parked = 0 WHERE seq = ?1 AND grp = ?2")                               \
     X(DELIVERY_DISCARD, "UPDATE delivery SET status = 2, token = 0, owner = NULL, due_us = 0, "    \
-                        "parked = 0, completed_us = ?3 WHERE seq = ?1 AND grp = ?2")               \
+                        "reason = 0, parked = 0, completed_us = ?3 WHERE seq = ?1 AND grp = ?2")   \
     X(DELIVERY_GET, "SELECT d.status, d.due_us FROM delivery d WHERE d.seq = ?1 AND d.grp = ?2")   \
     X(STATE, "SELECT d.status, d.attempts, d.error, d.due_us, d.processed_us, d.completed_us, "    \
              "d.grp FROM delivery d JOIN grp g ON g.id = d.grp WHERE d.seq = ?1 "                  \
@@ -260,15 +266,17 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "CREATE TABLE key(topic TEXT PRIMARY KEY, last_seq INTEGER NOT NULL) WITHOUT ROWID;"           \
     "CREATE TABLE lease(name TEXT PRIMARY KEY, owner TEXT NOT NULL, fence INTEGER NOT NULL, "      \
     "  until_us INTEGER NOT NULL) WITHOUT ROWID;"                                                  \
+    "CREATE TABLE mark(seq INTEGER PRIMARY KEY, us INTEGER NOT NULL, bytes INTEGER NOT NULL);"     \
     "CREATE TABLE grp(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, "                  \
     "  handler TEXT NOT NULL, pattern TEXT, topic TEXT, cursor INTEGER NOT NULL, "                 \
     "  completed INTEGER NOT NULL DEFAULT 0, ordered INTEGER NOT NULL DEFAULT 0, "                 \
     "  token INTEGER NOT NULL DEFAULT 0, ahead INTEGER NOT NULL DEFAULT 0, "                       \
-    "  UNIQUE(name, handler));"                                                                    \
+    "  joined_us INTEGER NOT NULL DEFAULT 0, UNIQUE(name, handler));"                              \
     "CREATE TABLE delivery(seq INTEGER NOT NULL, grp INTEGER NOT NULL, "                           \
     "  status INTEGER NOT NULL, attempts INTEGER NOT NULL, token INTEGER NOT NULL, "               \
     "  owner TEXT, error TEXT, due_us INTEGER NOT NULL, processed_us INTEGER, "                    \
     "  completed_us INTEGER, key INTEGER, part INTEGER, parked INTEGER NOT NULL DEFAULT 0, "       \
+    "  lapses INTEGER NOT NULL DEFAULT 0, reason INTEGER NOT NULL DEFAULT 0, "                     \
     "  PRIMARY KEY(seq, grp)) WITHOUT ROWID;"                                                      \
     "CREATE INDEX delivery_open ON delivery(seq, status) WHERE status <> 2;"                       \
     "CREATE INDEX delivery_due ON delivery(grp, due_us, seq) WHERE status < 2 AND parked = 0;"     \
@@ -305,6 +313,14 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "    AND d.status < 2 ORDER BY d.seq LIMIT 1);"                                                \
     "END;"
 
+#define FAN__SQLITE_SCHEMA_DELIVERIES                                                              \
+    "CREATE VIEW deliveries AS SELECT g.name AS group_name, g.handler, d.seq, CASE d.status "      \
+    "  WHEN 0 THEN 'pending' WHEN 1 THEN 'processing' WHEN 2 THEN 'completed' ELSE 'failed' END "  \
+    "  AS status, d.attempts, d.owner, d.error, d.due_us, d.processed_us, d.completed_us, "        \
+    "  d.lapses, CASE d.reason WHEN 0 THEN NULL WHEN 1 THEN 'failed' WHEN 2 THEN 'retries' "       \
+    "  WHEN 3 THEN 'lapses' ELSE 'expired' END AS reason "                                         \
+    "  FROM delivery d JOIN grp g ON g.id = d.grp;"
+
 #define FAN__SQLITE_SCHEMA_VIEWS                                                                   \
     "CREATE VIEW events AS SELECT e.seq, CASE typeof(e.id) WHEN 'blob' THEN "                      \
     "  lower(substr(hex(e.id), 1, 8) || '-' || substr(hex(e.id), 9, 4) || '-' || "                 \
@@ -315,10 +331,21 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "  'unixepoch') || printf('%02d.%06dZ', (e.created_us / 1000000) % 60, "                       \
     "  e.created_us % 1000000) AS created_at, e.deliver_at, s.content_type, e.traceparent, "       \
     "  e.metadata, e.payload FROM event e JOIN series s ON s.id = e.series;"                       \
-    "CREATE VIEW deliveries AS SELECT g.name AS group_name, g.handler, d.seq, CASE d.status "      \
-    "  WHEN 0 THEN 'pending' WHEN 1 THEN 'processing' WHEN 2 THEN 'completed' ELSE 'failed' END "  \
-    "  AS status, d.attempts, d.owner, d.error, d.due_us, d.processed_us, d.completed_us "         \
-    "  FROM delivery d JOIN grp g ON g.id = d.grp;"
+    FAN__SQLITE_SCHEMA_DELIVERIES
+
+/*
+ * From format 1, whose processes may still have the log open: their statements go on to work. It
+ * kept no reasons: what is dead may have failed at once or after its retries.
+ */
+#define FAN__SQLITE_MIGRATE_1                                                                      \
+    "ALTER TABLE grp ADD COLUMN joined_us INTEGER NOT NULL DEFAULT 0;"                             \
+    "ALTER TABLE delivery ADD COLUMN lapses INTEGER NOT NULL DEFAULT 0;"                           \
+    "ALTER TABLE delivery ADD COLUMN reason INTEGER NOT NULL DEFAULT 0;"                           \
+    "UPDATE delivery SET reason = 1 WHERE status = 3 AND status <> 2;"                             \
+    "CREATE TABLE mark(seq INTEGER PRIMARY KEY, us INTEGER NOT NULL, bytes INTEGER NOT NULL);"     \
+    "DROP VIEW deliveries;"                                                                        \
+    FAN__SQLITE_SCHEMA_DELIVERIES                                                                  \
+    "PRAGMA user_version = 2;"
 /* clang-format on */
 
 #endif

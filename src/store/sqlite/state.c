@@ -47,6 +47,7 @@ void fan__sqlite_groups_load(struct fan__sqlite_connection *connection,
             .ordered = sqlite3_column_int(statement, 7) != 0,
             .token = (uint64_t)sqlite3_column_int64(statement, 8),
             .ahead = (uint64_t)sqlite3_column_int64(statement, 9),
+            .joined_us = sqlite3_column_int64(statement, 10),
         };
         fan__buffer_add(&items, &group, sizeof(group));
     }

@@ -16,6 +16,7 @@ struct fan__sqlite_group {
     bool ordered;
     uint64_t token;
     uint64_t ahead;
+    int64_t joined_us;
 };
 
 /* All groups of a snapshot, by name. One block of memory. */

@@ -4,6 +4,7 @@
  * without a row by the index over series.
  */
 #include "store/sqlite/owed.h"
+#include "store/sqlite/walk.h"
 
 #include "base/env.h"
 
@@ -161,9 +162,15 @@ enum fan_status fan__sqlite_stats(void *self, struct fan_store_stats *ret_stats)
     return fan__sqlite_read_end(connection);
 }
 
-/* Counts a group's rows that are not completed; a lapsed claim is pending again. */
+/* A group's stats on the way; first_seq is the first row that is still owed, 0 without one. */
+struct tally {
+    struct fan_group_stats stats;
+    uint64_t first_seq;
+};
+
+/* Counts the groups' rows that are not completed; a lapsed claim is pending again. */
 static void count_open(struct fan__sqlite_connection *connection,
-                       const struct fan__sqlite_groups *groups, struct fan_group_stats *stats)
+                       const struct fan__sqlite_groups *groups, struct tally *tallies)
 {
     int64_t now_us = fan__wall_us(connection->store->env);
     sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_OPEN);
@@ -174,19 +181,18 @@ static void count_open(struct fan__sqlite_connection *connection,
             i++;
         if (i == groups->count)
             continue;
-        switch (sqlite3_column_int(statement, 2)) {
-        case FAN_EVENT_FAILED:
-            stats[i].failed++;
-            break;
-        case FAN_EVENT_PROCESSING:
-            if (sqlite3_column_int64(statement, 3) > now_us) {
-                stats[i].processing++;
-                break;
-            }
-            /* fall through */
-        default:
-            stats[i].pending++;
+        struct tally *tally = &tallies[i];
+        int status = sqlite3_column_int(statement, 2);
+        if (status == FAN_EVENT_FAILED) {
+            tally->stats.failed++;
+            continue;
         }
+        if (status == FAN_EVENT_PROCESSING && sqlite3_column_int64(statement, 3) > now_us)
+            tally->stats.processing++;
+        else
+            tally->stats.pending++;
+        if (tally->first_seq == 0)
+            tally->first_seq = (uint64_t)sqlite3_column_int64(statement, 0);
     }
 }
 
@@ -207,10 +213,54 @@ static uint64_t count_ahead(struct fan__sqlite_connection *connection,
     return count;
 }
 
+static bool has_row(struct fan__sqlite_connection *connection,
+                    const struct fan__sqlite_group *group, uint64_t seq)
+{
+    if (group->ahead == 0)
+        return false;
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_DELIVERY_GET);
+    sqlite3_bind_int64(statement, 1, (int64_t)seq);
+    sqlite3_bind_int64(statement, 2, group->id);
+    return fan__sqlite_number(connection, statement, -1) >= 0;
+}
+
+/* The created time of the first event that a group has not come to and is owed, 0 without one. */
+static int64_t first_us_past(struct fan__sqlite_connection *connection,
+                             const struct fan__sqlite_group *group, uint64_t last_seq)
+{
+    const struct fan_query query = {
+        .size = FAN_QUERY_SIZE,
+        .topic = group->topic,
+        .pattern = group->pattern,
+    };
+    int64_t created_us = 0;
+    struct fan__sqlite_walk walk;
+    fan__sqlite_walk_init(&walk, connection, &query, group->cursor_seq, last_seq);
+    while (created_us == 0 && fan__sqlite_walk_next(&walk)) {
+        if (!has_row(connection, group, fan__sqlite_walk_seq(&walk)))
+            created_us = sqlite3_column_int64(walk.statement, 3);
+    }
+    fan__sqlite_walk_end(&walk);
+    return created_us;
+}
+
+static int64_t created_us_of(struct fan__sqlite_connection *connection, uint64_t seq)
+{
+    int64_t created_us = 0;
+    sqlite3_stmt *row = fan__sqlite_use(connection, FAN__SQL_EVENT_BY_SEQ);
+    sqlite3_bind_int64(row, 1, (int64_t)seq);
+    if (fan__sqlite_step(connection, row)) {
+        created_us = sqlite3_column_int64(row, 3);
+        sqlite3_reset(row);
+    }
+    return created_us;
+}
+
 static void fill_group(struct fan__sqlite_connection *connection, struct fan__sqlite_groups *groups,
-                       size_t index, uint64_t last_seq, struct fan_group_stats *stats)
+                       size_t index, uint64_t last_seq, struct tally *tally)
 {
     struct fan__sqlite_group *group = &groups->items[index];
+    struct fan_group_stats *stats = &tally->stats;
     struct fan__sqlite_groups alone = { .items = group, .count = 1 };
     struct fan__sqlite_thresholds thresholds;
     fan__sqlite_thresholds_init(&thresholds, connection, &alone);
@@ -221,8 +271,14 @@ static void fill_group(struct fan__sqlite_connection *connection, struct fan__sq
     stats->cursor_seq = group->cursor_seq;
     stats->lag = count_after(connection, group->cursor_seq);
     stats->completed = group->completed;
-    stats->pending += count_owed(connection, &thresholds, last_seq);
-    stats->pending -= count_ahead(connection, group, &thresholds);
+    uint64_t owed = count_owed(connection, &thresholds, last_seq);
+    owed -= count_ahead(connection, group, &thresholds);
+    stats->pending += owed;
+    stats->joined_us = group->joined_us;
+    if (tally->first_seq > 0)
+        stats->oldest_us = created_us_of(connection, tally->first_seq);
+    else if (owed > 0)
+        stats->oldest_us = first_us_past(connection, group, last_seq);
     fan__sqlite_thresholds_deinit(&thresholds);
 }
 
@@ -237,19 +293,19 @@ enum fan_status fan__sqlite_groups(void *self, fan_group_visit visit, void *cont
     fan__sqlite_groups_load(connection, &groups);
     uint64_t last_seq = (uint64_t)fan__sqlite_number(
         connection, fan__sqlite_use(connection, FAN__SQL_EVENT_LAST), 0);
-    struct fan_group_stats *stats = fan__alloc_zero(store->env, groups.count + 1, sizeof(*stats));
-    if (!stats)
+    struct tally *tallies = fan__alloc_zero(store->env, groups.count + 1, sizeof(*tallies));
+    if (!tallies)
         fan__sqlite_fail(connection, FAN_NO_MEMORY);
-    if (stats && connection->status == FAN_OK)
-        count_open(connection, &groups, stats);
-    for (size_t i = 0; stats && i < groups.count && connection->status == FAN_OK; i++)
-        fill_group(connection, &groups, i, last_seq, &stats[i]);
+    if (tallies && connection->status == FAN_OK)
+        count_open(connection, &groups, tallies);
+    for (size_t i = 0; tallies && i < groups.count && connection->status == FAN_OK; i++)
+        fill_group(connection, &groups, i, last_seq, &tallies[i]);
     status = fan__sqlite_read_end(connection);
     for (size_t i = 0; status == FAN_OK && i < groups.count; i++) {
-        if (!visit(context, &stats[i]))
+        if (!visit(context, &tallies[i].stats))
             break;
     }
-    fan__free(store->env, stats);
+    fan__free(store->env, tallies);
     fan__sqlite_groups_free(&groups);
     return status;
 }
@@ -268,6 +324,8 @@ static bool visit_row(sqlite3_stmt *row, int64_t now_us, fan_delivery_visit visi
         .due_us = sqlite3_column_int64(row, 7),
         .processed_us = sqlite3_column_int64(row, 8),
         .completed_us = sqlite3_column_int64(row, 9),
+        .reason = (enum fan_dead_reason)sqlite3_column_int(row, 10),
+        .lapses = (unsigned)sqlite3_column_int(row, 11),
     };
     if (delivery.status == FAN_EVENT_PROCESSING && delivery.due_us <= now_us) {
         delivery.status = FAN_EVENT_PENDING;
