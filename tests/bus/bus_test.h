@@ -76,11 +76,33 @@ static inline uint64_t publish(struct fan_bus *bus, const char *topic, const cha
     return seq;
 }
 
-static inline struct fan_bus *open_bus(void)
+static inline struct fan_bus *open_with(const struct fan_bus_options *options)
 {
     struct fan_bus *bus = NULL;
-    assert_ok(fan_bus_open(NULL, &bus, NULL));
+    assert_ok(fan_bus_open(options, &bus, NULL));
     return bus;
+}
+
+static inline struct fan_bus *open_bus(void)
+{
+    return open_with(NULL);
+}
+
+/* A bus whose publishers wait up to timeout_ms for readers that block. */
+static inline struct fan_bus *open_blocking(uint32_t timeout_ms)
+{
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.block_timeout_ms = timeout_ms;
+    return open_with(&options);
+}
+
+/* A bus that allocates from `memory`, which is made ready here. */
+static inline struct fan_bus *open_counted(struct test_memory *memory)
+{
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    test_memory_init(memory);
+    options.env = &memory->env;
+    return open_with(&options);
 }
 
 static inline struct fan_subscription *subscribe_with(

@@ -39,9 +39,7 @@ static struct fan_bus *open_typed(void)
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.kinds = kinds;
     options.kind_count = 2;
-    struct fan_bus *bus = NULL;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
-    return bus;
+    return open_with(&options);
 }
 
 static struct fan_subscription *subscribe_kinds(struct fan_bus *bus, const unsigned *list,
@@ -82,11 +80,7 @@ static void test_B02_unheard_is_counted_and_allocates_nothing(void **state)
 {
     (void)state;
     struct test_memory memory;
-    test_memory_init(&memory);
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.env = &memory.env;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_counted(&memory);
     struct fan_subscription_options elsewhere = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
                                                   .topic = "elsewhere" };
     struct fan_subscription *other = subscribe_with(bus, &elsewhere);
@@ -205,8 +199,7 @@ static void test_B09_bad_sets_of_kinds_are_refused(void **state)
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.kinds = many;
     options.kind_count = FAN_KIND_COUNT_MAX;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_with(&options);
     struct fan_subscription *last = subscribe_kinds(bus, (unsigned[]){ 63 }, 1);
     struct fan_message message = { .size = FAN_MESSAGE_SIZE, .kind = 63, .payload = { "x", 1 } };
     assert_ok(fan_bus_publish(bus, &message, NULL));
@@ -457,12 +450,8 @@ static void test_B13_ten_thousand_leave_nothing_on_a_live_token(void **state)
 {
     (void)state;
     struct test_memory memory;
-    test_memory_init(&memory);
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.env = &memory.env;
-    struct fan_bus *bus;
+    struct fan_bus *bus = open_counted(&memory);
     struct fan_cancel *cancel;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
     assert_ok(fan_cancel_new(&memory.env, &cancel));
     /* The table of topics is made once and stays. */
     assert_ok(fan_bus_topic_hold(bus, "t"));
@@ -576,8 +565,7 @@ static void test_B17_versions_rise_and_times_are_kept(void **state)
     env.wall_us = fixed_clock;
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.env = &env;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_with(&options);
     for (uint64_t i = 1; i <= 100; i++)
         assert_int_equal(publish(bus, NULL, "a"), i);
     struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DEFAULT, 0);
@@ -811,8 +799,7 @@ static void test_a_bus_for_one_publisher_publishes(void **state)
     (void)state;
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.single_publisher = true;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_with(&options);
     struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DEFAULT, 0);
     for (uint64_t i = 1; i <= 3; i++) {
         publish(bus, NULL, "a");

@@ -102,8 +102,7 @@ static void test_a_table_that_cannot_grow_still_works(void **state)
     env.resize = refuse_large;
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.env = &env;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_with(&options);
     refusing = true;
     char name[3] = { 0 };
     for (int i = 0; i < 400; i++) {

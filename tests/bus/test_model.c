@@ -338,9 +338,7 @@ static void play(uint64_t seed)
     next_seq = 0;
     unheard = 0;
     closed = false;
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.block_timeout_ms = 1;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    bus = open_blocking(1);
     for (int i = 0; i < 1500; i++)
         do_something();
     fan_bus_close(bus);

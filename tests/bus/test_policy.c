@@ -151,15 +151,6 @@ static void test_B18_latest_is_bounded_in_topics(void **state)
     fan_bus_free(bus);
 }
 
-static struct fan_bus *open_blocking(unsigned timeout_ms)
-{
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.block_timeout_ms = timeout_ms;
-    struct fan_bus *bus = NULL;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
-    return bus;
-}
-
 static void test_B18_L1_block_times_out_and_nobody_got_it(void **state)
 {
     (void)state;
@@ -314,8 +305,7 @@ static void test_L12_the_budget_takes_from_those_above_their_share(void **state)
     for (size_t p = 0; p < 2; p++) {
         struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
         options.memory_size_max = 100 << 10;
-        struct fan_bus *bus;
-        assert_ok(fan_bus_open(&options, &bus, NULL));
+        struct fan_bus *bus = open_with(&options);
         struct fan_subscription_options filter = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
                                                    .topic = "hog",
                                                    .policy = policies[p] };
@@ -352,8 +342,7 @@ static void test_L12_what_is_above_the_budget_is_lost_and_told(void **state)
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.memory_size_max = 500;
     options.block_timeout_ms = 1;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_with(&options);
     struct fan_subscription *newest = subscribe(bus, FAN_POLICY_DROP_NEWEST, 4);
     struct fan_subscription *oldest = subscribe(bus, FAN_POLICY_DROP_OLDEST, 4);
     struct fan_subscription *latest = subscribe(bus, FAN_POLICY_LATEST, 4);
@@ -383,8 +372,7 @@ static void test_L12_the_budget_takes_nothing_from_those_that_block(void **state
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.memory_size_max = 10 << 10;
     options.block_timeout_ms = 1;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_with(&options);
     struct fan_subscription_options filter = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
                                                .topic = "insists",
                                                .policy = FAN_POLICY_BLOCK };
@@ -422,8 +410,7 @@ static void test_L12_those_that_block_do_not_lift_the_budget(void **state)
         struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
         options.memory_size_max = 10 << 10;
         options.block_timeout_ms = 1;
-        struct fan_bus *bus;
-        assert_ok(fan_bus_open(&options, &bus, NULL));
+        struct fan_bus *bus = open_with(&options);
         struct fan_subscription_options filter = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
                                                    .topic = "hog",
                                                    .policy = policies[p] };
@@ -484,11 +471,7 @@ static void test_notify_without_memory_is_a_gap(void **state)
 {
     (void)state;
     struct test_memory memory;
-    test_memory_init(&memory);
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.env = &memory.env;
-    struct fan_bus *bus;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_bus *bus = open_counted(&memory);
     struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_OLDEST, 8);
     struct fan_message messages[] = { numbered(3), numbered(4), numbered(6) };
     fan__bus_notify(bus, messages, 1);

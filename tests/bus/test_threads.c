@@ -245,19 +245,10 @@ static void test_L3_L4_small_buffers_account_for_everything(void **state)
     fan_bus_free(bus);
 }
 
-static struct fan_bus *open_blocking(void)
-{
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.block_timeout_ms = FAN_TIMEOUT_FOREVER;
-    struct fan_bus *bus = NULL;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
-    return bus;
-}
-
 static void test_B18_block_loses_nothing(void **state)
 {
     (void)state;
-    struct fan_bus *bus = open_blocking();
+    struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
     struct reader readers[3] = { 0 };
     struct writer writers[3] = { 0 };
     for (size_t i = 0; i < 3; i++) {
@@ -278,7 +269,7 @@ static void test_B18_block_loses_nothing(void **state)
 static void test_a_batch_is_not_cut_by_another_publisher(void **state)
 {
     (void)state;
-    struct fan_bus *bus = open_blocking();
+    struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
     struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_BLOCK, 3);
     struct writer writers[3] = { 0 };
     for (size_t i = 0; i < 3; i++) {
@@ -482,12 +473,8 @@ static void test_B14_L5_publish_against_subscribe_unsubscribe_and_close(void **s
 {
     (void)state;
     struct test_memory memory;
-    test_memory_init(&memory);
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.env = &memory.env;
-    struct fan_bus *bus;
+    struct fan_bus *bus = open_counted(&memory);
     struct fan_cancel *cancel;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
     assert_ok(fan_cancel_new(&memory.env, &cancel));
     struct churner churners[3] = { 0 };
     struct writer writers[2] = { 0 };
