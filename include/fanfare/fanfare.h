@@ -13,6 +13,7 @@
 #include <fanfare/group.h>
 #include <fanfare/handler.h>
 #include <fanfare/json.h>
+#include <fanfare/keep.h>
 #include <fanfare/kind.h>
 #include <fanfare/pattern.h>
 #include <fanfare/reader.h>

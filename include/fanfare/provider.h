@@ -4,14 +4,15 @@
  *
  * Every function is blocking, batched, and called from any thread, several at a time; `self` is
  * what open gave. What each must do and return is written at the fan_store_, fan_group_ and
- * fan_lease_ function of the same name (store.h, group.h); arguments were checked there (no NULL
- * where none is allowed, limits set, patterns and names legal). A provider takes time, randomness
- * and memory from `env` alone, so that it runs under a simulated clock.
+ * fan_lease_ function of the same name (store.h, group.h, keep.h); arguments were checked there (no
+ * NULL where none is allowed, limits set, patterns and names legal). A provider takes time,
+ * randomness and memory from `env` alone, so that it runs under a simulated clock.
  */
 #ifndef FANFARE_PROVIDER_H
 #define FANFARE_PROVIDER_H
 
 #include <fanfare/group.h>
+#include <fanfare/keep.h>
 #include <fanfare/store.h>
 
 #ifdef __cplusplus
@@ -69,6 +70,16 @@ struct fan_provider {
 
     /* What this store promises, where its URI decides; NULL: `capabilities`, always. */
     unsigned (*promises)(void *self);
+
+    /* Optional, each for itself: NULL is FAN_UNSUPPORTED. restore: `uri` is whole, and nobody's. */
+    enum fan_status (*retain)(void *self, const struct fan_retention *retention,
+                              struct fan_retained *ret_retained, struct fan_error *error);
+    enum fan_status (*accept_clock)(void *self, struct fan_error *error);
+    enum fan_status (*backup)(void *self, const char *path, struct fan_error *error);
+    enum fan_status (*restore)(const char *path, const char *uri, const struct fan_env *env,
+                               struct fan_error *error);
+    enum fan_status (*verify)(void *self, fan_finding_visit visit, void *context,
+                              struct fan_error *error);
 };
 
 #define FAN_PROVIDER_SIZE sizeof(struct fan_provider)

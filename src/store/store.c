@@ -10,6 +10,7 @@
 #include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
+#include "store/handle.h"
 #include "store/memory/memory.h"
 #include "store/sqlite/sqlite.h"
 #include "store/uri.h"
@@ -24,14 +25,6 @@
 /* Tables may be of a header without what was added at the end. */
 #define PROVIDER_SIZE_LEAST offsetof(struct fan_provider, promises)
 
-struct fan_store {
-    const struct fan_provider *provider;
-    const struct fan_env *env;
-    void *self;
-    uint64_t epoch;
-    unsigned fork_generation;
-};
-
 /* The providers that the library knows by their scheme, one line each. */
 static const struct fan_provider *const providers[] = {
     &fan__memory_provider,
@@ -41,7 +34,7 @@ static const struct fan_provider *const providers[] = {
 
 static bool in_fork(const struct fan_store *store)
 {
-    return store->fork_generation != fan__fork_generation();
+    return fan__store_in_fork(store);
 }
 
 /* 1 to 255 bytes. */
@@ -62,9 +55,8 @@ static bool has_scheme(const char *uri, const char *scheme)
     return strncmp(uri, scheme, length) == 0 && uri[length] == ':';
 }
 
-/* Puts the URI, without its secret, in front of what the provider said. */
-static enum fan_status open_failed(enum fan_status status, const char *uri,
-                                   const struct fan_error *reason, struct fan_error *error)
+enum fan_status fan__store_failed(enum fan_status status, const char *uri,
+                                  const struct fan_error *reason, struct fan_error *error)
 {
     char shown[128];
     fan__uri_redact(uri, shown, sizeof(shown));
@@ -94,7 +86,7 @@ enum fan_status fan_store_open_provider(const struct fan_provider *provider, con
         return fan__fail(ret_error, FAN_INVALID, "uri", "expected a URI and a place for the store");
     if (!has_scheme(uri, provider->scheme)) {
         (void)fan__fail(&reason, FAN_INVALID, "uri", "expected the scheme '%s:'", provider->scheme);
-        return open_failed(FAN_INVALID, uri, &reason, ret_error);
+        return fan__store_failed(FAN_INVALID, uri, &reason, ret_error);
     }
 
     struct fan_store *store = fan__alloc_zero(env, 1, sizeof(*store));
@@ -107,11 +99,31 @@ enum fan_status fan_store_open_provider(const struct fan_provider *provider, con
         provider->open(uri, fan__env(env), &store->self, &store->epoch, &reason);
     if (status != FAN_OK) {
         fan__free(env, store);
-        return open_failed(status, uri, &reason, ret_error);
+        return fan__store_failed(status, uri, &reason, ret_error);
     }
     assert(store->epoch != 0);
     *ret_store = store;
     return FAN_OK;
+}
+
+enum fan_status fan__provider_find(const char *uri, const struct fan_provider **ret_provider,
+                                   struct fan_error *error)
+{
+    char known[128] = "";
+    size_t size = 0;
+    for (const struct fan_provider *const *at = providers; *at; at++) {
+        if (has_scheme(uri, (*at)->scheme)) {
+            *ret_provider = *at;
+            return FAN_OK;
+        }
+        int length =
+            snprintf(known + size, sizeof(known) - size, "%s%s:", size ? ", " : "", (*at)->scheme);
+        size += (size_t)length;
+        assert(size < sizeof(known));
+    }
+    struct fan_error reason = FAN_ERROR_INIT;
+    (void)fan__fail(&reason, FAN_INVALID, "uri", "unknown scheme, expected one of %s", known);
+    return fan__store_failed(FAN_INVALID, uri, &reason, error);
 }
 
 enum fan_status fan_store_open(const char *uri, const struct fan_env *env,
@@ -119,19 +131,11 @@ enum fan_status fan_store_open(const char *uri, const struct fan_env *env,
 {
     if (!uri || !ret_store)
         return fan__fail(ret_error, FAN_INVALID, "uri", "expected a URI and a place for the store");
-    struct fan_error reason = FAN_ERROR_INIT;
-    char known[128] = "";
-    size_t size = 0;
-    for (const struct fan_provider *const *at = providers; *at; at++) {
-        if (has_scheme(uri, (*at)->scheme))
-            return fan_store_open_provider(*at, uri, env, ret_store, ret_error);
-        int length =
-            snprintf(known + size, sizeof(known) - size, "%s%s:", size ? ", " : "", (*at)->scheme);
-        size += (size_t)length;
-        assert(size < sizeof(known));
-    }
-    (void)fan__fail(&reason, FAN_INVALID, "uri", "unknown scheme, expected one of %s", known);
-    return open_failed(FAN_INVALID, uri, &reason, ret_error);
+    const struct fan_provider *provider = NULL;
+    enum fan_status status = fan__provider_find(uri, &provider, ret_error);
+    if (status != FAN_OK)
+        return status;
+    return fan_store_open_provider(provider, uri, env, ret_store, ret_error);
 }
 
 void fan_store_close(struct fan_store *store)
@@ -157,7 +161,7 @@ const char *fan_store_name(const struct fan_store *store)
 unsigned fan_store_capabilities(const struct fan_store *store)
 {
     const struct fan_provider *provider = store->provider;
-    bool promises = provider->size >= FAN_PROVIDER_SIZE && provider->promises;
+    bool promises = FAN__PROVIDER_HAS(provider, promises);
     return promises ? provider->promises(store->self) : provider->capabilities;
 }
 

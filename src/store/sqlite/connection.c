@@ -24,7 +24,7 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement)
     return texts[statement];
 }
 
-static enum fan_status map_errno(int system_error, enum fan_status otherwise)
+enum fan_status fan__sqlite_map_errno(int system_error, enum fan_status otherwise)
 {
     switch (system_error) {
     case ENOSPC:
@@ -55,8 +55,11 @@ static int file_errno(sqlite3 *db, int opcode)
 /* Which write failed how is forgotten by the connection once it has rolled back. */
 static enum fan_status map_write(sqlite3 *db)
 {
-    enum fan_status status = map_errno(file_errno(db, SQLITE_FCNTL_JOURNAL_POINTER), FAN_IO);
-    return status != FAN_IO ? status : map_errno(file_errno(db, SQLITE_FCNTL_FILE_POINTER), FAN_IO);
+    enum fan_status status =
+        fan__sqlite_map_errno(file_errno(db, SQLITE_FCNTL_JOURNAL_POINTER), FAN_IO);
+    return status != FAN_IO
+               ? status
+               : fan__sqlite_map_errno(file_errno(db, SQLITE_FCNTL_FILE_POINTER), FAN_IO);
 }
 
 enum fan_status fan__sqlite_map(sqlite3 *db, int code)
@@ -85,13 +88,13 @@ enum fan_status fan__sqlite_map(sqlite3 *db, int code)
     case SQLITE_TOOBIG:
         return FAN_INVALID;
     case SQLITE_CANTOPEN:
-        return map_errno(db ? sqlite3_system_errno(db) : 0, FAN_UNAVAILABLE);
+        return fan__sqlite_map_errno(db ? sqlite3_system_errno(db) : 0, FAN_UNAVAILABLE);
     default:
         if (code == SQLITE_IOERR_NOMEM)
             return FAN_NO_MEMORY;
         if (code == SQLITE_IOERR_WRITE && db)
             return map_write(db);
-        return map_errno(db ? sqlite3_system_errno(db) : 0, FAN_IO);
+        return fan__sqlite_map_errno(db ? sqlite3_system_errno(db) : 0, FAN_IO);
     }
 }
 

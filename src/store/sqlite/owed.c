@@ -46,9 +46,11 @@ static uint64_t threshold_of(const struct fan__sqlite_groups *groups,
     return lowest;
 }
 
-/* The place of a series' threshold; NULL without memory. */
+/* The place of a series' threshold; NULL without memory, and for no number of a series. */
 static uint64_t *known_at(struct fan__sqlite_thresholds *thresholds, int64_t series_id)
 {
+    if (series_id < 0 || series_id > INT32_MAX)
+        return NULL;
     size_t end = ((size_t)series_id + 1) * sizeof(uint64_t);
     if (thresholds->known.size < end) {
         size_t more = end - thresholds->known.size;

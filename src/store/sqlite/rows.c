@@ -88,8 +88,11 @@ static struct fan__sqlite_series *series_new(struct fan__sqlite_connection *conn
     size_t size = sizeof(struct fan__sqlite_series);
     for (int i = 0; i < 7; i++) {
         texts[i] = (const char *)sqlite3_column_text(statement, i + 2);
-        if (!texts[i])
+        if (!texts[i]) {
+            bool null = sqlite3_column_type(statement, i + 2) == SQLITE_NULL;
+            fan__sqlite_fail(connection, null ? FAN_CORRUPT : FAN_NO_MEMORY);
             return NULL;
+        }
         sizes[i] = strlen(texts[i]) + 1;
         size += sizes[i];
     }
@@ -162,15 +165,14 @@ static struct fan_str column_bytes(sqlite3_stmt *statement, int column)
     return (struct fan_str){ bytes, (size_t)size };
 }
 
-void fan__sqlite_row_add(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
-                         struct fan_batch *batch)
+bool fan__sqlite_row_draft(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
+                           char id[FAN__UUID_TEXT_SIZE], struct fan_event_draft *ret_draft)
 {
     const struct fan__sqlite_series *series =
         fan__sqlite_series_get(connection, sqlite3_column_int64(statement, 2));
     if (!series)
-        return;
-    char id[FAN__UUID_TEXT_SIZE];
-    struct fan_event_draft draft = {
+        return false;
+    *ret_draft = (struct fan_event_draft){
         .size = FAN_EVENT_DRAFT_SIZE,
         .type = series->type,
         .payload = column_bytes(statement, 9),
@@ -193,9 +195,18 @@ void fan__sqlite_row_add(struct fan__sqlite_connection *connection, sqlite3_stmt
         sqlite3_column_bytes(statement, 1) == FAN__UUID_SIZE)
         fan__uuid_format(sqlite3_column_blob(statement, 1), id);
     else
-        draft.id = (const char *)sqlite3_column_text(statement, 1);
-    fan__sqlite_fail(
-        connection, draft.id
-                        ? fan_batch_add(batch, &draft, (uint64_t)sqlite3_column_int64(statement, 0))
-                        : FAN_CORRUPT);
+        ret_draft->id = (const char *)sqlite3_column_text(statement, 1);
+    if (!ret_draft->id)
+        fan__sqlite_fail(connection, FAN_CORRUPT);
+    return ret_draft->id != NULL;
+}
+
+void fan__sqlite_row_add(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
+                         struct fan_batch *batch)
+{
+    char id[FAN__UUID_TEXT_SIZE];
+    struct fan_event_draft draft;
+    if (fan__sqlite_row_draft(connection, statement, id, &draft))
+        fan__sqlite_fail(
+            connection, fan_batch_add(batch, &draft, (uint64_t)sqlite3_column_int64(statement, 0)));
 }

@@ -17,8 +17,7 @@
 #define WAL_TRY_COUNT 500
 #define WAL_TRY_MS 10
 
-/* The folder of a path, "." for a bare name. */
-static void folder_of(const char *path, char *folder, size_t size)
+void fan__sqlite_folder_of(const char *path, char *folder, size_t size)
 {
     const char *slash = strrchr(path, '/');
     size_t length = slash ? (size_t)(slash - path) : 1;
@@ -35,7 +34,7 @@ static enum fan_status check_path(const char *path, struct fan_error *error)
 {
     char folder[1024];
     struct stat info;
-    folder_of(path, folder, sizeof(folder));
+    fan__sqlite_folder_of(path, folder, sizeof(folder));
     if (stat(folder, &info) != 0)
         return errno == EACCES
                    ? fan__fail(error, FAN_DENIED, "uri", "%s: no permission to enter", folder)

@@ -6,6 +6,7 @@
 #ifndef FAN_STORE_SQLITE_SERIES_H
 #define FAN_STORE_SQLITE_SERIES_H
 
+#include "event/uuid.h"
 #include "store/sqlite/store.h"
 
 /* tuples.c: the writer's, with its lock. */
@@ -48,7 +49,14 @@ void fan__sqlite_rows_free(struct fan__sqlite_connection *connection);
 const struct fan__sqlite_series *fan__sqlite_series_get(struct fan__sqlite_connection *connection,
                                                         int64_t id);
 
-/* Adds the event that the statement stands on (FAN__SQLITE_COLUMNS) to a batch. */
+/*
+ * Fills a draft with the event that the statement stands on (FAN__SQLITE_COLUMNS), borrowed from it
+ * and from `id`. False when the connection has failed.
+ */
+bool fan__sqlite_row_draft(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
+                           char id[FAN__UUID_TEXT_SIZE], struct fan_event_draft *ret_draft);
+
+/* Adds that event to a batch. */
 void fan__sqlite_row_add(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
                          struct fan_batch *batch);
 

@@ -71,9 +71,16 @@ static size_t key_of(const struct fan_query *query, char key[KEY_SIZE_MAX])
     return size;
 }
 
+/* A damaged file may hold anything: a text that is not there differs from all. */
+static const char *text_of(sqlite3_stmt *statement, int column)
+{
+    const char *text = (const char *)sqlite3_column_text(statement, column);
+    return text ? text : "\xff";
+}
+
 static bool differs(const char *wanted, sqlite3_stmt *statement, int column)
 {
-    return wanted && strcmp(wanted, (const char *)sqlite3_column_text(statement, column)) != 0;
+    return wanted && strcmp(wanted, text_of(statement, column)) != 0;
 }
 
 /* The columns of SERIES_AFTER and its like. */
@@ -83,8 +90,7 @@ static bool matches(const struct fan_query *query, sqlite3_stmt *statement)
     return !differs(source, statement, 1) && !differs(query->topic, statement, 3) &&
            !differs(query->schema, statement, 4) && !differs(query->entity, statement, 5) &&
            !differs(query->operation, statement, 6) && !differs(query->instance_id, statement, 7) &&
-           (!query->pattern ||
-            fan_pattern_match(query->pattern, (const char *)sqlite3_column_text(statement, 2)));
+           (!query->pattern || fan_pattern_match(query->pattern, text_of(statement, 2)));
 }
 
 /* The text that every type must begin with, and the first one past all of those. */

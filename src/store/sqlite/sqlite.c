@@ -75,7 +75,7 @@ static void init(struct fan__sqlite *store, const struct fan_env *env)
     fan__cond_init(&store->tail_wake);
 }
 
-static void sqlite_close(void *self)
+void fan__sqlite_close(void *self)
 {
     struct fan__sqlite *store = self;
     /*
@@ -105,7 +105,7 @@ static void sqlite_close(void *self)
     fan__free(store->env, store);
 }
 
-static enum fan_status start(struct fan__sqlite *store, struct fan_error *error)
+enum fan_status fan__sqlite_start(struct fan__sqlite *store, struct fan_error *error)
 {
     enum fan_status status = fan__sqlite_schema_open(store, error);
     if (status != FAN_OK)
@@ -118,8 +118,8 @@ static enum fan_status start(struct fan__sqlite *store, struct fan_error *error)
     return fan__sqlite_head(store, &store->tail_seq);
 }
 
-static enum fan_status sqlite_open(const char *uri, const struct fan_env *env, void **ret_self,
-                                   uint64_t *ret_epoch, struct fan_error *error)
+enum fan_status fan__sqlite_new(const char *uri, const struct fan_env *env,
+                                struct fan__sqlite **ret_store, struct fan_error *error)
 {
     if (!sqlite3_threadsafe())
         return fan__fail(error, FAN_UNSUPPORTED, NULL, "this SQLite was built without threads");
@@ -133,10 +133,24 @@ static enum fan_status sqlite_open(const char *uri, const struct fan_env *env, v
         status = configure(store, &parsed, error);
         fan__uri_deinit(&parsed);
     }
-    if (status == FAN_OK)
-        status = start(store, error);
     if (status != FAN_OK) {
-        sqlite_close(store);
+        fan__sqlite_close(store);
+        return status;
+    }
+    *ret_store = store;
+    return FAN_OK;
+}
+
+static enum fan_status sqlite_open(const char *uri, const struct fan_env *env, void **ret_self,
+                                   uint64_t *ret_epoch, struct fan_error *error)
+{
+    struct fan__sqlite *store = NULL;
+    enum fan_status status = fan__sqlite_new(uri, env, &store, error);
+    if (status != FAN_OK)
+        return status;
+    status = fan__sqlite_start(store, error);
+    if (status != FAN_OK) {
+        fan__sqlite_close(store);
         return status;
     }
     *ret_self = store;
@@ -157,7 +171,7 @@ const struct fan_provider fan__sqlite_provider = {
     .capabilities = FAN_CAPABILITY_DURABLE_DISK | FAN_CAPABILITY_DURABLE_PROCESS |
                     FAN_CAPABILITY_QUERY | FAN_CAPABILITY_TAIL_PROCESSES,
     .open = sqlite_open,
-    .close = sqlite_close,
+    .close = fan__sqlite_close,
     .append = fan__sqlite_append,
     .read = fan__sqlite_read,
     .list = fan__sqlite_list,
@@ -180,4 +194,7 @@ const struct fan_provider fan__sqlite_provider = {
     .lease_renew = fan__sqlite_lease_renew,
     .lease_release = fan__sqlite_lease_release,
     .promises = promises,
+    .backup = fan__sqlite_backup,
+    .restore = fan__sqlite_restore,
+    .verify = fan__sqlite_verify,
 };

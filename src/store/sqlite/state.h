@@ -44,4 +44,8 @@ void fan__sqlite_state_of(struct fan__sqlite_connection *connection,
                           const struct fan__sqlite_groups *groups, sqlite3_stmt *row,
                           struct fan_batch *batch, struct fan_event_state *ret_state);
 
+/* Fills what fan_store_stats tells, in the snapshot that the connection stands in. */
+void fan__sqlite_sums(struct fan__sqlite_connection *connection,
+                      const struct fan__sqlite_groups *groups, struct fan_store_stats *ret_stats);
+
 #endif

@@ -136,6 +136,25 @@ static uint64_t bytes_of(struct fan__sqlite_connection *connection)
     return (uint64_t)total;
 }
 
+void fan__sqlite_sums(struct fan__sqlite_connection *connection,
+                      const struct fan__sqlite_groups *groups, struct fan_store_stats *ret_stats)
+{
+    struct fan__sqlite_thresholds thresholds;
+    fan__sqlite_thresholds_init(&thresholds, connection, groups);
+    ret_stats->events = count_after(connection, 0);
+    ret_stats->first_seq = (uint64_t)fan__sqlite_number(
+        connection, fan__sqlite_use(connection, FAN__SQL_EVENT_FIRST), 0);
+    ret_stats->last_seq = (uint64_t)fan__sqlite_number(
+        connection, fan__sqlite_use(connection, FAN__SQL_EVENT_LAST), 0);
+    ret_stats->bytes = bytes_of(connection);
+    ret_stats->groups = groups->count;
+    ret_stats->pending = count_owed(connection, &thresholds, ret_stats->last_seq);
+    correct_all(connection, &thresholds, ret_stats);
+    ret_stats->completed =
+        ret_stats->events - ret_stats->pending - ret_stats->processing - ret_stats->failed;
+    fan__sqlite_thresholds_deinit(&thresholds);
+}
+
 enum fan_status fan__sqlite_stats(void *self, struct fan_store_stats *ret_stats)
 {
     struct fan__sqlite_connection *connection = NULL;
@@ -144,20 +163,7 @@ enum fan_status fan__sqlite_stats(void *self, struct fan_store_stats *ret_stats)
         return status;
     struct fan__sqlite_groups groups;
     fan__sqlite_groups_load(connection, &groups);
-    struct fan__sqlite_thresholds thresholds;
-    fan__sqlite_thresholds_init(&thresholds, connection, &groups);
-    ret_stats->events = count_after(connection, 0);
-    ret_stats->first_seq = (uint64_t)fan__sqlite_number(
-        connection, fan__sqlite_use(connection, FAN__SQL_EVENT_FIRST), 0);
-    ret_stats->last_seq = (uint64_t)fan__sqlite_number(
-        connection, fan__sqlite_use(connection, FAN__SQL_EVENT_LAST), 0);
-    ret_stats->bytes = bytes_of(connection);
-    ret_stats->groups = groups.count;
-    ret_stats->pending = count_owed(connection, &thresholds, ret_stats->last_seq);
-    correct_all(connection, &thresholds, ret_stats);
-    ret_stats->completed =
-        ret_stats->events - ret_stats->pending - ret_stats->processing - ret_stats->failed;
-    fan__sqlite_thresholds_deinit(&thresholds);
+    fan__sqlite_sums(connection, &groups, ret_stats);
     fan__sqlite_groups_free(&groups);
     return fan__sqlite_read_end(connection);
 }

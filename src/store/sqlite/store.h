@@ -81,6 +81,12 @@ struct fan__sqlite {
 #define FAN__SQLITE_BATCH_SIZE_MAX ((size_t)1 << 20)
 #define FAN__SQLITE_BUSY_MS 10000
 
+/* sqlite.c: a store of a URI that has not touched its file yet; its opening; its end. */
+enum fan_status fan__sqlite_new(const char *uri, const struct fan_env *env,
+                                struct fan__sqlite **ret_store, struct fan_error *error);
+enum fan_status fan__sqlite_start(struct fan__sqlite *store, struct fan_error *error);
+void fan__sqlite_close(void *self);
+
 /* connection.c */
 
 /* Opens one more connection to the store's file. `error` (may be NULL) gets the words. */
@@ -111,6 +117,7 @@ void fan__sqlite_failed(struct fan__sqlite_connection *connection, int code);
 void fan__sqlite_fail(struct fan__sqlite_connection *connection, enum fan_status status);
 
 enum fan_status fan__sqlite_map(sqlite3 *db, int code);
+enum fan_status fan__sqlite_map_errno(int system_error, enum fan_status otherwise);
 
 /* Puts a failure at open into words; gives its status. */
 enum fan_status fan__sqlite_tell(const struct fan__sqlite *store, sqlite3 *db, int code,
@@ -161,6 +168,9 @@ void fan__sqlite_checkpoint_stop(struct fan__sqlite *store);
 void fan__sqlite_checkpoint_finish(struct fan__sqlite *store);
 
 /* schema.c */
+
+/* The folder of a path, "." for a bare name. */
+void fan__sqlite_folder_of(const char *path, char *folder, size_t size);
 enum fan_status fan__sqlite_schema_open(struct fan__sqlite *store, struct fan_error *error);
 
 /* append.c, read.c, ... as in the provider's table. */
@@ -197,5 +207,10 @@ enum fan_status fan__sqlite_lease_renew(void *self, const char *name, const char
                                         uint64_t fence, uint32_t ttl_ms);
 enum fan_status fan__sqlite_lease_release(void *self, const char *name, const char *owner,
                                           uint64_t fence);
+enum fan_status fan__sqlite_backup(void *self, const char *path, struct fan_error *error);
+enum fan_status fan__sqlite_restore(const char *path, const char *uri, const struct fan_env *env,
+                                    struct fan_error *error);
+enum fan_status fan__sqlite_verify(void *self, fan_finding_visit visit, void *context,
+                                   struct fan_error *error);
 
 #endif

@@ -1,0 +1,510 @@
+/* P24: backups, restores and verifying, on the SQLite log. */
+#include "sqlite_support.h"
+
+#include <fanfare/keep.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sqlite3.h>
+
+static const struct fan_group_name group = { .group = "g", .handler = "h" };
+
+static void path_in(const struct place *place, const char *name, char path[160])
+{
+    snprintf(path, 160, "%s/%s", place->folder, name);
+}
+
+/* A log with a bit of everything: done, dead, claimed, pending and unseen, keys, units, users. */
+static void fill(struct fan_store *store, size_t count)
+{
+    struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
+    assert_ok(fan_group_create(store, &group, &options, NULL));
+    char topic[16];
+    for (size_t i = 0; i < count; i++) {
+        snprintf(topic, sizeof(topic), "topic-%zu", i % 7);
+        struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                         .type = i % 3 ? "a.b.c" : "x.y",
+                                         .topic = topic,
+                                         .user_id = (int64_t)(i % 5),
+                                         .payload = FAN_STR("{\"some\": [1, 2, 3]}") };
+        assert_ok(store_add(store, &draft, NULL));
+    }
+    struct fan_expectation none = { .size = sizeof(none), .key = "alone" };
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "k", .topic = "alone" };
+    struct fan_event *event = event_of(&draft);
+    struct fan_append item = { .event = event, .expectation = &none };
+    assert_ok(fan_store_append(store, &item, 1, NULL));
+    fan_event_free(event, NULL);
+    struct fan_claim claims[8];
+    struct fan_batch *batch = batch_new();
+    struct fan_claim_options claim = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me", .limit = 8 };
+    assert_ok(fan_group_claim(store, &group, &claim, batch, claims));
+    for (size_t i = 0; i < 6; i++) {
+        struct fan_settle settle = {
+            .seq = claims[i].seq, .token = claims[i].token, .verdict = i % 3, .error = "words"
+        };
+        assert_ok(fan_group_settle(store, &group, &settle, 1));
+    }
+    fan_batch_free(batch);
+}
+
+struct findings {
+    size_t count;
+    char text[2048];
+};
+
+static bool note(void *context, const struct fan_finding *finding)
+{
+    struct findings *findings = context;
+    size_t size = strlen(findings->text);
+    assert_true(finding->size == sizeof(*finding) && *finding->part && *finding->words);
+    findings->count++;
+    snprintf(findings->text + size, sizeof(findings->text) - size, "%s %llu: %s\n", finding->part,
+             (unsigned long long)finding->seq, finding->words);
+    return findings->count < 1000;
+}
+
+static enum fan_status verify(struct fan_store *store, struct findings *ret_findings)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    *ret_findings = (struct findings){ .count = 0 };
+    enum fan_status status = fan_store_verify(store, note, ret_findings, &error);
+    assert_int_equal(status == FAN_CORRUPT, ret_findings->count > 0);
+    return status;
+}
+
+static void assert_sound(struct fan_store *store)
+{
+    struct findings findings;
+    if (verify(store, &findings) != FAN_OK)
+        fail_msg("%s", findings.text);
+}
+
+static void restore_uri(const char *path, char uri[200])
+{
+    int size = snprintf(uri, 200, "sqlite:%s", path);
+    assert_true(size < 200);
+}
+
+static void test_P24_a_restored_log_is_the_log_with_an_epoch_of_its_own(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 100);
+    char copy[160];
+    char target[160];
+    char uri[200];
+    path_in(place, "copy", copy);
+    path_in(place, "again.db", target);
+    restore_uri(target, uri);
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_ok(fan_store_backup(store, copy, &error));
+    uint64_t fence = 0;
+    assert_ok(fan_lease_acquire(store, "l", "me", 1000, &fence));
+    assert_ok(fan_store_restore(copy, uri, NULL, &error));
+
+    struct fan_store *again = store_open(uri);
+    assert_true(fan_store_epoch(again) != fan_store_epoch(store));
+    assert_sound(again);
+    struct fan_query query = { .size = FAN_QUERY_SIZE };
+    struct fan_batch *left = batch_new();
+    struct fan_batch *right = batch_new();
+    struct fan_read_result result;
+    assert_ok(fan_store_read(store, 0, &query, left, &result));
+    assert_ok(fan_store_read(again, 0, &query, right, &result));
+    assert_int_equal(fan_batch_count(left), 101);
+    assert_int_equal(fan_batch_count(right), 101);
+    for (size_t i = 0; i < 101; i++) {
+        const struct fan_event *event = fan_batch_event(left, i);
+        assert_memory_equal(event, fan_batch_event(right, i), fan_event_size(event));
+    }
+    struct fan_store_stats before = { .size = sizeof(before) };
+    struct fan_store_stats after = { .size = sizeof(after) };
+    assert_ok(fan_store_stats(store, &before));
+    assert_ok(fan_store_stats(again, &after));
+    before.bytes = after.bytes = 0;
+    assert_memory_equal(&before, &after, sizeof(before));
+    /* What the old log gave out after the backup means nothing here. */
+    uint64_t other = 0;
+    assert_ok(fan_lease_acquire(again, "m", "me", 1000, &other));
+    assert_true(other > fence + 1000000);
+    fan_batch_free(left);
+    fan_batch_free(right);
+    fan_store_close(again);
+    fan_store_close(store);
+}
+
+static void test_P24_a_backup_never_overwrites(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    char copy[160];
+    path_in(place, "copy", copy);
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_ok(fan_store_backup(store, copy, NULL));
+    assert_int_equal(fan_store_backup(store, copy, &error), FAN_EXISTS);
+    assert_non_null(strstr(error.message, copy));
+    assert_int_equal(fan_store_backup(store, place->path, &error), FAN_EXISTS);
+    path_in(place, "no/such/folder", copy);
+    assert_int_equal(fan_store_backup(store, copy, &error), FAN_INVALID);
+    assert_non_null(strstr(error.message, "No such file"));
+    assert_int_equal(fan_store_backup(store, "", &error), FAN_INVALID);
+    /* Nor does a restore. */
+    path_in(place, "copy", copy);
+    assert_int_equal(fan_store_restore(copy, place->uri, NULL, &error), FAN_EXISTS);
+    assert_non_null(strstr(error.message, "is there already"));
+    assert_sound(store);
+    fan_store_close(store);
+}
+
+static void write_file(const char *path, const void *bytes, size_t size)
+{
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes, 1, size, file), size);
+    assert_int_equal(fclose(file), 0);
+}
+
+static char *read_file(const char *path, size_t *ret_size)
+{
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_int_equal(fseek(file, 0, SEEK_END), 0);
+    *ret_size = (size_t)ftell(file);
+    rewind(file);
+    char *bytes = test_malloc(*ret_size);
+    assert_int_equal(fread(bytes, 1, *ret_size, file), *ret_size);
+    fclose(file);
+    return bytes;
+}
+
+static size_t count_files(const char *folder)
+{
+    char command[128];
+    snprintf(command, sizeof(command), "ls -A '%s' | wc -l", folder);
+    FILE *pipe = popen(command, "r");
+    assert_non_null(pipe);
+    size_t count = 0;
+    assert_int_equal(fscanf(pipe, "%zu", &count), 1);
+    pclose(pipe);
+    return count;
+}
+
+static void test_P24_what_is_no_sound_backup_is_refused_and_leaves_nothing(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 50);
+    char copy[160];
+    char bad[160];
+    char target[160];
+    char uri[200];
+    path_in(place, "copy", copy);
+    path_in(place, "bad", bad);
+    path_in(place, "target.db", target);
+    restore_uri(target, uri);
+    assert_ok(fan_store_backup(store, copy, NULL));
+    fan_store_close(store);
+    size_t size;
+    char *bytes = read_file(copy, &size);
+    struct fan_error error = FAN_ERROR_INIT;
+    write_file(bad, "", 0);
+    size_t files = count_files(place->folder);
+
+    assert_int_equal(fan_store_restore(bad, uri, NULL, &error), FAN_CORRUPT);
+    write_file(bad, "something else that is long enough to look at, but no database", 62);
+    assert_int_equal(fan_store_restore(bad, uri, NULL, &error), FAN_CORRUPT);
+    assert_non_null(strstr(error.message, "no backup"));
+    write_file(bad, bytes, size / 2);
+    assert_int_equal(fan_store_restore(bad, uri, NULL, &error), FAN_CORRUPT);
+    char changed = bytes[63];
+    bytes[63] = 99;
+    write_file(bad, bytes, size);
+    assert_int_equal(fan_store_restore(bad, uri, NULL, &error), FAN_TOO_NEW);
+    bytes[63] = changed;
+    bytes[68] ^= 1;
+    write_file(bad, bytes, size);
+    assert_int_equal(fan_store_restore(bad, uri, NULL, &error), FAN_CORRUPT);
+    assert_non_null(strstr(error.message, "another program"));
+    bytes[68] ^= 1;
+    memset(bytes + size / 4, 0x5a, size / 2);
+    write_file(bad, bytes, size);
+    assert_int_equal(fan_store_restore(bad, uri, NULL, &error), FAN_CORRUPT);
+    path_in(place, "none", bad);
+    assert_int_equal(fan_store_restore(bad, uri, NULL, &error), FAN_INVALID);
+    assert_int_equal(fan_store_restore(copy, "memory:", NULL, &error), FAN_UNSUPPORTED);
+    assert_int_equal(fan_store_restore(copy, "what:", NULL, &error), FAN_INVALID);
+    assert_int_equal(count_files(place->folder), files);
+    assert_ok(fan_store_restore(copy, uri, NULL, &error));
+    test_free(bytes);
+}
+
+static void test_P24_a_log_in_use_is_no_backup(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 20);
+    char target[160];
+    char uri[200];
+    path_in(place, "target.db", target);
+    restore_uri(target, uri);
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_store_restore(place->path, uri, NULL, &error), FAN_INVALID);
+    assert_non_null(strstr(error.message, "in use"));
+    fan_store_close(store);
+}
+
+/* Appends until told to end; all it appended is one more event of one topic each. */
+struct writer {
+    struct fan_store *store;
+    pthread_mutex_t mutex;
+    bool end;
+    uint64_t last_seq;
+};
+
+static void *write_on(void *context)
+{
+    struct writer *writer = context;
+    for (bool end = false; !end;) {
+        uint64_t seq = store_say(writer->store, "w.r.t", "busy");
+        pthread_mutex_lock(&writer->mutex);
+        writer->last_seq = seq;
+        end = writer->end;
+        pthread_mutex_unlock(&writer->mutex);
+    }
+    return NULL;
+}
+
+static uint64_t written(struct writer *writer)
+{
+    pthread_mutex_lock(&writer->mutex);
+    uint64_t seq = writer->last_seq;
+    pthread_mutex_unlock(&writer->mutex);
+    return seq;
+}
+
+static void test_P24_backup_and_verify_work_while_events_come_in(void **state)
+{
+    const struct place *place = *state;
+    char uri[240];
+    snprintf(uri, sizeof(uri), "%s?synchronous=normal&checkpoint_frames=100", place->uri);
+    struct writer writer = { .store = store_open(uri) };
+    fill(writer.store, 200);
+    pthread_mutex_init(&writer.mutex, NULL);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, write_on, &writer), 0);
+    for (int round = 0; round < 4; round++) {
+        char copy[160];
+        char target[160];
+        char name[32];
+        snprintf(name, sizeof(name), "copy-%d", round);
+        path_in(place, name, copy);
+        snprintf(name, sizeof(name), "log-%d.db", round);
+        path_in(place, name, target);
+        restore_uri(target, uri);
+        uint64_t before = written(&writer);
+        while (written(&writer) == before)
+            sched_yield();
+        uint64_t sure = written(&writer);
+        struct fan_error error = FAN_ERROR_INIT;
+        if (fan_store_backup(writer.store, copy, &error) != FAN_OK)
+            fail_msg("%s", error.message);
+        assert_sound(writer.store);
+        if (fan_store_restore(copy, uri, NULL, &error) != FAN_OK)
+            fail_msg("%s", error.message);
+        struct fan_store *again = store_open(uri);
+        uint64_t head_seq = 0;
+        assert_ok(fan_store_head(again, &head_seq));
+        struct fan_store_stats stats = { .size = sizeof(stats) };
+        assert_ok(fan_store_stats(again, &stats));
+        assert_true(head_seq >= sure);
+        assert_int_equal(stats.events, head_seq);
+        fan_store_close(again);
+    }
+    pthread_mutex_lock(&writer.mutex);
+    writer.end = true;
+    pthread_mutex_unlock(&writer.mutex);
+    pthread_join(thread, NULL);
+    pthread_mutex_destroy(&writer.mutex);
+    assert_sound(writer.store);
+    fan_store_close(writer.store);
+}
+
+static void harm(const struct place *place, const char *sql)
+{
+    sqlite3 *db = NULL;
+    char *message = NULL;
+    assert_int_equal(sqlite3_open(place->path, &db), SQLITE_OK);
+    if (sqlite3_exec(db, sql, NULL, NULL, &message) != SQLITE_OK)
+        fail_msg("%s: %s", sql, message);
+    sqlite3_close(db);
+}
+
+static void test_P24_verify_finds_what_is_wrong(void **state)
+{
+    struct place *place = *state;
+    static const struct {
+        const char *sql;
+        const char *found;
+    } harms[] = {
+        { "UPDATE event_block SET count = count + 1", "block 0: counts 92" },
+        { "UPDATE event_block SET t_max = t_min - 1", "does not span" },
+        { "DELETE FROM event_block", "has no row" },
+        { "DROP TRIGGER event_deleted; DELETE FROM event WHERE seq = 3", "counts" },
+        { "DROP TRIGGER event_deleted; DELETE FROM event WHERE seq = 3",
+          "delivery 3: is of an event that is not there" },
+        { "INSERT INTO delivery(seq, grp, status, attempts, token, due_us) "
+          "VALUES(4, 77, 0, 0, 0, 0)",
+          "delivery 4: is of the group 77" },
+        { "UPDATE delivery SET status = 9 WHERE seq = 2", "delivery 2: has the status 9" },
+        { "UPDATE grp SET completed = 50", "g/h counts 50 completed" },
+        { "UPDATE grp SET ahead = 3", "g/h counts 3 deliveries past" },
+        { "UPDATE grp SET cursor = 1000", "g/h has its cursor past the head" },
+        { "UPDATE event SET payload = '{\"some\": ' WHERE seq = 7",
+          "event 7: is not legal: payload" },
+        { "UPDATE event SET created_us = 0 WHERE seq = 7", "event 7: has no time" },
+        { "UPDATE event SET traceparent = 'nonsense' WHERE seq = 8", "event 8: is not legal" },
+        { "UPDATE event SET series = 500 WHERE seq = 9", "event 9: cannot be rebuilt" },
+        { "UPDATE series SET source = 'moon'", "has no source" },
+        { "UPDATE series SET type = 'a..b'", "is not legal: type" },
+        { "DELETE FROM meta WHERE key = 'fence'", "meta 0: fence is not there" },
+        { "UPDATE meta SET value = 0 WHERE key = 'epoch'", "epoch is 0" },
+        { "UPDATE meta SET value = 1000 WHERE key = 'trimmed_seq'", "past the head" },
+        { "UPDATE key SET last_seq = 2", "key 2: is called the last" },
+        { "UPDATE event SET seq = -4 WHERE seq = 1", "event 18446744073709551612: comes after" },
+    };
+    for (size_t i = 0; i < sizeof(harms) / sizeof(*harms); i++) {
+        snprintf(place->path, sizeof(place->path), "%s/%zu.db", place->folder, i);
+        snprintf(place->uri, sizeof(place->uri), "sqlite:%s", place->path);
+        struct fan_store *store = store_open(place->uri);
+        fill(store, 90);
+        assert_sound(store);
+        harm(place, harms[i].sql);
+        struct findings findings;
+        assert_int_equal(verify(store, &findings), FAN_CORRUPT);
+        if (!strstr(findings.text, harms[i].found))
+            fail_msg("%s: expected '%s' in: %s", harms[i].sql, harms[i].found, findings.text);
+        fan_store_close(store);
+    }
+}
+
+static bool stop_at_once(void *context, const struct fan_finding *finding)
+{
+    (void)finding;
+    ++*(size_t *)context;
+    return false;
+}
+
+static void test_P24_a_visitor_ends_the_search(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 30);
+    harm(place, "UPDATE event SET created_us = 0");
+    size_t count = 0;
+    assert_int_equal(fan_store_verify(store, stop_at_once, &count, NULL), FAN_CORRUPT);
+    assert_int_equal(count, 1);
+    fan_store_close(store);
+}
+
+static uint64_t random_next(uint64_t *state)
+{
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    return *state;
+}
+
+/* Uses a damaged log as a server would: it may refuse, and must not fall. */
+static void use_damaged(struct fan_store *store)
+{
+    struct fan_batch *batch = batch_new();
+    struct fan_event_state *states = test_calloc(100, sizeof(*states));
+    struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 100, .pattern = "a.>" };
+    struct fan_read_result result;
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    (void)!fan_store_read(store, 0, &query, batch, &result);
+    (void)!fan_store_list(store, &query, batch, states, NULL);
+    (void)!fan_store_stats(store, &stats);
+    fan_batch_free(batch);
+    test_free(states);
+}
+
+static void test_P24_random_damage_is_found_or_harmless(void **state)
+{
+    const struct place *place = *state;
+    const char *given = getenv("FANFARE_SEED");
+    uint64_t random = given ? strtoull(given, NULL, 10) : 20240229;
+    int rounds = getenv("FANFARE_SOAK") ? 5000 : 250;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 300);
+    char copy[160];
+    char path[160];
+    char uri[200];
+    path_in(place, "copy", copy);
+    assert_ok(fan_store_backup(store, copy, NULL));
+    fan_store_close(store);
+    size_t size;
+    char *bytes = read_file(copy, &size);
+    char *damaged = test_malloc(size);
+    size_t found = 0;
+    for (int round = 0; round < rounds; round++) {
+        memcpy(damaged, bytes, size);
+        size_t flips = 1 + random_next(&random) % 64;
+        for (size_t i = 0; i < flips; i++)
+            damaged[random_next(&random) % size] = (char)random_next(&random);
+        snprintf(path, sizeof(path), "%s/damaged.db", place->folder);
+        write_file(path, damaged, size);
+        restore_uri(path, uri);
+        struct fan_error error = FAN_ERROR_INIT;
+        store = NULL;
+        if (fan_store_open(uri, NULL, &store, &error) == FAN_OK) {
+            struct findings findings;
+            found += verify(store, &findings) != FAN_OK;
+            use_damaged(store);
+        } else {
+            assert_true(error.message[0] != '\0');
+            found++;
+        }
+        fan_store_close(store);
+        static const char *const endings[] = { "", "-wal", "-shm" };
+        for (size_t i = 0; i < 3; i++) {
+            char name[200];
+            snprintf(name, sizeof(name), "%s%s", path, endings[i]);
+            (void)unlink(name);
+        }
+    }
+    print_message("# %zu of %d damaged copies were found out\n", found, rounds);
+    assert_true(found > (size_t)rounds / 2);
+    test_free(bytes);
+    test_free(damaged);
+}
+
+static void test_P24_what_a_provider_cannot_do_is_said(void **state)
+{
+    (void)state;
+    struct fan_store *store = store_open("memory:");
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_store_backup(store, "/tmp/never", &error), FAN_UNSUPPORTED);
+    assert_string_equal(error.message, "a log in 'memory:' cannot be backed up");
+    assert_int_equal(fan_store_backup(NULL, "x", &error), FAN_INVALID);
+    assert_int_equal(fan_store_verify(store, NULL, NULL, &error), FAN_INVALID);
+    fan_store_close(store);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        at_a_place(test_P24_a_restored_log_is_the_log_with_an_epoch_of_its_own),
+        at_a_place(test_P24_a_backup_never_overwrites),
+        at_a_place(test_P24_what_is_no_sound_backup_is_refused_and_leaves_nothing),
+        at_a_place(test_P24_a_log_in_use_is_no_backup),
+        at_a_place(test_P24_backup_and_verify_work_while_events_come_in),
+        at_a_place(test_P24_verify_finds_what_is_wrong),
+        at_a_place(test_P24_a_visitor_ends_the_search),
+        at_a_place(test_P24_random_damage_is_found_or_harmless),
+        cmocka_unit_test(test_P24_what_a_provider_cannot_do_is_said),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
