@@ -633,6 +633,19 @@ static void assert_same_event(const struct fan_event *a, const struct fan_event 
     assert_memory_equal(a, b, fan_event_size(a));
 }
 
+/* Puts the pen's text, which may hold a zero byte, between two others. */
+static struct fan_str enclose(const struct pen *pen, const char *before, const char *after)
+{
+    static char array[sizeof(pen->text) + 32];
+    size_t before_size = strlen(before);
+    size_t after_size = strlen(after);
+    assert_true(before_size + after_size <= 32);
+    memcpy(array, before, before_size);
+    memcpy(array + before_size, pen->text, pen->size);
+    memcpy(array + before_size + pen->size, after, after_size);
+    return (struct fan_str){ array, before_size + pen->size + after_size };
+}
+
 /*
  * What is read alone must come out the same beside an event with an escaped name, which sends all
  * of the array to jansson.
@@ -640,27 +653,22 @@ static void assert_same_event(const struct fan_event *a, const struct fan_event 
 static bool read_both_ways(struct pen *pen, const struct fan_json_options *options,
                            struct fan_batch *batch)
 {
-    static char array[sizeof(pen->text) + 32];
     struct fan_event *event;
     struct fan_error error = FAN_ERROR_INIT;
     enum fan_status status =
         fan_event_from_json((struct fan_str){ pen->text, pen->size }, options, &event, &error);
-    int size =
-        snprintf(array, sizeof(array), "[%.*s,{\"\\u0074ype\":\"a\"}]", (int)pen->size, pen->text);
     fan_batch_clear(batch);
     struct fan_error long_error = FAN_ERROR_INIT;
-    enum fan_status long_status =
-        fan_events_from_json((struct fan_str){ array, (size_t)size }, options, batch, &long_error);
+    enum fan_status long_status = fan_events_from_json(
+        enclose(pen, "[", ",{\"\\u0074ype\":\"a\"}]"), options, batch, &long_error);
     if (status == FAN_OK) {
         if (long_status != FAN_OK)
             fail_msg("%s: %s %s", pen->text, long_error.field, long_error.message);
         assert_int_equal(fan_batch_count(batch), 2);
         assert_same_event(event, fan_batch_event(batch, 0));
         /* Once more as an array of itself, which may be read without jansson. */
-        size = snprintf(array, sizeof(array), " [%.*s]\n", (int)pen->size, pen->text);
         fan_batch_clear(batch);
-        assert_ok(
-            fan_events_from_json((struct fan_str){ array, (size_t)size }, options, batch, NULL));
+        assert_ok(fan_events_from_json(enclose(pen, " [", "]\n"), options, batch, NULL));
         assert_int_equal(fan_batch_count(batch), 1);
         assert_same_event(event, fan_batch_event(batch, 0));
         fan_event_free(event, NULL);
