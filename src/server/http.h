@@ -62,7 +62,9 @@ struct fan__http_route {
  *          request must still be ended, from here or later. Not called after the end
  * drained  after FAN_FULL: a quarter of unsent_size_max or less is left to send
  * closing  the server stops: a stream has a second for its last words and its end. Without it the
- *          server ends the stream and calls `gone`
+ *          server ends the stream and calls `gone`. Before an answer it marks a request that waits
+ *          for something to happen: its time is over when the server stops, and a client that
+ *          closes its side counts as gone, as one of a stream does
  */
 struct fan__http_calls {
     void (*piece)(struct fan__http_request *request, void *context, struct fan_str bytes,
@@ -187,6 +189,9 @@ FAN_MUST_CHECK enum fan_status fan__http_post(struct fan__http_loop *loop,
 unsigned fan__http_loop_index(const struct fan__http_loop *loop);
 void *fan__http_loop_context(const struct fan__http_loop *loop);
 struct fan__http_server *fan__http_loop_server(const struct fan__http_loop *loop);
+
+/* Whether the loop stops: what waits for something to happen is not begun. Thread: the loop's. */
+bool fan__http_loop_stopping(const struct fan__http_loop *loop);
 
 /* The uv loop, for handles of the routes' own: timers, polls. Thread: the loop's. */
 struct uv_loop_s *fan__http_loop_uv(struct fan__http_loop *loop);

@@ -429,6 +429,14 @@ static void on_readable(struct fan__http_connection *connection)
     take_received(connection, loop->buffer, (size_t)got);
 }
 
+/* Whether a request's answer waits for something to happen. */
+static bool waits(const struct fan__http_connection *connection)
+{
+    const struct fan__http_request *request = connection->request;
+    return connection->state == FAN__HTTP_ANSWER && request && request->calls &&
+           request->calls->closing;
+}
+
 static void on_event(uv_poll_t *poll, int status, int events)
 {
     struct fan__http_connection *connection = poll->data;
@@ -440,7 +448,7 @@ static void on_event(uv_poll_t *poll, int status, int events)
         on_readable(connection);
     if (events & UV_DISCONNECT && connection->state != FAN__HTTP_CLOSED) {
         connection->hung_up = true;
-        if (connection->state == FAN__HTTP_STREAM)
+        if (connection->state == FAN__HTTP_STREAM || waits(connection))
             close_connection(connection);
     }
     fan__http_connection_mark(connection);
@@ -635,6 +643,8 @@ void fan__http_connection_stop(struct fan__http_connection *connection)
             request->calls->closing(request, request->calls_context);
         else
             end_stream(connection);
+    } else if (waits(connection)) {
+        request->calls->closing(request, request->calls_context);
     }
     fan__http_connection_mark(connection);
 }

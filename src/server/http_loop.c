@@ -32,6 +32,11 @@ struct fan__http_server *fan__http_loop_server(const struct fan__http_loop *loop
     return loop->server;
 }
 
+bool fan__http_loop_stopping(const struct fan__http_loop *loop)
+{
+    return loop->stopping;
+}
+
 unsigned fan__http_loop_index(const struct fan__http_loop *loop)
 {
     return loop->index;
