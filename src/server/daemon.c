@@ -7,15 +7,21 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "server/claim.h"
+#include "server/dead.h"
+#include "server/group.h"
 #include "server/health.h"
 #include "server/hub.h"
 #include "server/publish.h"
 #include "server/query.h"
+#include "server/reply.h"
 #include "server/stream.h"
 
 #include <string.h>
 
 #define KEEP_ALIVE_MS 15000
+/* A few names and numbers, however they are escaped. */
+#define SMALL_BODY_SIZE_MAX 16384
 
 static const char *const no_parameters[] = { NULL };
 static const char *const stream_parameters[] = { "topic", "type", "after", NULL };
@@ -40,6 +46,52 @@ static const struct fan__http_route routes[] = {
       .path = "/v1/stream",
       .handle = fan__stream_handle,
       .query = stream_parameters },
+    { .method = "GET",
+      .path = "/v1/dead",
+      .handle = fan__dead_list,
+      .query = fan__dead_parameters },
+    { .method = "POST",
+      .path = "/v1/dead/redrive",
+      .handle = fan__dead_redrive,
+      .check = fan__reply_check_json,
+      .query = no_parameters,
+      .body_size_max = SMALL_BODY_SIZE_MAX },
+    { .method = "POST",
+      .path = "/v1/dead/discard",
+      .handle = fan__dead_discard,
+      .check = fan__reply_check_json,
+      .query = no_parameters,
+      .body_size_max = SMALL_BODY_SIZE_MAX },
+    { .method = "GET", .path = "/v1/dead/{id}", .handle = fan__dead_show, .query = no_parameters },
+    { .method = "GET", .path = "/v1/groups", .handle = fan__group_list, .query = no_parameters },
+    { .method = "PUT",
+      .path = "/v1/groups/{group}",
+      .handle = fan__group_put,
+      .check = fan__reply_check_json,
+      .query = fan__group_parameters,
+      .body_size_max = SMALL_BODY_SIZE_MAX },
+    { .method = "DELETE",
+      .path = "/v1/groups/{group}",
+      .handle = fan__group_delete,
+      .query = fan__group_parameters },
+    { .method = "POST",
+      .path = "/v1/groups/{group}/claim",
+      .handle = fan__claim_handle,
+      .check = fan__reply_check_json,
+      .query = fan__group_parameters,
+      .body_size_max = SMALL_BODY_SIZE_MAX },
+    { .method = "POST",
+      .path = "/v1/groups/{group}/settle",
+      .handle = fan__group_settle,
+      .check = fan__reply_check_json,
+      .query = fan__group_parameters,
+      .body_size_max = FAN__GROUP_BODY_SIZE_MAX },
+    { .method = "POST",
+      .path = "/v1/groups/{group}/renew",
+      .handle = fan__group_renew,
+      .check = fan__reply_check_json,
+      .query = fan__group_parameters,
+      .body_size_max = FAN__GROUP_BODY_SIZE_MAX },
     { .method = "GET", .path = "/v1/stats", .handle = fan__health_stats, .query = no_parameters },
     { .method = "GET", .path = "/metrics", .handle = fan__health_metrics },
     { .method = "GET", .path = "/healthz", .handle = fan__health_alive },

@@ -9,6 +9,9 @@
  *     intake.c     the events of a body: lines, an array, one
  *     outcome.c    how events ended, as JSON
  *     query.c      GET /v1/events and GET /v1/events/{id}
+ *     dead.c       /v1/dead: dead letters
+ *     group.c      /v1/groups: consumer groups, settling and renewing
+ *     claim.c      POST /v1/groups/{group}/claim: who waits for events to work on
  *     stream.c     GET /v1/stream: one client, live or catching up
  *     hub.c        one reader a loop, and the live clients that it feeds
  *     index.c      which clients want an event
@@ -16,7 +19,10 @@
  *     health.c     /healthz, /readyz, /v1/stats
  *     metrics.c    /metrics
  *     label.c      bounded labels of counters
- *     job.c        what blocks, on libuv's threads
+ *     ask.c        a request that the store answers
+ *     job.c        what blocks, on libuv's threads, and in whose turn
+ *     field.c      what a client gives, checked by name
+ *     delivery.c   deliveries as JSON
  *     reply.c      faults as problems
  *
  * What must not wait (a loop) and what waits (the store) meet in two ways alone: publishes are

@@ -202,6 +202,7 @@ static void on_own_page(struct fan__job *job)
         give(hub, fan_batch_event(page->batch, i));
     fan__cursor_page_end(&hub->cursor, &page->result);
     fan_batch_clear(page->batch);
+    fan__claims_wake(&hub->claims);
     if (hub->cursor.state == FAN__CURSOR_LIVE)
         watch(hub);
     else
@@ -244,6 +245,7 @@ static void on_readable(uv_poll_t *poll, int status, int events)
     (void)events;
     for (int i = 0; i < GIVE_COUNT_MAX && take_one(hub); i++)
         ;
+    fan__claims_wake(&hub->claims);
     fan__hub_publish(hub);
 }
 
@@ -336,9 +338,12 @@ enum fan_status fan__hub_open(struct fan__daemon *daemon, struct fan__http_loop 
     fan__buffer_init(&hub->scratch, daemon->env);
     fan__index_init(&hub->index, daemon->env);
     fan__desk_init(&hub->desk, daemon, loop);
+    fan__turns_init(&hub->questions, loop);
+    fan__turns_init(&hub->chores, loop);
+    fan__claims_init(&hub->claims, daemon, loop, &hub->chores);
     uv_timer_init(fan__http_loop_uv(loop), &hub->tick);
-    hub->tick.data = hub->desk.timer.data = hub->poll.data = hub;
-    hub->held = 2;
+    hub->tick.data = hub->desk.timer.data = hub->claims.timer.data = hub->poll.data = hub;
+    hub->held = 3;
     for (size_t i = 0; i < FAN__HUB_PAGES; i++)
         init_page(&hub->pages[i], hub, on_stream_page);
     init_page(&hub->own, hub, on_own_page);
@@ -378,6 +383,7 @@ void fan__hub_close(struct fan__hub *hub)
     fan__mutex_unlock(&daemon->mutex);
     uv_close((uv_handle_t *)&hub->tick, on_closed);
     fan__desk_close(&hub->desk, on_closed);
+    fan__claims_close(&hub->claims, on_closed);
     if (hub->poll.type == UV_POLL)
         uv_close((uv_handle_t *)&hub->poll, on_closed);
 }

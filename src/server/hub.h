@@ -17,10 +17,10 @@
 
 #include "base/buffer.h"
 #include "broker/cursor.h"
+#include "server/claim.h"
 #include "server/index.h"
 #include "server/job.h"
 #include "server/publish.h"
-#include "server/query.h"
 
 #include <fanfare/reader.h>
 
@@ -61,7 +61,9 @@ struct fan__hub {
     struct fan__http_loop *loop;
     struct fan__hub *next; /* of the daemon's */
     struct fan__desk desk;
-    struct fan__questions questions;
+    struct fan__turns questions; /* that read much */
+    struct fan__turns chores;    /* that keep work going, and must not wait behind those */
+    struct fan__claims claims;
     struct fan_reader *reader;
     struct fan__cursor cursor;
     uv_poll_t poll;

@@ -1,14 +1,14 @@
 /* See query.h. */
 #include "server/query.h"
 
-#include "base/buffer.h"
 #include "base/env.h"
 #include "base/status.h"
 #include "event/json.h"
 #include "event/text.h"
+#include "server/ask.h"
 #include "server/daemon.h"
-#include "server/hub.h"
-#include "server/job.h"
+#include "server/delivery.h"
+#include "server/field.h"
 #include "server/reply.h"
 
 #include <fanfare/batch.h>
@@ -27,36 +27,15 @@ const char *const fan__query_parameters[] = {
     "instance_id", "since", "until",  "limit",  "offset",  "order",  NULL,
 };
 
-/* One question. The query's strings are the request's, which lives until it is answered. */
-struct fan__question {
-    struct fan__job job;
-    struct fan__question *next; /* of those that wait */
-    struct fan__daemon *daemon;
-    struct fan__http_request *request;
+struct question {
+    struct fan__ask ask;
     struct fan_query query;
-    const char *id;
     struct fan_batch *batch;
     struct fan_event_state *states;
-    struct fan__buffer json;
-    enum fan_status status;
-    struct fan_error error;
     uint64_t visited;
 };
 
 /* ---- What is asked ---- */
-
-static enum fan_status read_number(const char *name, const char *text, int64_t max,
-                                   int64_t *ret_number, struct fan_error *error)
-{
-    char *end;
-    errno = 0;
-    bool digits = text[0] >= '0' && text[0] <= '9';
-    long long number = digits ? strtoll(text, &end, 10) : 0;
-    if (!digits || *end != '\0' || errno != 0 || number > max)
-        return fan__fail(error, FAN_INVALID, name, "is no number from 0 to %" PRId64, max);
-    *ret_number = number;
-    return FAN_OK;
-}
 
 static enum fan_status read_user(const char *text, int64_t *ret_user, struct fan_error *error)
 {
@@ -122,8 +101,8 @@ static enum fan_status read_query(struct fan__http_request *request, struct fan_
     const char *limit = fan__http_query(request, "limit");
     const char *offset = fan__http_query(request, "offset");
     const char *order = fan__http_query(request, "order");
-    int64_t limit_number = LIMIT_DEFAULT;
-    int64_t offset_number = 0;
+    uint64_t limit_number = LIMIT_DEFAULT;
+    uint64_t offset_number = 0;
     *query = (struct fan_query){
         .size = FAN_QUERY_SIZE,
         .topic = fan__http_query(request, "topic"),
@@ -141,35 +120,34 @@ static enum fan_status read_query(struct fan__http_request *request, struct fan_
             memcpy(error->field, "type", sizeof("type"));
     }
     if (status == FAN_OK && limit)
-        status = read_number("limit", limit, FAN__QUERY_LIMIT_MAX, &limit_number, error);
-    if (status == FAN_OK && limit_number == 0)
-        status =
-            fan__fail(error, FAN_INVALID, "limit", "is 0; expected 1 to %d", FAN__QUERY_LIMIT_MAX);
+        status = fan__field_number("limit", limit, (struct fan__range){ 1, FAN__QUERY_LIMIT_MAX },
+                                   &limit_number, error);
     if (status == FAN_OK && offset)
-        status = read_number("offset", offset, INT64_MAX, &offset_number, error);
+        status = fan__field_number("offset", offset, (struct fan__range){ 0, INT64_MAX },
+                                   &offset_number, error);
     if (status == FAN_OK && order)
         status = read_order(order, &query->newest_first, error);
-    query->limit = (size_t)limit_number;
-    query->offset = (uint64_t)offset_number;
+    query->limit = limit_number;
+    query->offset = offset_number;
     return status;
 }
 
 /* ---- Asking, on a thread that may wait ---- */
 
-static void on_list_run(struct fan__job *job)
+static void run_list(struct fan__ask *ask)
 {
-    struct fan__question *question = (struct fan__question *)job;
-    struct fan__buffer *json = &question->json;
-    question->status = fan_store_list(question->daemon->store, &question->query, question->batch,
-                                      question->states, &question->error);
-    if (question->status != FAN_OK)
+    struct question *question = (struct question *)ask;
+    struct fan__buffer *json = &ask->json;
+    ask->status = fan_store_list(ask->daemon->store, &question->query, question->batch,
+                                 question->states, &ask->error);
+    if (ask->status != FAN_OK)
         return;
     fan__buffer_add_text(json, "{\"events\":[");
     for (size_t i = 0; i < fan_batch_count(question->batch); i++) {
         if (json->size > FAN__QUERY_SIZE_MAX) {
-            question->status = fan__fail(&question->error, FAN_INVALID, "limit",
-                                         "makes an answer of more than %zu bytes; ask for fewer",
-                                         FAN__QUERY_SIZE_MAX);
+            ask->status = fan__fail(&ask->error, FAN_INVALID, "limit",
+                                    "makes an answer of more than %zu bytes; ask for fewer",
+                                    FAN__QUERY_SIZE_MAX);
             return;
         }
         fan__buffer_add_text(json, i > 0 ? ",\n" : "\n");
@@ -178,50 +156,27 @@ static void on_list_run(struct fan__job *job)
     fan__buffer_add_text(json, "]}\n");
 }
 
-static void add_member(struct fan__buffer *json, const char *name, const char *text)
-{
-    fan__buffer_add_format(json, ",\"%s\":", name);
-    fan__json_add_string(json, (struct fan_str){ text, strlen(text) });
-}
-
-static void add_time(struct fan__buffer *json, const char *name, int64_t time_us)
-{
-    char text[FAN__TIME_TEXT_SIZE];
-    if (time_us == 0) {
-        fan__buffer_add_format(json, ",\"%s\":null", name);
-        return;
-    }
-    fan__time_format(time_us, text);
-    fan__buffer_add_format(json, ",\"%s\":\"%s\"", name, text);
-}
-
 static bool on_delivery(void *context, const struct fan_delivery *delivery)
 {
-    struct fan__question *question = context;
-    struct fan__buffer *json = &question->json;
-    fan__buffer_add_text(json, question->visited++ > 0 ? ",{\"group\":" : "{\"group\":");
-    fan__json_add_string(json, (struct fan_str){ delivery->group, strlen(delivery->group) });
-    add_member(json, "handler", delivery->handler);
-    add_member(json, "status", fan_event_status_text(delivery->status));
-    fan__buffer_add_format(json, ",\"attempts\":%u", delivery->attempts);
-    fan__buffer_add_format(json, ",\"lapses\":%u", delivery->lapses);
-    add_member(json, "owner", delivery->owner);
-    add_member(json, "error", delivery->error);
-    add_member(json, "reason", fan_dead_reason_name(delivery->reason));
-    add_time(json, "due_at", delivery->due_us);
-    add_time(json, "processed_at", delivery->processed_us);
-    add_time(json, "completed_at", delivery->completed_us);
-    fan__buffer_add(json, "}", 1);
+    struct question *question = context;
+    struct fan__buffer *json = &question->ask.json;
+    if (question->visited++ > 0)
+        fan__buffer_add(json, ",", 1);
+    fan__delivery_to_json(delivery, json);
     return json->size <= FAN__QUERY_SIZE_MAX;
 }
 
-static void on_get_run(struct fan__job *job)
+static void run_get(struct fan__ask *ask)
 {
-    struct fan__question *question = (struct fan__question *)job;
-    struct fan__buffer *json = &question->json;
-    question->status =
-        fan_store_get(question->daemon->store, question->id, question->batch, question->states);
-    if (question->status != FAN_OK)
+    struct question *question = (struct question *)ask;
+    struct fan__buffer *json = &ask->json;
+    ask->status = fan_store_get(ask->daemon->store, fan__http_segment(ask->request),
+                                question->batch, question->states);
+    /* What can be no id is none that an event has. */
+    if (ask->status == FAN_NOT_FOUND || ask->status == FAN_INVALID)
+        ask->status =
+            fan__fail(&ask->error, FAN_NOT_FOUND, "id", "is that of no event in this log");
+    if (ask->status != FAN_OK)
         return;
     const struct fan_event *event = fan_batch_event(question->batch, 0);
     fan__event_to_json(event, question->states, 0, json);
@@ -229,94 +184,32 @@ static void on_get_run(struct fan__job *job)
         return;
     json->size--; /* the object goes on */
     fan__buffer_add_text(json, ",\"deliveries\":[");
-    question->status = fan_store_deliveries(question->daemon->store, fan_event_seq(event), 0,
-                                            on_delivery, question);
+    ask->status =
+        fan_store_deliveries(ask->daemon->store, fan_event_seq(event), 0, on_delivery, question);
     fan__buffer_add_text(json, "]}\n");
 }
 
-/* ---- Answering ---- */
+/* ---- From request to answer ---- */
 
-static struct fan__questions *questions_of(const struct fan__http_request *request)
+static void deinit_question(struct fan__ask *ask)
 {
-    struct fan__hub *hub = fan__http_loop_context(fan__http_loop(request));
-    return &hub->questions;
-}
-
-/* Asks, or waits for a turn. */
-static void ask(struct fan__question *question)
-{
-    struct fan__questions *questions = questions_of(question->request);
-    if (questions->count < FAN__QUERY_COUNT_MAX) {
-        questions->count++;
-        fan__job_start(fan__http_loop(question->request), &question->job);
-        return;
-    }
-    if (!questions->first)
-        questions->end = &questions->first;
-    *questions->end = question;
-    questions->end = &question->next;
-}
-
-/* One was asked: the next has its turn. */
-static void ask_next(struct fan__questions *questions)
-{
-    struct fan__question *question = questions->first;
-    questions->count--;
-    if (!question)
-        return;
-    questions->first = question->next;
-    question->next = NULL;
-    ask(question);
-}
-
-static void free_question(struct fan__question *question)
-{
-    const struct fan_env *env = question->daemon->env;
+    struct question *question = (struct question *)ask;
     fan_batch_free(question->batch);
-    fan__buffer_deinit(&question->json);
-    fan__free(env, question->states);
-    fan__free(env, question);
-}
-
-static void on_asked(struct fan__job *job)
-{
-    struct fan__question *question = (struct fan__question *)job;
-    struct fan__http_request *request = question->request;
-    ask_next(questions_of(request));
-    if (question->status == FAN_OK)
-        fan__reply_json(request, 200, &question->json);
-    else
-        fan__reply_fault(request, question->status, &question->error);
-    free_question(question);
-}
-
-/* What can be no id is none that an event has. */
-static void on_got(struct fan__job *job)
-{
-    struct fan__question *question = (struct fan__question *)job;
-    if (question->status == FAN_NOT_FOUND || question->status == FAN_INVALID)
-        question->status =
-            fan__fail(&question->error, FAN_NOT_FOUND, "id", "is that of no event in this log");
-    on_asked(job);
+    fan__free(ask->daemon->env, question->states);
 }
 
 /* Answers itself when it gives NULL. */
-static struct fan__question *make_question(struct fan__http_request *request, size_t state_count)
+static struct question *make_question(struct fan__http_request *request, size_t state_count)
 {
-    struct fan__daemon *daemon = fan__http_context(request);
-    struct fan__question *question = fan__alloc_zero(daemon->env, 1, sizeof(*question));
-    if (question) {
-        question->daemon = daemon;
-        question->request = request;
-        question->job.done = on_asked;
-        fan__buffer_init(&question->json, daemon->env);
-        question->states =
-            fan__alloc_zero(daemon->env, state_count, sizeof(struct fan_event_state));
-        if (question->states && fan_batch_new(daemon->env, &question->batch) == FAN_OK)
-            return question;
-        free_question(question);
-    }
-    fan__reply_busy(request, NULL, "out of memory");
+    struct question *question = fan__ask_new(request, sizeof(*question), false);
+    if (!question)
+        return NULL;
+    const struct fan_env *env = question->ask.daemon->env;
+    question->ask.deinit = deinit_question;
+    question->states = fan__alloc_zero(env, state_count, sizeof(struct fan_event_state));
+    if (question->states && fan_batch_new(env, &question->batch) == FAN_OK)
+        return question;
+    fan__ask_refuse(&question->ask, FAN_NO_MEMORY, NULL);
     return NULL;
 }
 
@@ -329,21 +222,19 @@ void fan__query_list(struct fan__http_request *request)
         fan__reply_fault(request, status, &error);
         return;
     }
-    struct fan__question *question = make_question(request, query.limit);
+    struct question *question = make_question(request, query.limit);
     if (!question)
         return;
     question->query = query;
-    question->job.run = on_list_run;
-    ask(question);
+    question->ask.run = run_list;
+    fan__ask_start(&question->ask);
 }
 
 void fan__query_get(struct fan__http_request *request)
 {
-    struct fan__question *question = make_question(request, 1);
+    struct question *question = make_question(request, 1);
     if (!question)
         return;
-    question->id = fan__http_segment(request);
-    question->job.run = on_get_run;
-    question->job.done = on_got;
-    ask(question);
+    question->ask.run = run_get;
+    fan__ask_start(&question->ask);
 }

@@ -68,6 +68,18 @@ void fan__reply_json(struct fan__http_request *request, unsigned status,
         fan__http_answer(request, status, "application/json", json->data, json->size);
 }
 
+void fan__reply_check_json(struct fan__http_request *request)
+{
+    const char *type = fan__http_header(request, "Content-Type");
+    const char *encoding = fan__http_header(request, "Content-Encoding");
+    if (!type || !fan__reply_media_type_is(type, "application/json"))
+        fan__http_problem(request, 415, "Content-Type", "%s%s is not taken; send application/json",
+                          type ? "" : "nothing", type ? type : "");
+    else if (encoding && strcasecmp(encoding, "identity") != 0)
+        fan__http_problem(request, 415, "Content-Encoding", "%s is not taken; send identity",
+                          encoding);
+}
+
 static size_t trimmed(const char *text, size_t size, const char **ret_start)
 {
     while (size > 0 && (text[0] == ' ' || text[0] == '\t')) {

@@ -25,6 +25,9 @@ void fan__reply_busy(struct fan__http_request *request, const char *field, const
 void fan__reply_json(struct fan__http_request *request, unsigned status,
                      const struct fan__buffer *json);
 
+/* A route's check: answers 415 for a body that does not say it is JSON as it is. */
+void fan__reply_check_json(struct fan__http_request *request);
+
 /* Whether a comma-separated header field has an item, parameters aside. */
 bool fan__reply_header_has(const struct fan__http_request *request, const char *name,
                            const char *item);
