@@ -12,6 +12,10 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
+
+#define LOCK_PAUSE_NS 100000L
+#define LOCK_PAUSE_STEP_NS 5000L
 
 static const char *const texts[FAN__SQL_COUNT] = {
 #define FAN__SQLITE_TEXT(name, text) text,
@@ -197,11 +201,29 @@ enum fan_status fan__sqlite_tell(const struct fan__sqlite *store, sqlite3 *db, i
                      db ? sqlite3_errmsg(db) : sqlite3_errstr(code));
 }
 
+/*
+ * Waits for a lock that another process (or store) holds. SQLite's own handler soon asks only ten
+ * times a second, and a process that writes without a pause leaves the lock free for microseconds:
+ * the other one then starves. This one asks some thousand times a second, at uneven intervals.
+ */
+static int wait_for_lock(void *context, int tries)
+{
+    struct fan__sqlite_connection *connection = context;
+    if (tries == 0)
+        connection->lock_until_ns = fan__deadline_ns(FAN__SQLITE_BUSY_MS);
+    if (fan__deadline_ns(0) >= connection->lock_until_ns)
+        return 0;
+    unsigned step = ((unsigned)tries + 1) * 0x9e3779b1u >> 24;
+    long pause_ns = LOCK_PAUSE_NS + (long)step * LOCK_PAUSE_STEP_NS;
+    nanosleep(&(struct timespec){ .tv_nsec = pause_ns }, NULL);
+    return 1;
+}
+
 static int configure(struct fan__sqlite_connection *connection)
 {
     struct fan__sqlite *store = connection->store;
     sqlite3_extended_result_codes(connection->db, 1);
-    sqlite3_busy_timeout(connection->db, FAN__SQLITE_BUSY_MS);
+    sqlite3_busy_handler(connection->db, wait_for_lock, connection);
     char sql[256];
     snprintf(sql, sizeof(sql),
              "PRAGMA automatic_index = OFF; PRAGMA wal_autocheckpoint = 0;"

@@ -30,6 +30,7 @@ struct fan__sqlite_connection {
     struct fan__sqlite *store;
     struct fan__sqlite_connection *next;
     sqlite3 *db;
+    int64_t lock_until_ns; /* of the wait for a lock that is under way */
     sqlite3_stmt *statements[FAN__SQL_COUNT];
     enum fan_status status;
     char message[160];
