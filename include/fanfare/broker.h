@@ -14,6 +14,7 @@
 #ifndef FANFARE_BROKER_H
 #define FANFARE_BROKER_H
 
+#include <fanfare/broker_stats.h>
 #include <fanfare/cursor.h>
 #include <fanfare/event.h>
 #include <fanfare/handler.h>
@@ -26,6 +27,12 @@ extern "C" {
 struct fan_broker;
 struct fan_provider;
 
+/* Whether fan_broker_publish waits for this process's handlers too. */
+enum fan_mode {
+    FAN_MODE_ASYNC = 0,
+    FAN_MODE_SYNC = 1,
+};
+
 /*
  * instance_id         stamped on events; NULL for one that is unique to the process
  * queue_count_max     events that wait for the writer; 0 for 65,536
@@ -33,6 +40,12 @@ struct fan_provider;
  * payload_size_max    0 for 1 MiB
  * stepped             no threads: the caller runs fan_broker_step
  * provider            a provider of your own for the URI, or NULL
+ * mode                of fan_broker_publish: FAN_MODE_SYNC makes it fan_broker_publish_sync
+ * worker_count        threads that run durable handlers, at most 1,000; 0 for 10
+ * work_queue_count    deliveries claimed from the store ahead of their turn; 0 for 1,000
+ * retry               the policy of handlers that bring none
+ * lease_ms            how soon another process takes over what this one held when it died; 0 for
+ *                     30,000
  */
 struct fan_broker_options {
     size_t size;
@@ -43,11 +56,17 @@ struct fan_broker_options {
     size_t payload_size_max;
     bool stepped;
     const struct fan_provider *provider;
+    enum fan_mode mode;
+    unsigned worker_count;
+    size_t work_queue_count;
+    struct fan_retry_policy retry;
+    uint32_t lease_ms;
 };
 
 #define FAN_BROKER_OPTIONS_INIT                                                                    \
     {                                                                                              \
-        sizeof(struct fan_broker_options), NULL, NULL, 0, 0, 0, false, NULL                        \
+        sizeof(struct fan_broker_options), NULL, NULL, 0, 0, 0, false, NULL, FAN_MODE_ASYNC, 0, 0, \
+            { 0, 0, 0, 0, 0, false }, 0                                                            \
     }
 
 /*
@@ -69,8 +88,9 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_start(struct fan_broker *broke
 
 /*
  * Stops: new publishes are refused, what is queued is committed for up to timeout_ms and refused
- * after it, handlers finish the event at hand and the rest is handed back, readers read what there
- * is and then FAN_CLOSED. Again does nothing.
+ * after it. Until then handlers finish what was claimed for them and what lies in front of live
+ * ones; after it their cancel tokens fire, and what they have not begun is handed back. Readers
+ * read what there is and then FAN_CLOSED. Again does nothing.
  *
  * Returns: FAN_TIMED_OUT when something was refused; FAN_MISUSE in a handler or call-back.
  * Thread:  any but a handler or call-back. Blocks: up to timeout_ms, and for a running handler and
@@ -82,8 +102,8 @@ FAN_API enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t time
 FAN_API void fan_broker_free(struct fan_broker *broker);
 
 /*
- * Publishes one event and waits until it is durable. ret_cursor may be NULL. Publishing an id again
- * gives the first cursor and stores nothing.
+ * Publishes one event and waits until it is durable, or as the broker's mode says. ret_cursor may
+ * be NULL. Publishing an id again gives the first cursor and stores nothing.
  *
  * Returns: FAN_INVALID with the field; FAN_FULL when the queue had no room in time, or the store
  *          has none (not stored);
@@ -97,6 +117,20 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish(struct fan_broker *bro
                                                           const struct fan_event_draft *draft,
                                                           struct fan_cursor *ret_cursor,
                                                           struct fan_error *ret_error);
+
+/*
+ * As fan_broker_publish, and then waits until each handler of this process that matches has given
+ * its first verdict, or another process took the event. A delayed event (deliver_at) is waited for
+ * by live handlers alone. What is stored is never undone: *ret_cursor is set with these, too:
+ *
+ * Returns: FAN_HANDLER when one did not say DONE, with the words of the first; FAN_TIMED_OUT when
+ *          not all had in time; FAN_MISUSE in a handler too. Else as fan_broker_publish.
+ * Memory, Thread, Blocks: as there.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish_sync(struct fan_broker *broker,
+                                                               const struct fan_event_draft *draft,
+                                                               struct fan_cursor *ret_cursor,
+                                                               struct fan_error *ret_error);
 
 struct fan_expectation;
 
@@ -177,25 +211,6 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_step(struct fan_broker *broker
 /* What the broker stamps on drafts; the store under it, for get, list and groups. Thread: any. */
 FAN_API const struct fan_event_defaults *fan_broker_defaults(const struct fan_broker *broker);
 FAN_API struct fan_store *fan_broker_store(struct fan_broker *broker);
-
-/* Sums since open, but queued, running and the last sequence that subscribers were told. */
-struct fan_broker_stats {
-    size_t size;
-    uint64_t published;
-    uint64_t duplicates;
-    uint64_t refused;
-    uint64_t commits;
-    uint64_t commit_failures;
-    uint64_t queued;
-    uint64_t handled;
-    uint64_t notified_seq;
-    uint64_t readers;
-    uint64_t handlers;
-    bool running;
-};
-
-/* Reads the counters; set ret_stats->size first. Thread: any. Blocks: short locks only. */
-FAN_API void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_stats);
 
 #ifdef __cplusplus
 }

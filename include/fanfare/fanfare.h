@@ -4,6 +4,7 @@
 
 #include <fanfare/batch.h>
 #include <fanfare/broker.h>
+#include <fanfare/broker_stats.h>
 #include <fanfare/bus.h>
 #include <fanfare/cancel.h>
 #include <fanfare/cloudevents.h>

@@ -1,7 +1,7 @@
 /*
  * What every fallible function of Fanfare returns, and the words that may go with it.
  *
- * A *condition* (FAN_AGAIN to FAN_EXPIRED) is an ordinary answer for the direct caller and is
+ * A *condition* (FAN_AGAIN to FAN_HANDLER) is an ordinary answer for the direct caller and is
  * listed under "Returns" of the function that gives it. A *fault* (FAN_NO_MEMORY and after) travels
  * up unchanged. There is no thread-local last error: words for people go into a struct fan_error
  * that the caller may pass, of fixed size, so that "out of memory" needs none.
@@ -31,6 +31,7 @@ extern "C" {
     X(CONFLICT, 8, "conflict")                                                                     \
     X(LOST, 9, "lease lost")                                                                       \
     X(EXPIRED, 10, "expired")                                                                      \
+    X(HANDLER, 11, "a handler failed")                                                             \
     X(NO_MEMORY, 32, "out of memory")                                                              \
     X(INVALID, 33, "invalid")                                                                      \
     X(MISUSE, 34, "not allowed in this state")                                                     \

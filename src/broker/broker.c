@@ -43,10 +43,7 @@ static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
     }
     if (!broker->items || !broker->taken || fan_batch_new(env, &broker->page) != FAN_OK)
         return fan__fail(error, FAN_NO_MEMORY, "", "out of memory");
-    status = fan__dispatch_new(broker);
-    if (status == FAN_IO)
-        return fan__fail(error, status, "", "no descriptor left for the handlers' thread");
-    return status == FAN_OK ? status : fan__fail(error, status, "", "out of memory");
+    return fan__dispatch_new(broker, options, error);
 }
 
 static void release(struct fan_broker *broker)
@@ -88,6 +85,7 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
     broker->queue_count_max = options->queue_count_max ? options->queue_count_max : 65536;
     broker->publish_timeout_ms = options->publish_timeout_ms ? options->publish_timeout_ms : 30000;
     broker->stepped = options->stepped;
+    broker->mode = options->mode;
     broker->fork_generation = fan__fork_generation();
     fan__mutex_init(&broker->mutex);
     fan__cond_init(&broker->writer_wake);
@@ -195,8 +193,9 @@ static void pay_debt(struct fan_broker *broker)
 }
 
 /*
- * The order: refuse new publishes, drain the queue, finish handlers and hand back what they hold,
- * end the tail and the writer, close the bus. Each step leaves nothing for a later one to wake.
+ * The order: refuse new publishes, drain the queue, let handlers finish what was claimed for them
+ * and hand back the rest, end the tail and the writer, close the bus. Each step leaves nothing for
+ * a later one to wake.
  */
 enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
 {
@@ -220,11 +219,12 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
         return FAN_OK;
     }
     broker->run = FAN__RUN_STOPPING;
+    int64_t deadline_ns = fan__deadline_ns(timeout_ms);
     fan__cond_broadcast(&broker->room);
     enum fan_status status = drain(broker, timeout_ms);
     fan__mutex_unlock(&broker->mutex);
 
-    fan__dispatch_stop(broker);
+    fan__dispatch_stop(broker, deadline_ns);
     end_tail(broker);
 
     fan__mutex_lock(&broker->mutex);
@@ -258,6 +258,14 @@ struct fan_store *fan_broker_store(struct fan_broker *broker)
     return broker->store;
 }
 
+uint64_t fan__broker_told_seq(struct fan_broker *broker)
+{
+    fan__mutex_lock(&broker->mutex);
+    uint64_t seq = broker->stats.notified_seq;
+    fan__mutex_unlock(&broker->mutex);
+    return seq;
+}
+
 void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_stats)
 {
     size_t size = ret_stats->size < sizeof(*ret_stats) ? ret_stats->size : sizeof(*ret_stats);
@@ -268,6 +276,7 @@ void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_st
         stats.queued = broker->queue.count;
         stats.running = broker->run == FAN__RUN_STARTED;
         fan__mutex_unlock(&broker->mutex);
+        fan__dispatch_stats(broker, &stats);
     }
     stats.size = size;
     memcpy(ret_stats, &stats, size);

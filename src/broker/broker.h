@@ -16,6 +16,7 @@
 struct fan_batch;
 struct fan_bus;
 struct fan__ticket;
+struct fan__waiter;
 
 #define FAN__COMMIT_COUNT_MAX 1000
 #define FAN__COMMIT_SIZE_MAX ((size_t)1 << 20)
@@ -60,6 +61,7 @@ struct fan_broker {
     size_t queue_count_max;
     uint32_t publish_timeout_ms;
     bool stepped;
+    enum fan_mode mode;
     unsigned fork_generation;
     struct fan_store *store;
     struct fan_bus *bus;
@@ -128,13 +130,28 @@ void fan__tail_main(void *broker);
  */
 void fan__ticket_settle(struct fan__ticket *ticket, const struct fan_error *fault);
 
-/* Handlers: one thread for all of a broker's, or the caller of step. */
-FAN_MUST_CHECK enum fan_status fan__dispatch_new(struct fan_broker *broker);
+/* The last sequence that the bus was told. */
+uint64_t fan__broker_told_seq(struct fan_broker *broker);
+
+/* Handlers (dispatch.h). */
+FAN_MUST_CHECK enum fan_status fan__dispatch_new(struct fan_broker *broker,
+                                                 const struct fan_broker_options *options,
+                                                 struct fan_error *error);
 FAN_MUST_CHECK enum fan_status fan__dispatch_start(struct fan_broker *broker);
 bool fan__dispatch_step(struct fan_broker *broker);
 /* Whether the caller is inside a handler. */
 bool fan__dispatch_is_me(struct fan_broker *broker);
-void fan__dispatch_stop(struct fan_broker *broker);
+void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns);
 void fan__dispatch_free(struct fan_broker *broker);
+void fan__dispatch_stats(struct fan_broker *broker, struct fan_broker_stats *stats);
+
+/* Who waits for the verdicts of handlers (sync.c). */
+FAN_MUST_CHECK enum fan_status fan__waiter_new(struct fan_broker *broker,
+                                               const struct fan_event *event,
+                                               struct fan__waiter **ret_waiter);
+FAN_MUST_CHECK enum fan_status fan__waiter_wait(struct fan__waiter *waiter,
+                                                const struct fan__submission *published,
+                                                int64_t deadline_ns, struct fan_error *error);
+void fan__waiter_free(struct fan__waiter *waiter);
 
 #endif

@@ -251,7 +251,7 @@ static enum fan_status fail_publish(enum fan_status status, struct fan_error *er
 {
     const char *why = fan_status_text(status);
     if (status == FAN_MISUSE)
-        why = "the broker was not started, or this is a call-back, which must not wait";
+        why = "the broker was not started, or this is a handler or call-back, which must not wait";
     else if (status == FAN_CLOSED)
         why = "the broker was stopped";
     else if (status == FAN_FULL)
@@ -274,6 +274,47 @@ static enum fan_status fail_append(enum fan_status status, struct fan_error *err
     return fan__fail(error, status, "", "%s", why);
 }
 
+/*
+ * Publishes a unit of this version's shape; with `sync`, its one event's handlers are waited for.
+ */
+static enum fan_status publish_unit(struct fan_broker *broker, const struct fan_unit *unit,
+                                    bool sync, struct fan_cursor *ret_cursors,
+                                    struct fan_error *error)
+{
+    struct fan__ticket *ticket = NULL;
+    struct fan__waiter *waiter = NULL;
+    uint32_t timeout_ms = unit->timeout_ms ? unit->timeout_ms : broker->publish_timeout_ms;
+    int64_t deadline_ns = fan__deadline_ns(timeout_ms);
+    enum fan_status status = ticket_new(broker, unit, &ticket, error);
+    if (status != FAN_OK)
+        return status;
+    bool kept = true;
+    if (sync)
+        status = fan__waiter_new(broker, ticket->submissions[0].event, &waiter);
+    if (status == FAN_OK)
+        status = publish_ticket(broker, ticket, timeout_ms, &kept);
+    bool settled = status == FAN_OK;
+    for (size_t i = 0; i < unit->count && status == FAN_OK; i++) {
+        status = ticket->submissions[i].status;
+        if (ret_cursors && status == FAN_OK)
+            ret_cursors[i] =
+                (struct fan_cursor){ ticket->submissions[i].seq, fan_store_epoch(broker->store) };
+    }
+    bool worded = kept && settled && status != FAN_OK && ticket->fault.status == status;
+    if (worded && error)
+        *error = ticket->fault;
+    if (waiter && status == FAN_OK) {
+        status = fan__waiter_wait(waiter, &ticket->submissions[0], deadline_ns, error);
+        worded = true;
+    }
+    fan__waiter_free(waiter);
+    if (kept)
+        ticket_free(ticket);
+    if (status == FAN_OK || worded)
+        return status;
+    return settled ? fail_append(status, error) : fail_publish(status, error);
+}
+
 enum fan_status fan_broker_publish_unit(struct fan_broker *broker, const struct fan_unit *unit,
                                         struct fan_cursor *ret_cursors, struct fan_error *ret_error)
 {
@@ -284,36 +325,33 @@ enum fan_status fan_broker_publish_unit(struct fan_broker *broker, const struct 
     enum fan_status status = adopt_unit(unit, &adopted, &expectation, ret_error);
     if (status != FAN_OK)
         return status;
-    unit = &adopted;
-    struct fan__ticket *ticket = NULL;
-    status = ticket_new(broker, unit, &ticket, ret_error);
-    if (status != FAN_OK)
-        return status;
-    bool kept;
-    status = publish_ticket(
-        broker, ticket, unit->timeout_ms ? unit->timeout_ms : broker->publish_timeout_ms, &kept);
-    bool settled = status == FAN_OK;
-    for (size_t i = 0; i < unit->count && status == FAN_OK; i++) {
-        status = ticket->submissions[i].status;
-        if (ret_cursors && status == FAN_OK)
-            ret_cursors[i] =
-                (struct fan_cursor){ ticket->submissions[i].seq, fan_store_epoch(broker->store) };
-    }
-    bool worded = kept && settled && status != FAN_OK && ticket->fault.status == status;
-    if (worded && ret_error)
-        *ret_error = ticket->fault;
-    if (kept)
-        ticket_free(ticket);
-    if (status == FAN_OK || worded)
-        return status;
-    return settled ? fail_append(status, ret_error) : fail_publish(status, ret_error);
+    return publish_unit(broker, &adopted, false, ret_cursors, ret_error);
+}
+
+static enum fan_status publish_one(struct fan_broker *broker, const struct fan_event_draft *draft,
+                                   bool sync, struct fan_cursor *ret_cursor,
+                                   struct fan_error *error)
+{
+    if (fan__fork_generation() != broker->fork_generation)
+        return fan__fail(error, FAN_FORKED, "", "%s", fan_status_text(FAN_FORKED));
+    struct fan_unit unit = { .size = FAN_UNIT_SIZE, .drafts = draft, .count = 1 };
+    if (!draft)
+        return fan__fail(error, FAN_INVALID, "drafts", "must be 1 to %d, not 0",
+                         FAN_UNIT_COUNT_MAX);
+    return publish_unit(broker, &unit, sync, ret_cursor, error);
 }
 
 enum fan_status fan_broker_publish(struct fan_broker *broker, const struct fan_event_draft *draft,
                                    struct fan_cursor *ret_cursor, struct fan_error *ret_error)
 {
-    struct fan_unit unit = { .size = FAN_UNIT_SIZE, .drafts = draft, .count = 1 };
-    return fan_broker_publish_unit(broker, &unit, ret_cursor, ret_error);
+    return publish_one(broker, draft, broker->mode == FAN_MODE_SYNC, ret_cursor, ret_error);
+}
+
+enum fan_status fan_broker_publish_sync(struct fan_broker *broker,
+                                        const struct fan_event_draft *draft,
+                                        struct fan_cursor *ret_cursor, struct fan_error *ret_error)
+{
+    return publish_one(broker, draft, true, ret_cursor, ret_error);
 }
 
 enum fan_status fan_broker_submit_take(struct fan_broker *broker, struct fan_event *event,

@@ -1,0 +1,255 @@
+/*
+ * Claiming, and the order of what was claimed.
+ *
+ * The handlers of one event are called one after the other, in the order in which they were added.
+ * Each has its own place in the store, so they come to an event in different claims: what one has
+ * claimed is held until every other handler has passed that sequence, and then goes to the queue as
+ * one item. A handler whose bell has not rung has passed all that the bus was told. What is
+ * retried, or of a handler with a pace of its own (ordered, concurrency), goes by itself.
+ */
+#include "broker/dispatch.h"
+
+#include "base/env.h"
+
+#include <fanfare/batch.h>
+
+#include <stdio.h>
+
+/* A batch of this size may be one that the store ended for its bytes. */
+#define FULL_SIZE ((size_t)1 << 19)
+/* What lies in the queue for longer than SLOW would be better off in another process. */
+#define SLOW_NS (500 * FAN__NS_PER_MS)
+#define RENEWALS_PER_LEASE 3
+
+static bool has_own_pace(const struct fan_handler *handler)
+{
+    return handler->ordered || handler->concurrency > 0;
+}
+
+static struct fan__task *task_new(struct fan_handler *handler, const struct fan_event *event,
+                                  const struct fan_claim *claim)
+{
+    const struct fan_env *env = handler->broker->env;
+    struct fan__task *task = fan__alloc_zero(env, 1, sizeof(*task));
+    if (!task)
+        return NULL;
+    task->handler = handler;
+    task->env = env;
+    task->seq = claim->seq;
+    task->token = claim->token;
+    task->attempt = claim->attempt;
+    task->lapses = claim->lapses;
+    if (fan_event_copy(event, env, &task->event) == FAN_OK)
+        return task;
+    fan__free(env, task);
+    return NULL;
+}
+
+/* Copies what was claimed; what there is no memory for is handed back at once. */
+static void copy(struct fan__dispatch *dispatch, struct fan_handler *handler,
+                 struct fan__task_list *tasks)
+{
+    struct fan_group_name name = { handler->group, handler->name };
+    size_t count = fan_batch_count(dispatch->batch);
+    size_t refused = 0;
+    for (size_t i = 0; i < count; i++) {
+        const struct fan_claim *claim = &dispatch->claims[i];
+        struct fan__task *task = task_new(handler, fan_batch_event(dispatch->batch, i), claim);
+        if (task)
+            fan__task_push(tasks, task);
+        else
+            dispatch->settles[refused++] = (struct fan_settle){ .seq = claim->seq,
+                                                                .token = claim->token,
+                                                                .verdict = FAN_VERDICT_HAND_BACK };
+    }
+    if (refused == 0)
+        return;
+    enum fan_status status =
+        fan_group_settle(dispatch->broker->store, &name, dispatch->settles, refused);
+    fan__log(dispatch->broker->env, FAN_LOG_WARNING, "group %s: no memory for %zu events: %s",
+             handler->group, refused, status == FAN_OK ? "handed back" : fan_status_text(status));
+}
+
+static void add_last(struct fan_handler *handler, struct fan__task *task)
+{
+    task->older = handler->newest;
+    *(handler->newest ? &handler->newest->newer : &handler->oldest) = task;
+    handler->newest = task;
+}
+
+/* Puts a task among the held, beside its siblings. `at` is where the last one of its claim went. */
+static struct fan__task **hold(struct fan__dispatch *dispatch, struct fan__task *task,
+                               struct fan__task **at)
+{
+    if (*at && (*at)->seq > task->seq)
+        at = &dispatch->held;
+    while (*at && (*at)->seq < task->seq)
+        at = &(*at)->next;
+    if (!*at || (*at)->seq > task->seq) {
+        task->next = *at;
+        *at = task;
+        return at;
+    }
+    struct fan__task *first = *at;
+    if (first->handler->order > task->handler->order) {
+        task->sibling = first;
+        task->next = first->next;
+        first->next = NULL;
+        *at = task;
+        return at;
+    }
+    while (first->sibling && first->sibling->handler->order < task->handler->order)
+        first = first->sibling;
+    task->sibling = first->sibling;
+    first->sibling = task;
+    return at;
+}
+
+/* What its holders died of, or was there when they died. True when the task goes no further. */
+static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task)
+{
+    struct fan_handler *handler = task->handler;
+    if (task->lapses < FAN__LAPSES_MAX - 1)
+        return false;
+    char words[FAN__WORDS_SIZE];
+    if (task->lapses >= FAN__LAPSES_MAX) {
+        snprintf(words, sizeof(words),
+                 "%u holders died with it, or lost their lease; it was not "
+                 "given to another",
+                 task->lapses);
+        task->reason = FAN_DEAD_LAPSES;
+        fan__task_end(dispatch, task, FAN_VERDICT_FAIL, words);
+        fan__task_run_over(task);
+        return true;
+    }
+    handler->cautious = true;
+    if (dispatch->suspect) {
+        fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+        fan__task_run_over(task);
+        return true;
+    }
+    dispatch->suspect = task;
+    dispatch->suspect_forced = false;
+    dispatch->suspect_ns = task->claimed_ns + FAN__ALONE_MS * FAN__NS_PER_MS;
+    fan__cond_broadcast(&dispatch->ready);
+    return true;
+}
+
+static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
+                 struct fan__task_list *tasks, int64_t claimed_ns)
+{
+    struct fan__task **at = &dispatch->held;
+    struct fan__task *task;
+    handler->cautious = false;
+    while ((task = fan__task_pop(tasks))) {
+        task->claimed_ns = claimed_ns;
+        task->until_ns = claimed_ns + dispatch->lease_ms * FAN__NS_PER_MS;
+        add_last(handler, task);
+        handler->held++;
+        dispatch->claimed++;
+        dispatch->queued++;
+        dispatch->claimed_size += fan_event_size(task->event);
+        if (task->seq > handler->passed_seq)
+            handler->passed_seq = task->seq;
+        if (handler->removed || dispatch->cut) {
+            fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+            fan__task_run_over(task);
+        } else if (is_suspect(dispatch, task)) {
+            continue;
+        } else if (handler->concurrency > 0) {
+            fan__task_push(&handler->waiting, task);
+        } else if (handler->ordered || task->attempt > 1) {
+            fan__task_queue(dispatch, task);
+        } else {
+            at = hold(dispatch, task, at);
+        }
+    }
+    fan__task_admit(dispatch, handler);
+}
+
+/* How much it may hold, by how long the last ones lay in the queue. */
+static void adapt(const struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    size_t least = 2 * (size_t)dispatch->worker_count;
+    if (handler->waited_ns > SLOW_NS)
+        handler->window /= 2;
+    else
+        handler->window *= 2;
+    if (handler->window < least)
+        handler->window = least;
+    if (handler->window > dispatch->queue_count_max)
+        handler->window = dispatch->queue_count_max;
+    handler->waited_ns = 0;
+}
+
+static void note_failure(struct fan__dispatch *dispatch, struct fan_handler *handler,
+                         enum fan_status status)
+{
+    handler->gone = status == FAN_NOT_FOUND;
+    handler->not_before_ns = fan__deadline_ns(FAN__LOOK_MS);
+    if (!handler->failing)
+        fan__log(dispatch->broker->env, FAN_LOG_WARNING, "group %s: cannot claim: %s",
+                 handler->group, fan_status_text(status));
+    handler->failing = true;
+}
+
+bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, size_t limit,
+                uint64_t told_seq)
+{
+    struct fan_group_name name = { handler->group, handler->name };
+    struct fan_claim_options options = {
+        .size = FAN_CLAIM_OPTIONS_SIZE,
+        .owner = dispatch->owner,
+        .limit = limit < FAN__CLAIM_LIMIT ? limit : FAN__CLAIM_LIMIT,
+        .lease_ms = dispatch->lease_ms,
+        .ordered = handler->ordered,
+    };
+    int64_t claimed_ns = fan__deadline_ns(0);
+    enum fan_status status = fan_group_claim(dispatch->broker->store, &name, &options,
+                                             dispatch->batch, dispatch->claims);
+    struct fan__task_list tasks;
+    fan__task_list_init(&tasks);
+    size_t count = status == FAN_OK ? fan_batch_count(dispatch->batch) : 0;
+    bool full =
+        count == options.limit || (count > 0 && fan_batch_size(dispatch->batch) >= FULL_SIZE);
+    if (count > 0)
+        copy(dispatch, handler, &tasks);
+
+    fan__mutex_lock(&dispatch->mutex);
+    int64_t look_ns = claimed_ns + FAN__LOOK_MS * FAN__NS_PER_MS;
+    if (handler->look_ns <= claimed_ns || handler->look_ns > look_ns)
+        handler->look_ns = look_ns;
+    if (status == FAN_OK || status == FAN_AGAIN) {
+        handler->failing = handler->gone = false;
+        handler->more = full;
+        if (!full && told_seq > handler->passed_seq)
+            handler->passed_seq = told_seq;
+    } else {
+        note_failure(dispatch, handler, status);
+    }
+    if (count > 0) {
+        int64_t renew_ns = claimed_ns + dispatch->lease_ms * FAN__NS_PER_MS / RENEWALS_PER_LEASE;
+        if (renew_ns < handler->renew_ns)
+            handler->renew_ns = renew_ns;
+        adapt(dispatch, handler);
+        take(dispatch, handler, &tasks, claimed_ns);
+    }
+    fan__mutex_unlock(&dispatch->mutex);
+    return count > 0;
+}
+
+void fan__held_release(struct fan__dispatch *dispatch, bool all)
+{
+    uint64_t passed_seq = UINT64_MAX;
+    for (const struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
+        if (handler->group && !handler->removed && !handler->gone && !has_own_pace(handler) &&
+            handler->passed_seq < passed_seq)
+            passed_seq = handler->passed_seq;
+    int64_t early_ns = fan__deadline_ns(0) - FAN__HOLD_MS * FAN__NS_PER_MS;
+    struct fan__task *task;
+    while ((task = dispatch->held) &&
+           (all || task->seq <= passed_seq || task->claimed_ns <= early_ns)) {
+        dispatch->held = task->next;
+        fan__task_queue(dispatch, task);
+    }
+}

@@ -1,0 +1,149 @@
+/* Outcomes and leases: many deliveries of one handler in one commit. */
+#include "broker/dispatch.h"
+
+#include "base/env.h"
+
+#include <fanfare/batch.h>
+
+#define RENEWALS_PER_LEASE 3
+
+/* Takes ended tasks off the handler's list. */
+static size_t take_ended(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    size_t count = 0;
+    for (; handler->ended && count < FAN__SETTLE_LIMIT; count++) {
+        struct fan__task *task = handler->ended;
+        handler->ended = task->next_end;
+        dispatch->settling[count] = task;
+        dispatch->settles[count] = (struct fan_settle){
+            .seq = task->seq,
+            .token = task->token,
+            .verdict = task->verdict,
+            .delay_ms = task->delay_ms,
+            .error = *task->words ? task->words : NULL,
+            .reason = task->reason,
+        };
+    }
+    if (!handler->ended)
+        handler->ended_last = &handler->ended;
+    return count;
+}
+
+static void put_back(struct fan__dispatch *dispatch, struct fan_handler *handler, size_t count)
+{
+    if (!handler->ended)
+        handler->ended_last = &dispatch->settling[count - 1]->next_end;
+    dispatch->settling[count - 1]->next_end = handler->ended;
+    for (size_t i = count - 1; i > 0; i--)
+        dispatch->settling[i - 1]->next_end = dispatch->settling[i];
+    handler->ended = dispatch->settling[0];
+}
+
+/* Counts how one ended, and tells who waits for it. */
+static void account(struct fan__dispatch *dispatch, const struct fan__task *task,
+                    enum fan_status status)
+{
+    struct fan_handler *handler = task->handler;
+    int64_t due_ns = fan__deadline_ns(task->delay_ms);
+    if (status != FAN_OK)
+        dispatch->stats.lost++;
+    else if (task->verdict == FAN_VERDICT_RETRY)
+        dispatch->stats.retried++;
+    else if (task->verdict == FAN_VERDICT_FAIL)
+        dispatch->stats.dead++;
+    if (task->verdict == FAN_VERDICT_HAND_BACK) {
+        handler->more = true;
+        return;
+    }
+    if (task->verdict == FAN_VERDICT_RETRY && due_ns < handler->look_ns)
+        handler->look_ns = due_ns;
+    /* Of one key the next can be claimed when this one is settled. */
+    if (handler->ordered)
+        handler->more = true;
+    fan__waiters_report(dispatch, handler, fan_event_id(task->event),
+                        task->verdict == FAN_VERDICT_DONE ? NULL : task->words);
+}
+
+/* Whether to try again: a failed settlement is repeated until its handler or the broker ends. */
+static bool note_failure(struct fan__dispatch *dispatch, struct fan_handler *handler,
+                         enum fan_status status)
+{
+    if (!handler->failing)
+        fan__log(dispatch->broker->env, FAN_LOG_WARNING, "group %s: cannot settle: %s",
+                 handler->group, fan_status_text(status));
+    handler->failing = true;
+    handler->not_before_ns = fan__deadline_ns(FAN__LOOK_MS);
+    return status != FAN_NOT_FOUND && !handler->removed && !dispatch->cut;
+}
+
+bool fan__settle(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    struct fan_group_name name = { handler->group, handler->name };
+    fan__mutex_lock(&dispatch->mutex);
+    size_t count = take_ended(dispatch, handler);
+    fan__mutex_unlock(&dispatch->mutex);
+    if (count == 0)
+        return false;
+    enum fan_status status =
+        fan_group_settle(dispatch->broker->store, &name, dispatch->settles, count);
+    fan__mutex_lock(&dispatch->mutex);
+    bool again = status != FAN_OK && note_failure(dispatch, handler, status);
+    if (again)
+        put_back(dispatch, handler, count);
+    for (size_t i = 0; i < count && !again; i++) {
+        account(dispatch, dispatch->settling[i],
+                status == FAN_OK ? dispatch->settles[i].ret_status : status);
+        fan__task_settled(dispatch, dispatch->settling[i]);
+    }
+    fan__cond_broadcast(&dispatch->changed);
+    fan__mutex_unlock(&dispatch->mutex);
+    return !again;
+}
+
+/* Takes what has used a third of its lease by `by_ns`. */
+static size_t take_old(struct fan__dispatch *dispatch, struct fan_handler *handler, int64_t by_ns)
+{
+    size_t count = 0;
+    for (struct fan__task *task = handler->oldest; task && count < FAN__SETTLE_LIMIT;
+         task = task->newer) {
+        if (task->ended || task->until_ns > by_ns)
+            continue;
+        dispatch->settling[count] = task;
+        dispatch->settles[count++] = (struct fan_settle){ .seq = task->seq, .token = task->token };
+    }
+    return count;
+}
+
+void fan__renew(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    struct fan_group_name name = { handler->group, handler->name };
+    int64_t lease_ns = dispatch->lease_ms * FAN__NS_PER_MS;
+    int64_t now_ns = fan__deadline_ns(0);
+    int64_t by_ns = now_ns + lease_ns - lease_ns / RENEWALS_PER_LEASE;
+    enum fan_status status = FAN_OK;
+    size_t count = FAN__SETTLE_LIMIT;
+    while (status == FAN_OK && count == FAN__SETTLE_LIMIT) {
+        fan__mutex_lock(&dispatch->mutex);
+        count = take_old(dispatch, handler, by_ns);
+        fan__mutex_unlock(&dispatch->mutex);
+        if (count == 0)
+            break;
+        status = fan_group_renew(dispatch->broker->store, &name, dispatch->settles, count,
+                                 dispatch->lease_ms);
+        fan__mutex_lock(&dispatch->mutex);
+        for (size_t i = 0; i < count && status == FAN_OK; i++) {
+            struct fan__task *task = dispatch->settling[i];
+            task->until_ns = now_ns + lease_ns;
+            /* Who is in the middle of it cannot be stopped; its settlement will tell. */
+            if (dispatch->settles[i].ret_status != FAN_OK && !task->begun)
+                fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+        }
+        fan__mutex_unlock(&dispatch->mutex);
+    }
+    fan__mutex_lock(&dispatch->mutex);
+    handler->renew_ns = fan__deadline_ns(FAN__LOOK_MS);
+    if (status == FAN_OK)
+        handler->renew_ns =
+            handler->held > 0 ? now_ns + lease_ns / RENEWALS_PER_LEASE : FAN__FOREVER;
+    fan__mutex_unlock(&dispatch->mutex);
+}

@@ -1,0 +1,205 @@
+/*
+ * Waiting for verdicts: a publisher names its event before the commit, so that no outcome is
+ * missed, and lists the handlers of this process that it matches.
+ *
+ * Outcomes are reported when the store knows them, so that whoever returns finds them there. What
+ * another process does with the event is seen by looking into the store now and then.
+ */
+#include "broker/dispatch.h"
+
+#include "base/env.h"
+#include "base/status.h"
+
+#include <fanfare/pattern.h>
+
+#include <stdio.h>
+#include <string.h>
+
+struct entry {
+    const struct fan_handler *handler; /* there until done */
+    bool done;
+};
+
+struct fan__waiter {
+    struct fan__waiter *next;
+    struct fan_broker *broker;
+    bool delayed;
+    size_t left;
+    bool failed;
+    char words[FAN__WORDS_SIZE];
+    char id[FAN_TEXT_SIZE_MAX + 1];
+    size_t count;
+    struct entry entries[];
+};
+
+static bool matches(const struct fan_handler *handler, const struct fan_event *event)
+{
+    if (handler->removed)
+        return false;
+    if (handler->topic && strcmp(handler->topic, fan_event_topic(event)) != 0)
+        return false;
+    return !handler->pattern || fan_pattern_match(handler->pattern, fan_event_type(event));
+}
+
+enum fan_status fan__waiter_new(struct fan_broker *broker, const struct fan_event *event,
+                                struct fan__waiter **ret_waiter)
+{
+    struct fan__dispatch *dispatch = broker->dispatch;
+    bool delayed = fan_event_deliver_at_us(event) > fan__wall_us(broker->env);
+    fan__mutex_lock(&dispatch->mutex);
+    if (fan__dispatch_calls_me(dispatch, NULL)) {
+        fan__mutex_unlock(&dispatch->mutex);
+        return FAN_MISUSE;
+    }
+    size_t count = 0;
+    for (const struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
+        count += matches(handler, event) && !(delayed && handler->group);
+    struct fan__waiter *waiter =
+        fan__alloc_zero(broker->env, 1, sizeof(*waiter) + count * sizeof(waiter->entries[0]));
+    if (waiter) {
+        waiter->broker = broker;
+        waiter->count = waiter->left = count;
+        snprintf(waiter->id, sizeof(waiter->id), "%s", fan_event_id(event));
+        count = 0;
+        for (const struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
+            if (matches(handler, event) && !(delayed && handler->group))
+                waiter->entries[count++].handler = handler;
+        waiter->next = dispatch->waiters;
+        dispatch->waiters = waiter;
+    }
+    fan__mutex_unlock(&dispatch->mutex);
+    *ret_waiter = waiter;
+    return waiter ? FAN_OK : FAN_NO_MEMORY;
+}
+
+void fan__waiter_free(struct fan__waiter *waiter)
+{
+    if (!waiter)
+        return;
+    struct fan__dispatch *dispatch = waiter->broker->dispatch;
+    fan__mutex_lock(&dispatch->mutex);
+    struct fan__waiter **link = &dispatch->waiters;
+    while (*link != waiter)
+        link = &(*link)->next;
+    *link = waiter->next;
+    fan__mutex_unlock(&dispatch->mutex);
+    fan__free(waiter->broker->env, waiter);
+}
+
+/* One handler has nothing more to say; `words` tell what it failed of. With the lock. */
+static void finish(struct fan__waiter *waiter, struct entry *entry, const char *words)
+{
+    if (entry->done)
+        return;
+    if (words && !waiter->failed) {
+        const struct fan_handler *handler = entry->handler;
+        waiter->failed = true;
+        if (handler->group)
+            snprintf(waiter->words, sizeof(waiter->words), "group %.64s: %.180s", handler->group,
+                     words);
+        else
+            snprintf(waiter->words, sizeof(waiter->words), "%s", words);
+    }
+    entry->done = true;
+    waiter->left--;
+    if (waiter->left == 0)
+        fan__cond_broadcast(&waiter->broker->dispatch->reported);
+}
+
+void fan__waiters_report(struct fan__dispatch *dispatch, const struct fan_handler *handler,
+                         const char *event_id, const char *error)
+{
+    for (struct fan__waiter *waiter = dispatch->waiters; waiter; waiter = waiter->next) {
+        if (strcmp(waiter->id, event_id) != 0)
+            continue;
+        for (size_t i = 0; i < waiter->count; i++)
+            if (waiter->entries[i].handler == handler)
+                finish(waiter, &waiter->entries[i], error);
+    }
+}
+
+void fan__waiters_forget(struct fan__dispatch *dispatch, const struct fan_handler *handler)
+{
+    for (struct fan__waiter *waiter = dispatch->waiters; waiter; waiter = waiter->next)
+        for (size_t i = 0; i < waiter->count; i++)
+            if (waiter->entries[i].handler == handler)
+                finish(waiter, &waiter->entries[i], NULL);
+}
+
+/* What a delivery says of a first attempt that was not reported here. */
+static bool see(void *context, const struct fan_delivery *delivery)
+{
+    struct fan__waiter *waiter = context;
+    struct fan__dispatch *dispatch = waiter->broker->dispatch;
+    bool pending = delivery->status == FAN_EVENT_PENDING;
+    bool ours =
+        delivery->status == FAN_EVENT_PROCESSING && strcmp(delivery->owner, dispatch->owner) == 0;
+    bool failed = pending || delivery->status == FAN_EVENT_FAILED;
+    if (ours || (pending && delivery->attempts == 0))
+        return true;
+    fan__mutex_lock(&dispatch->mutex);
+    for (size_t i = 0; i < waiter->count; i++) {
+        struct entry *entry = &waiter->entries[i];
+        if (!entry->done && entry->handler->group &&
+            strcmp(entry->handler->group, delivery->group) == 0 &&
+            strcmp(entry->handler->name, delivery->handler) == 0)
+            finish(waiter, entry, failed ? delivery->error : NULL);
+    }
+    fan__mutex_unlock(&dispatch->mutex);
+    return true;
+}
+
+/* An event that was there already does not come to live handlers again. */
+static void forget_live(struct fan__waiter *waiter)
+{
+    struct fan__dispatch *dispatch = waiter->broker->dispatch;
+    fan__mutex_lock(&dispatch->mutex);
+    for (size_t i = 0; i < waiter->count; i++)
+        if (!waiter->entries[i].done && !waiter->entries[i].handler->group)
+            finish(waiter, &waiter->entries[i], NULL);
+    fan__mutex_unlock(&dispatch->mutex);
+}
+
+/* Waits until all is said, for as long as a look into the store may. True when it is. */
+static bool wait_once(struct fan__waiter *waiter, int64_t deadline_ns, bool *ret_over)
+{
+    struct fan__dispatch *dispatch = waiter->broker->dispatch;
+    int64_t until_ns = fan__deadline_ns(FAN__LOOK_MS);
+    if (until_ns > deadline_ns)
+        until_ns = deadline_ns;
+    bool in_time = true;
+    fan__mutex_lock(&dispatch->mutex);
+    while (waiter->left > 0 && !dispatch->over && in_time)
+        in_time = fan__cond_wait_until(&dispatch->reported, &dispatch->mutex, until_ns);
+    *ret_over = dispatch->over;
+    bool done = waiter->left == 0;
+    fan__mutex_unlock(&dispatch->mutex);
+    return done;
+}
+
+enum fan_status fan__waiter_wait(struct fan__waiter *waiter,
+                                 const struct fan__submission *published, int64_t deadline_ns,
+                                 struct fan_error *error)
+{
+    struct fan_broker *broker = waiter->broker;
+    uint64_t seq = published->seq;
+    bool look = published->duplicate;
+    bool over = false;
+    if (published->duplicate)
+        forget_live(waiter);
+    for (;;) {
+        if (look && fan_store_deliveries(broker->store, seq, 0, see, waiter) != FAN_OK)
+            fan__log(broker->env, FAN_LOG_DEBUG, "cannot look for verdicts");
+        bool stepped = broker->stepped && fan_broker_step(broker) == FAN_OK;
+        if (wait_once(waiter, stepped ? 0 : deadline_ns, &over))
+            break;
+        look = !stepped;
+        if (over || (!stepped && fan__deadline_ns(0) >= deadline_ns))
+            return fan__fail(error, FAN_TIMED_OUT, "",
+                             "the event is stored, but not every handler gave a verdict %s",
+                             over ? "before the stop" : "in time");
+    }
+    if (!waiter->failed)
+        return FAN_OK;
+    return fan__fail(error, FAN_HANDLER, "", "%s", waiter->words);
+}

@@ -1,0 +1,171 @@
+/* A claimed delivery from its claim to its outcome: lists, and who frees it. */
+#include "broker/dispatch.h"
+
+#include "base/env.h"
+
+#include <fanfare/cancel.h>
+
+#include <stdio.h>
+
+void fan__task_list_init(struct fan__task_list *list)
+{
+    *list = (struct fan__task_list){ .last = &list->first };
+}
+
+void fan__task_push(struct fan__task_list *list, struct fan__task *task)
+{
+    task->next = NULL;
+    *list->last = task;
+    list->last = &task->next;
+}
+
+struct fan__task *fan__task_pop(struct fan__task_list *list)
+{
+    struct fan__task *task = list->first;
+    if (!task)
+        return NULL;
+    list->first = task->next;
+    if (!list->first)
+        list->last = &list->first;
+    task->next = NULL;
+    return task;
+}
+
+void fan__task_free(struct fan__task *task)
+{
+    const struct fan_env *env = task->env;
+    fan_event_free(task->event, env);
+    fan__free(env, task);
+}
+
+void fan__task_queue(struct fan__dispatch *dispatch, struct fan__task *task)
+{
+    /* Who takes from a queue that holds more wakes the next one. */
+    if (!dispatch->queue.first && dispatch->idle > 0)
+        fan__cond_signal(&dispatch->ready);
+    fan__task_push(&dispatch->queue, task);
+}
+
+void fan__task_admit(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    while (handler->waiting.first && handler->admitted < handler->concurrency) {
+        struct fan__task *task = fan__task_pop(&handler->waiting);
+        task->admitted = true;
+        handler->admitted++;
+        fan__task_queue(dispatch, task);
+    }
+}
+
+void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum fan_verdict verdict,
+                   const char *words)
+{
+    struct fan_handler *handler = task->handler;
+    if (task->ended)
+        return;
+    task->ended = true;
+    task->verdict = verdict;
+    snprintf(task->words, sizeof(task->words), "%s", words ? words : "");
+    if (!task->begun) {
+        dispatch->queued--;
+        if (task->admitted) {
+            task->admitted = false;
+            handler->admitted--;
+            fan__task_admit(dispatch, handler);
+        }
+    }
+    if (task == dispatch->suspect) {
+        dispatch->suspect = NULL;
+        fan__cond_broadcast(&dispatch->ready);
+        if (!task->begun)
+            task->run_over = true;
+    }
+    task->next_end = NULL;
+    *handler->ended_last = task;
+    handler->ended_last = &task->next_end;
+    fan__waker_ring(&dispatch->work_waker);
+}
+
+void fan__task_retry(struct fan__dispatch *dispatch, struct fan__task *task, const char *words)
+{
+    const struct fan_retry_policy *policy = &task->handler->retry;
+    /* What ended with its holder was no attempt that the handler answered. */
+    unsigned asked = task->attempt > task->lapses ? task->attempt - task->lapses : 1;
+    if (asked > policy->retries) {
+        task->reason = FAN_DEAD_RETRIES;
+        fan__task_end(dispatch, task, FAN_VERDICT_FAIL, words);
+        return;
+    }
+    uint32_t random = 0;
+    if (policy->jitter_percent > 0)
+        fan__random(task->env, &random, sizeof(random));
+    task->delay_ms = fan__retry_delay_ms(policy, asked, random);
+    fan__task_end(dispatch, task, FAN_VERDICT_RETRY, words);
+}
+
+void fan__task_run_over(struct fan__task *task)
+{
+    task->run_over = true;
+    if (task->settled)
+        fan__task_free(task);
+}
+
+void fan__task_settled(struct fan__dispatch *dispatch, struct fan__task *task)
+{
+    struct fan_handler *handler = task->handler;
+    *(task->older ? &task->older->newer : &handler->oldest) = task->newer;
+    *(task->newer ? &task->newer->older : &handler->newest) = task->older;
+    handler->held--;
+    dispatch->claimed--;
+    dispatch->claimed_size -= fan_event_size(task->event);
+    task->settled = true;
+    if (task->run_over)
+        fan__task_free(task);
+}
+
+static void hand_back(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    struct fan__task *task;
+    while ((task = fan__task_pop(&handler->waiting))) {
+        fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+        fan__task_run_over(task);
+    }
+    for (task = handler->oldest; task; task = task->newer)
+        if (!task->begun)
+            fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+}
+
+void fan__tasks_hand_back(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    if (handler->group)
+        hand_back(dispatch, handler);
+}
+
+int64_t fan__tasks_check_limits(struct fan__dispatch *dispatch)
+{
+    int64_t now_ns = fan__deadline_ns(0);
+    int64_t next_ns = FAN__FOREVER;
+    for (struct fan__call *call = dispatch->calls; call; call = call->next) {
+        struct fan__task *task = call->task;
+        if (!task || task->ended || call->limit_ns == FAN__FOREVER)
+            continue;
+        if (call->limit_ns > now_ns) {
+            next_ns = call->limit_ns < next_ns ? call->limit_ns : next_ns;
+            continue;
+        }
+        fan__task_overran(dispatch, task);
+        fan_cancel_fire(call->cancel);
+        /* The event's other handlers need not wait for this one. */
+        struct fan__task *rest = task->sibling;
+        task->sibling = NULL;
+        if (rest)
+            fan__task_queue(dispatch, rest);
+    }
+    return next_ns;
+}
+
+void fan__task_overran(struct fan__dispatch *dispatch, struct fan__task *task)
+{
+    char words[FAN__WORDS_SIZE];
+    snprintf(words, sizeof(words), "no verdict within %u ms", task->handler->timeout_ms);
+    fan__task_retry(dispatch, task, words);
+}

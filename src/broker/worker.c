@@ -1,0 +1,147 @@
+/*
+ * Workers: take an item (an event with this process's handlers of it) off the queue, call the
+ * handlers one after the other, and say how it ended.
+ */
+#include "broker/dispatch.h"
+
+#include "base/env.h"
+
+#include <fanfare/cancel.h>
+
+#include <stdio.h>
+
+/* What a handler said of an attempt. */
+static void judge(struct fan__dispatch *dispatch, struct fan__task *task, enum fan_verdict verdict,
+                  const struct fan_error *error)
+{
+    char other[FAN__WORDS_SIZE];
+    const char *words = *error->message ? error->message : NULL;
+    switch (verdict) {
+    case FAN_VERDICT_DONE:
+        fan__task_end(dispatch, task, verdict, NULL);
+        return;
+    case FAN_VERDICT_RETRY:
+    case FAN_VERDICT_HAND_BACK:
+        /* At the deadline of a stop it was told to give up. */
+        if (dispatch->cut)
+            fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+        else
+            fan__task_retry(dispatch, task, words ? words : "the handler asked for a retry");
+        return;
+    case FAN_VERDICT_FAIL:
+        break;
+    default:
+        snprintf(other, sizeof(other), "the handler gave %d, which is no verdict", (int)verdict);
+        words = other;
+    }
+    task->reason = FAN_DEAD_FAILED;
+    fan__task_end(dispatch, task, FAN_VERDICT_FAIL, words ? words : "the handler failed it");
+}
+
+static void begin(struct fan__dispatch *dispatch, struct fan__task *task, int64_t now_ns)
+{
+    struct fan_handler *handler = task->handler;
+    task->begun = true;
+    dispatch->queued--;
+    dispatch->active++;
+    if (now_ns - task->claimed_ns > handler->waited_ns)
+        handler->waited_ns = now_ns - task->claimed_ns;
+    if (task == dispatch->suspect) {
+        dispatch->suspect_ns = now_ns + FAN__ALONE_MS * FAN__NS_PER_MS;
+        fan__waker_ring(&dispatch->work_waker);
+    }
+}
+
+static void call(struct fan__dispatch *dispatch, struct fan__task *task, struct fan_cancel *cancel,
+                 int64_t now_ns)
+{
+    struct fan_handler *handler = task->handler;
+    begin(dispatch, task, now_ns);
+    struct fan_error error = FAN_ERROR_INIT;
+    struct fan_handling handling = {
+        .size = sizeof(handling),
+        .group = handler->group,
+        .handler = handler->name,
+        .attempt = task->attempt,
+        .lapses = task->lapses,
+        .cancel = cancel,
+        .error = &error,
+    };
+    struct fan__call call = {
+        .handler = handler,
+        .task = task,
+        .cancel = cancel,
+        .limit_ns =
+            handler->timeout_ms ? now_ns + handler->timeout_ms * FAN__NS_PER_MS : FAN__FOREVER,
+    };
+    if (call.limit_ns < dispatch->wake_ns)
+        fan__waker_ring(&dispatch->work_waker);
+    enum fan_verdict verdict = fan__call(dispatch, &call, task->event, &handling);
+    dispatch->active--;
+    if (call.limit_ns != FAN__FOREVER && !task->ended && fan__deadline_ns(0) >= call.limit_ns)
+        fan__task_overran(dispatch, task);
+    if (task->ended)
+        dispatch->stats.late++;
+    else
+        judge(dispatch, task, verdict, &error);
+    if (task->admitted) {
+        handler->admitted--;
+        fan__task_admit(dispatch, handler);
+    }
+    if (dispatch->suspect && dispatch->active == 0)
+        fan__cond_broadcast(&dispatch->ready);
+}
+
+static void run(struct fan__dispatch *dispatch, struct fan__task *task, struct fan_cancel **cancel)
+{
+    while (task) {
+        if (fan_cancel_fired(*cancel)) {
+            struct fan_cancel *fresh;
+            if (fan_cancel_new(dispatch->broker->env, &fresh) == FAN_OK) {
+                fan_cancel_unref(*cancel);
+                *cancel = fresh;
+            } else {
+                fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+            }
+        }
+        int64_t now_ns = fan__deadline_ns(0);
+        /* Another may have what was not begun before the end of its lease. */
+        if (task->until_ns <= now_ns)
+            fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+        if (!task->ended)
+            call(dispatch, task, *cancel, now_ns);
+        struct fan__task *sibling = task->sibling;
+        fan__task_run_over(task);
+        task = sibling;
+    }
+}
+
+bool fan__work_one(struct fan__dispatch *dispatch, struct fan_cancel **cancel)
+{
+    struct fan__task *task = dispatch->suspect;
+    if (!task)
+        task = fan__task_pop(&dispatch->queue);
+    else if (task->begun || (dispatch->active > 0 && !dispatch->suspect_forced))
+        return false;
+    if (!task)
+        return false;
+    if (dispatch->queue.first && dispatch->idle > 0)
+        fan__cond_signal(&dispatch->ready);
+    run(dispatch, task, cancel);
+    return true;
+}
+
+void fan__worker_main(void *context)
+{
+    struct fan__worker *worker = context;
+    struct fan__dispatch *dispatch = worker->dispatch;
+    fan__mutex_lock(&dispatch->mutex);
+    while (!dispatch->over) {
+        if (fan__work_one(dispatch, &worker->cancel))
+            continue;
+        dispatch->idle++;
+        fan__cond_wait(&dispatch->ready, &dispatch->mutex);
+        dispatch->idle--;
+    }
+    fan__mutex_unlock(&dispatch->mutex);
+}
