@@ -28,7 +28,8 @@ enum fan_log_level {
  * None of the functions may be NULL, and each gets `context` as it is. All must be callable from
  * any thread, and none may call back into the library. `resize` is realloc: NULL allocates, failing
  * leaves the old block alone. `wall_us` is UTC in microseconds since 1970; it may jump.
- * `monotonic_ns` never goes back.
+ * `monotonic_ns` never goes back, goes on while the machine sleeps, and is the same for all
+ * processes that share a log between two boots: the default is CLOCK_BOOTTIME.
  */
 struct fan_env {
     size_t size;

@@ -7,9 +7,9 @@
  *
  * A group is named, and each handler in it has its own place, pattern and deliveries. An event goes
  * to one member (owner) at a time, under a lease by the store's clock; who lets it lapse loses it
- * to another. Each claim carries a token: settling with an old one is FAN_LOST. Any move outside
- * the drawing is FAN_CONFLICT. A lapsed claim counts as pending: it cannot be renewed, and can
- * still be settled until another has taken it.
+ * to another. Setting the wall clock does not move that clock. Each claim carries a token: settling
+ * with an old one is FAN_LOST. Any move outside the drawing is FAN_CONFLICT. A lapsed claim counts
+ * as pending: it cannot be renewed, and can still be settled until another has taken it.
  *
  * Ordered claims: the group's keys (topics) fall into 64 partitions. One is held by an owner while
  * that owner has an unlapsed claim in it, and nobody else is given anything of it then. Of one key

@@ -35,7 +35,7 @@ static int64_t default_monotonic_ns(void *context)
 {
     (void)context;
     struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
+    clock_gettime(CLOCK_BOOTTIME, &now);
     return (int64_t)now.tv_sec * INT64_C(1000000000) + now.tv_nsec;
 }
 

@@ -7,6 +7,7 @@
 
 #include <fanfare/batch.h>
 #include <fanfare/conformance.h>
+#include <fanfare/env.h>
 #include <fanfare/provider.h>
 
 #include <ctype.h>
@@ -80,6 +81,7 @@
     X(LEASE_LONG, "leases are a thousand times as long")                                           \
     X(LEASE_RENEW, "a lost lease is renewed")                                                      \
     X(LEASE_RELEASE, "anybody may release a lease")                                                \
+    X(WALL_CLOCK, "leases and delays go by the wall clock")                                        \
     X(OUT_OF_MEMORY, "running out of memory in an append is told as success")
 
 enum defect {
@@ -103,10 +105,23 @@ static enum defect defect;
 struct wrong {
     struct fan_store *store;
     const struct fan_env *env;
+    struct fan_env wall_env;
     pthread_mutex_t mutex;
     uint64_t tokens[SEQ_COUNT];
     unsigned calls;
 };
+
+static int64_t wall_us(void *context)
+{
+    const struct fan_env *env = context;
+    return env->wall_us(env->context);
+}
+
+/* A monotonic clock that is the wall's. */
+static int64_t wall_ns(void *context)
+{
+    return wall_us(context) * 1000;
+}
 
 static enum fan_status wrong_open(const char *uri, const struct fan_env *env, void **ret_self,
                                   uint64_t *ret_epoch, struct fan_error *error)
@@ -115,12 +130,18 @@ static enum fan_status wrong_open(const char *uri, const struct fan_env *env, vo
     struct wrong *wrong = calloc(1, sizeof(*wrong));
     if (!wrong)
         return FAN_NO_MEMORY;
-    enum fan_status status = fan_store_open("memory:?capacity=100000", env, &wrong->store, error);
+    wrong->env = env;
+    wrong->wall_env = *fan_env_default();
+    wrong->wall_env.context = (void *)(uintptr_t)env;
+    wrong->wall_env.wall_us = wall_us;
+    wrong->wall_env.monotonic_ns = wall_ns;
+    enum fan_status status =
+        fan_store_open("memory:?capacity=100000", defect == WALL_CLOCK ? &wrong->wall_env : env,
+                       &wrong->store, error);
     if (status != FAN_OK) {
         free(wrong);
         return status;
     }
-    wrong->env = env;
     pthread_mutex_init(&wrong->mutex, NULL);
     *ret_self = wrong;
     *ret_epoch = defect == EPOCH_FIXED ? 1 : fan_store_epoch(wrong->store);

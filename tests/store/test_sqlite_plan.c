@@ -21,19 +21,19 @@ static struct fan__sqlite *provider_open(const struct place *place)
     return self;
 }
 
-/* Scans that are meant: a handful of groups, leases and blocks, and a group's end. */
+/* Scans that are meant: a handful of groups, leases and blocks, a group's end, another time. */
 static bool may_scan(enum fan__sqlite_statement statement, const char *step)
 {
     if (strncmp(step, "SCAN g", 6) == 0)
-        return statement == FAN__SQL_GROUPS;
+        return statement == FAN__SQL_GROUPS || statement == FAN__SQL_CLOCK_MOVE_GROUPS;
     if (strncmp(step, "SCAN lease", 10) == 0)
-        return statement == FAN__SQL_LEASE_SWEEP;
-    if (strncmp(step, "SCAN delivery", 13) == 0)
-        return statement == FAN__SQL_GROUP_CLEAR;
+        return statement == FAN__SQL_LEASE_SWEEP || statement == FAN__SQL_CLOCK_MOVE_LEASES;
     /* The open deliveries, all of them, by the index that holds nothing else. */
     if (strstr(step, "USING INDEX delivery_open") ||
         strstr(step, "USING COVERING INDEX delivery_open"))
-        return statement == FAN__SQL_OPEN;
+        return statement == FAN__SQL_OPEN || statement == FAN__SQL_CLOCK_MOVE_DELIVERIES;
+    if (strncmp(step, "SCAN delivery", 13) == 0)
+        return statement == FAN__SQL_GROUP_CLEAR;
     /* From the newest block down to the first hit. */
     if (strncmp(step, "SCAN b", 6) == 0)
         return statement == FAN__SQL_KEY_SEARCH;

@@ -38,15 +38,14 @@ void fan__memory_owner_unref(struct fan__memory *memory, struct fan__owner *owne
     fan__free(memory->env, owner);
 }
 
-/* One claim under way, with the clocks read once. */
+/* One claim under way, with the clock read once. */
 struct taking {
     struct fan__memory *memory;
     struct fan__memory_group *group;
     struct fan__owner *owner;
     struct fan_batch *batch;
-    int64_t now_ns;
     int64_t now_us;
-    int64_t lease_ns;
+    int64_t lease_us;
 };
 
 static enum fan_status take(struct taking *taking, struct fan__delivery *delivery,
@@ -65,28 +64,13 @@ static enum fan_status take(struct taking *taking, struct fan__delivery *deliver
     delivery->lapses += delivery->token != 0;
     delivery->token = ++memory->token_last;
     delivery->processed_us = taking->now_us;
-    delivery->due_ns = taking->now_ns + taking->lease_ns;
-    delivery->due_us = taking->now_us + taking->lease_ns / FAN__NS_PER_US;
+    delivery->due_us = taking->now_us + taking->lease_us;
     fan__memory_shift(memory, delivery, FAN_EVENT_PROCESSING);
     *ret_claim = (struct fan_claim){ .seq = delivery->record->seq,
                                      .token = delivery->token,
                                      .attempt = delivery->attempts,
                                      .lapses = delivery->lapses };
     return FAN_OK;
-}
-
-/* When an event is due on the monotonic clock; far enough is as good as for ever. */
-static int64_t due_ns_of(const struct taking *taking, int64_t deliver_at_us)
-{
-    if (deliver_at_us <= taking->now_us)
-        return taking->now_ns;
-    int64_t wait_us;
-    int64_t due_ns;
-    if (__builtin_sub_overflow(deliver_at_us, taking->now_us, &wait_us) ||
-        __builtin_mul_overflow(wait_us, FAN__NS_PER_US, &wait_us) ||
-        __builtin_add_overflow(taking->now_ns, wait_us, &due_ns))
-        return INT64_MAX;
-    return due_ns;
 }
 
 /*
@@ -115,7 +99,6 @@ static enum fan_status step(struct taking *taking, size_t *index)
         return FAN_NO_MEMORY;
     group->cursor_seq = record->seq;
     int64_t deliver_at_us = fan_event_deliver_at_us(record->event);
-    delivery->due_ns = due_ns_of(taking, deliver_at_us);
     delivery->due_us = deliver_at_us > taking->now_us ? deliver_at_us : taking->now_us;
     fan__memory_shift(memory, delivery, FAN_EVENT_PENDING);
     return FAN_OK;
@@ -128,7 +111,7 @@ static enum fan_status take_all(struct taking *taking, size_t limit, struct fan_
     while (status == FAN_OK && fan_batch_count(taking->batch) < limit &&
            fan_batch_size(taking->batch) < FAN__MEMORY_BATCH_SIZE_MAX) {
         struct fan__delivery *delivery =
-            fan__memory_next_due(taking->group, taking->owner, taking->now_ns);
+            fan__memory_next_due(taking->group, taking->owner, taking->now_us);
         if (delivery)
             status = take(taking, delivery, &claims[fan_batch_count(taking->batch)]);
         else
@@ -152,9 +135,8 @@ enum fan_status fan__memory_claim(struct fan__memory *memory, struct fan__memory
         .group = group,
         .owner = owner,
         .batch = batch,
-        .now_ns = fan__monotonic_ns(memory->env),
-        .now_us = fan__wall_us(memory->env),
-        .lease_ns = (int64_t)options->lease_ms * FAN__NS_PER_MS,
+        .now_us = fan__memory_now_us(memory),
+        .lease_us = (int64_t)options->lease_ms * 1000,
     };
     group->joined_us = taking.now_us;
     enum fan_status status = take_all(&taking, options->limit, claims);

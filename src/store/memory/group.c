@@ -92,7 +92,7 @@ static struct fan__memory_group *group_new(struct fan__memory *memory,
     else if (options->start == FAN_START_CURSOR)
         group->cursor_seq =
             options->start_seq < memory->head_seq ? options->start_seq : memory->head_seq;
-    group->joined_us = fan__wall_us(env);
+    group->joined_us = fan__memory_now_us(memory);
     return group;
 }
 
@@ -229,11 +229,11 @@ void fan__memory_delivery_free(struct fan__memory *memory, struct fan__delivery 
 
 void fan__memory_lapse(struct fan__memory *memory)
 {
-    int64_t now_ns = fan__monotonic_ns(memory->env);
+    int64_t now_us = fan__memory_now_us(memory);
     for (size_t i = 0; i < memory->group_count; i++) {
         struct fan__heap *leased = &memory->groups[i]->leased;
         struct fan__heap_node *node;
-        while ((node = fan__heap_top(leased)) && node->key <= now_ns)
+        while ((node = fan__heap_top(leased)) && node->key <= now_us)
             fan__memory_shift(memory, (void *)node, FAN_EVENT_PENDING);
     }
 }
@@ -278,7 +278,7 @@ static enum fan_event_status verdict_status(enum fan_verdict verdict)
 static void settle_one(struct fan__memory *memory, struct fan__delivery *delivery,
                        const struct fan_settle *item, char *error)
 {
-    int64_t now_us = fan__wall_us(memory->env);
+    int64_t now_us = fan__memory_now_us(memory);
     enum fan_event_status status = verdict_status(item->verdict);
     uint32_t delay_ms = item->verdict == FAN_VERDICT_RETRY ? item->delay_ms : 0;
     if (item->verdict == FAN_VERDICT_HAND_BACK)
@@ -288,7 +288,6 @@ static void settle_one(struct fan__memory *memory, struct fan__delivery *deliver
     if (status == FAN_EVENT_FAILED)
         delivery->reason = item->reason != FAN_DEAD_NONE ? item->reason : FAN_DEAD_FAILED;
     delivery->token = 0;
-    delivery->due_ns = fan__monotonic_ns(memory->env) + (int64_t)delay_ms * FAN__NS_PER_MS;
     delivery->due_us = status == FAN_EVENT_PENDING ? now_us + (int64_t)delay_ms * 1000 : 0;
     delivery->completed_us = status == FAN_EVENT_PENDING ? 0 : now_us;
     fan__memory_shift(memory, delivery, status);
@@ -332,8 +331,7 @@ enum fan_status fan__memory_settle(struct fan__memory *memory, struct fan__memor
 enum fan_status fan__memory_renew(struct fan__memory *memory, struct fan__memory_group *group,
                                   struct fan_settle *items, size_t count, uint32_t lease_ms)
 {
-    int64_t now_ns = fan__monotonic_ns(memory->env);
-    int64_t now_us = fan__wall_us(memory->env);
+    int64_t now_us = fan__memory_now_us(memory);
     for (size_t i = 0; i < count; i++) {
         struct fan__delivery *delivery = find_claimed(memory, group, &items[i]);
         if (!delivery || delivery->status != FAN_EVENT_PROCESSING) {
@@ -341,7 +339,6 @@ enum fan_status fan__memory_renew(struct fan__memory *memory, struct fan__memory
             continue;
         }
         items[i].ret_status = FAN_OK;
-        delivery->due_ns = now_ns + (int64_t)lease_ms * FAN__NS_PER_MS;
         delivery->due_us = now_us + (int64_t)lease_ms * 1000;
         fan__memory_shift(memory, delivery, FAN_EVENT_PROCESSING);
     }
@@ -375,7 +372,7 @@ static enum fan_status find_to_move(struct fan__memory *memory, struct fan__memo
     *ret_delivery = fan__memory_delivery_new(memory, group, record);
     if (!*ret_delivery)
         return FAN_NO_MEMORY;
-    (*ret_delivery)->due_ns = fan__monotonic_ns(memory->env);
+    (*ret_delivery)->due_us = fan__memory_now_us(memory);
     fan__memory_shift(memory, *ret_delivery, FAN_EVENT_PENDING);
     return FAN_OK;
 }
@@ -393,14 +390,13 @@ enum fan_status fan__memory_move(struct fan__memory *memory, struct fan__memory_
         return FAN_CONFLICT;
     if (!fan__memory_queue(memory, delivery))
         return FAN_NO_MEMORY;
-    int64_t now_us = fan__wall_us(memory->env);
+    int64_t now_us = fan__memory_now_us(memory);
     delivery->token = 0;
     delivery->reason = FAN_DEAD_NONE;
     if (to == FAN_EVENT_PENDING) {
         delivery->attempts = 0;
         delivery->lapses = 0;
         delivery->completed_us = 0;
-        delivery->due_ns = fan__monotonic_ns(memory->env);
         delivery->due_us = now_us;
     } else {
         delivery->completed_us = now_us;

@@ -7,8 +7,8 @@
 struct fan__key;
 
 /*
- * due is in the group's ready heap while pending, in its leased heap while processing; its key is
- * env's monotonic nanoseconds. token is 0 once it was settled: no claim can speak for it then; a
+ * due is in the group's ready heap while pending, in its leased heap while processing, by due_us.
+ * token is 0 once it was settled: no claim can speak for it then; a
  * pending one with a token is a claim that lapsed.
  */
 struct fan__delivery {
@@ -23,7 +23,6 @@ struct fan__delivery {
     uint64_t token;
     struct fan__owner *owner;
     char *error;
-    int64_t due_ns;
     int64_t due_us;
     int64_t processed_us;
     int64_t completed_us;
@@ -126,9 +125,12 @@ void fan__memory_owner_unref(struct fan__memory *memory, struct fan__owner *owne
 
 /* place.c: where a delivery waits: a heap, a partition's list, or behind others of its key. */
 
-/* Moves a delivery to a status, with its places and counts; due_ns and owner are set before. */
+/* Moves a delivery to a status, with its places and counts; due_us and owner are set before. */
 void fan__memory_shift(struct fan__memory *memory, struct fan__delivery *delivery,
                        enum fan_event_status status);
+
+/* Gives another due_us to a delivery where it is. */
+void fan__memory_reschedule(struct fan__delivery *delivery, int64_t due_us);
 
 /* Takes a delivery that goes away out of its places and counts. */
 void fan__memory_unplace(struct fan__memory *memory, struct fan__delivery *delivery);
@@ -147,6 +149,6 @@ void fan__memory_order_free(struct fan__memory *memory, struct fan__order *order
  * place then: claim it or shift it back to pending.
  */
 struct fan__delivery *fan__memory_next_due(struct fan__memory_group *group,
-                                           const struct fan__owner *owner, int64_t now_ns);
+                                           const struct fan__owner *owner, int64_t now_us);
 
 #endif

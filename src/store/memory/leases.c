@@ -12,7 +12,7 @@
 struct lease {
     struct fan__table_node node;
     uint64_t fence;
-    int64_t until_ns;
+    int64_t until_us;
     char *owner;
     char name[];
 };
@@ -46,7 +46,7 @@ static struct lease *find(const struct fan__memory *memory, const char *name)
 
 static bool is_held(const struct fan__memory *memory, const struct lease *lease)
 {
-    return lease && lease->until_ns > fan__monotonic_ns(memory->env);
+    return lease && lease->until_us > fan__memory_now_us(memory);
 }
 
 /* The lease, if it is held now by that owner under that fence. */
@@ -80,7 +80,7 @@ static void sweep(struct fan__memory *memory)
 
 static int64_t end_of(const struct fan__memory *memory, uint32_t ttl_ms)
 {
-    return fan__monotonic_ns(memory->env) + (int64_t)ttl_ms * FAN__NS_PER_MS;
+    return fan__memory_now_us(memory) + (int64_t)ttl_ms * 1000;
 }
 
 static struct lease *add(struct fan__memory *memory, const char *name)
@@ -102,7 +102,7 @@ enum fan_status fan__memory_lease_acquire(struct fan__memory *memory, const char
     if (is_held(memory, lease)) {
         if (strcmp(lease->owner, owner) != 0)
             return FAN_EXISTS;
-        lease->until_ns = end_of(memory, ttl_ms);
+        lease->until_us = end_of(memory, ttl_ms);
         *ret_fence = lease->fence;
         return FAN_OK;
     }
@@ -118,7 +118,7 @@ enum fan_status fan__memory_lease_acquire(struct fan__memory *memory, const char
     fan__free(memory->env, lease->owner);
     lease->owner = copy;
     lease->fence = ++memory->fence_last;
-    lease->until_ns = end_of(memory, ttl_ms);
+    lease->until_us = end_of(memory, ttl_ms);
     *ret_fence = lease->fence;
     return FAN_OK;
 }
@@ -129,7 +129,7 @@ enum fan_status fan__memory_lease_renew(struct fan__memory *memory, const char *
     struct lease *lease = find_held(memory, name, owner, fence);
     if (!lease)
         return FAN_LOST;
-    lease->until_ns = end_of(memory, ttl_ms);
+    lease->until_us = end_of(memory, ttl_ms);
     return FAN_OK;
 }
 
@@ -148,4 +148,15 @@ bool fan__memory_lease_is(const struct fan__memory *memory, const char *name, ui
 {
     const struct lease *lease = find(memory, name);
     return is_held(memory, lease) && lease->fence == fence;
+}
+
+void fan__memory_leases_move(struct fan__memory *memory, int64_t from_us, int64_t to_us)
+{
+    for (size_t i = 0; i < memory->leases.capacity; i++) {
+        for (struct fan__table_node *node = memory->leases.buckets[i]; node; node = node->next) {
+            struct lease *lease = (void *)node;
+            bool held = lease->until_us > from_us;
+            lease->until_us = held ? lease->until_us + to_us - from_us : INT64_MIN;
+        }
+    }
 }

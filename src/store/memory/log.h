@@ -68,6 +68,7 @@ struct fan__memory {
     uint64_t wakes;
     uint64_t hash_seed;
     uint64_t epoch;
+    int64_t clock_offset_us;
 
     uint64_t capacity;
     uint64_t head_seq;
@@ -95,6 +96,16 @@ struct fan__memory {
 
 /* About what one read or claim gives. */
 #define FAN__MEMORY_BATCH_SIZE_MAX ((size_t)1 << 20)
+
+/* clock.c: the store's time in microseconds, which goes on whatever becomes of the wall clock. */
+void fan__memory_clock_init(struct fan__memory *memory);
+int64_t fan__memory_now_us(const struct fan__memory *memory);
+
+/* How far the store's clock and the wall's are apart. */
+int64_t fan__memory_clock_jump_us(const struct fan__memory *memory);
+
+/* Sets the store's clock to the wall's, for good: what is under way moves along. */
+void fan__memory_clock_accept(struct fan__memory *memory);
 
 /* log.c: the events. */
 bool fan__memory_log_init(struct fan__memory *memory);
@@ -135,6 +146,8 @@ enum fan_status fan__memory_lease_renew(struct fan__memory *memory, const char *
                                         const char *owner, uint64_t fence, uint32_t ttl_ms);
 enum fan_status fan__memory_lease_release(struct fan__memory *memory, const char *name,
                                           const char *owner, uint64_t fence);
+
+void fan__memory_leases_move(struct fan__memory *memory, int64_t from_us, int64_t to_us);
 
 /* Tells whether the lease is held now, with that fence. */
 bool fan__memory_lease_is(const struct fan__memory *memory, const char *name, uint64_t fence);

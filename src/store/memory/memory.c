@@ -47,6 +47,7 @@ static enum fan_status memory_open(const char *uri, const struct fan_env *env, v
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the store");
     memory->env = env;
     memory->capacity = capacity;
+    fan__memory_clock_init(memory);
     fan__random(env, &memory->hash_seed, sizeof(memory->hash_seed));
     while (memory->epoch == 0)
         fan__random(env, &memory->epoch, sizeof(memory->epoch));

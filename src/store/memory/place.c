@@ -26,7 +26,7 @@ static struct fan__partition *partition_of(const struct fan__delivery *delivery)
 
 static void make_ready(struct fan__delivery *delivery)
 {
-    fan__heap_add(&delivery->group->ready, &delivery->due, delivery->due_ns, delivery->record->seq);
+    fan__heap_add(&delivery->group->ready, &delivery->due, delivery->due_us, delivery->record->seq);
 }
 
 static void set_aside(struct fan__delivery *delivery)
@@ -100,7 +100,7 @@ static void enter(struct fan__delivery *delivery)
     struct fan__memory_group *group = delivery->group;
     group->counts[delivery->status]++;
     if (delivery->status == FAN_EVENT_PROCESSING) {
-        fan__heap_add(&group->leased, &delivery->due, delivery->due_ns, delivery->record->seq);
+        fan__heap_add(&group->leased, &delivery->due, delivery->due_us, delivery->record->seq);
         if (delivery->key) {
             delivery->key->processing++;
             partition_begin(partition_of(delivery), delivery->owner);
@@ -143,6 +143,19 @@ void fan__memory_shift(struct fan__memory *memory, struct fan__delivery *deliver
         dequeue(memory, delivery);
     else if (delivery->key)
         promote(delivery->key);
+}
+
+void fan__memory_reschedule(struct fan__delivery *delivery, int64_t due_us)
+{
+    struct fan__memory_group *group = delivery->group;
+    struct fan__heap *heap =
+        delivery->status == FAN_EVENT_PROCESSING ? &group->leased : &group->ready;
+    bool placed = delivery->due.place != 0;
+    if (placed)
+        fan__heap_remove(heap, &delivery->due);
+    delivery->due_us = due_us;
+    if (placed)
+        fan__heap_add(heap, &delivery->due, due_us, delivery->record->seq);
 }
 
 void fan__memory_unplace(struct fan__memory *memory, struct fan__delivery *delivery)
@@ -272,7 +285,7 @@ bool fan__memory_order_begin(struct fan__memory *memory, struct fan__memory_grou
 }
 
 struct fan__delivery *fan__memory_next_due(struct fan__memory_group *group,
-                                           const struct fan__owner *owner, int64_t now_ns)
+                                           const struct fan__owner *owner, int64_t now_us)
 {
     for (unsigned i = 0; group->order && i < FAN_GROUP_PARTITION_COUNT; i++) {
         struct fan__partition *partition = &group->order->partitions[i];
@@ -283,7 +296,7 @@ struct fan__delivery *fan__memory_next_due(struct fan__memory_group *group,
         }
     }
     struct fan__heap_node *node;
-    while ((node = fan__heap_top(&group->ready)) && node->key <= now_ns) {
+    while ((node = fan__heap_top(&group->ready)) && node->key <= now_us) {
         fan__heap_remove(&group->ready, node);
         struct fan__delivery *delivery = of_due(node);
         if (!delivery->key || !partition_of(delivery)->owner ||

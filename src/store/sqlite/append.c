@@ -176,7 +176,7 @@ static bool lease_is(struct append *append, const char *name, uint64_t fence)
     if (!fan__sqlite_step(writer, statement))
         return false;
     bool right = (uint64_t)sqlite3_column_int64(statement, 1) == fence &&
-                 sqlite3_column_int64(statement, 2) > fan__wall_us(append->store->env);
+                 sqlite3_column_int64(statement, 2) > fan__sqlite_now_us(append->store);
     sqlite3_reset(statement);
     return right;
 }

@@ -321,7 +321,7 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
     claiming->group = found.group;
     claiming->group.token++;
     claiming->passed = 0;
-    claiming->now_us = fan__wall_us(store->env);
+    claiming->now_us = fan__sqlite_now_us(store);
     claiming->until_us = claiming->now_us + (int64_t)claiming->options->lease_ms * 1000;
     bool ordered = claiming->options->ordered;
     if (ordered && !found.group.ordered)

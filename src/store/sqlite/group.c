@@ -111,7 +111,7 @@ enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name
         bind_filter(statement, 3, options->pattern);
         bind_filter(statement, 4, options->topic);
         sqlite3_bind_int64(statement, 5, (int64_t)start_of(store, options));
-        sqlite3_bind_int64(statement, 6, fan__wall_us(store->env));
+        sqlite3_bind_int64(statement, 6, fan__sqlite_now_us(store));
     }
     fan__sqlite_run(store->writer, statement);
     status = fan__sqlite_write_end(store, FAN_OK, 0, error);

@@ -1,6 +1,6 @@
 /*
- * Leases by the wall clock, which all processes on one machine share. Fences come from one counter
- * of the log, so that a lease which nobody holds can be forgotten and never gives a fence twice.
+ * Leases by the store's clock. Fences come from one counter of the log, so that a lease which
+ * nobody holds can be forgotten and never gives a fence twice.
  */
 #include "store/sqlite/store.h"
 
@@ -26,7 +26,7 @@ static struct lease lease_get(struct fan__sqlite *store, const char *name, const
     if (!fan__sqlite_step(writer, statement))
         return lease;
     const char *holder = (const char *)sqlite3_column_text(statement, 0);
-    lease.held = sqlite3_column_int64(statement, 2) > fan__wall_us(store->env);
+    lease.held = sqlite3_column_int64(statement, 2) > fan__sqlite_now_us(store);
     lease.mine = holder && strcmp(holder, owner) == 0;
     lease.fence = (uint64_t)sqlite3_column_int64(statement, 1);
     sqlite3_reset(statement);
@@ -40,7 +40,7 @@ static void lease_set(struct fan__sqlite *store, const char *name, const char *o
     sqlite3_bind_text(statement, 1, name, -1, SQLITE_STATIC);
     sqlite3_bind_text(statement, 2, owner, -1, SQLITE_STATIC);
     sqlite3_bind_int64(statement, 3, (int64_t)fence);
-    sqlite3_bind_int64(statement, 4, fan__wall_us(store->env) + (int64_t)ttl_ms * 1000);
+    sqlite3_bind_int64(statement, 4, fan__sqlite_now_us(store) + (int64_t)ttl_ms * 1000);
     fan__sqlite_run(store->writer, statement);
 }
 
@@ -56,7 +56,7 @@ static uint64_t next_fence(struct fan__sqlite *store)
     uint64_t fence = (uint64_t)fan__sqlite_number(writer, statement, 0);
     if (fence % SWEEP_EVERY == 0) {
         statement = fan__sqlite_use(writer, FAN__SQL_LEASE_SWEEP);
-        sqlite3_bind_int64(statement, 1, fan__wall_us(store->env));
+        sqlite3_bind_int64(statement, 1, fan__sqlite_now_us(store));
         fan__sqlite_run(writer, statement);
     }
     return fence;

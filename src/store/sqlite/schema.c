@@ -234,5 +234,9 @@ enum fan_status fan__sqlite_schema_open(struct fan__sqlite *store, struct fan_er
     if (epoch == 0)
         return fan__fail(error, FAN_CORRUPT, "uri", "%s: the log has no epoch", store->path);
     store->epoch = (uint64_t)epoch;
+    fan__sqlite_clock_load(store);
+    if (store->writer->status != FAN_OK)
+        return fan__fail(error, store->writer->status, "uri", "%s: %s", store->path,
+                         store->writer->message);
     return FAN_OK;
 }

@@ -62,7 +62,7 @@ enum fan_status fan__sqlite_settle(void *self, const struct fan_group_name *name
     enum fan_status status = fan__sqlite_group_begin(store, name, &found);
     if (status != FAN_OK)
         return status;
-    int64_t now_us = fan__wall_us(store->env);
+    int64_t now_us = fan__sqlite_now_us(store);
     uint64_t completed = 0;
     for (size_t i = 0; i < count && store->writer->status == FAN_OK; i++) {
         items[i].ret_status = settle_one(store->writer, found.group.id, &items[i], now_us);
@@ -80,7 +80,7 @@ enum fan_status fan__sqlite_renew(void *self, const struct fan_group_name *name,
     enum fan_status status = fan__sqlite_group_begin(store, name, &found);
     if (status != FAN_OK)
         return status;
-    int64_t now_us = fan__wall_us(store->env);
+    int64_t now_us = fan__sqlite_now_us(store);
     for (size_t i = 0; i < count; i++) {
         sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_DELIVERY_RENEW);
         sqlite3_bind_int64(statement, 1, (int64_t)items[i].seq);
@@ -136,7 +136,7 @@ static enum fan_status discard_ahead(struct fan__sqlite *store,
     statement = fan__sqlite_use(store->writer, FAN__SQL_DELIVERY_DISCARD);
     sqlite3_bind_int64(statement, 1, (int64_t)seq);
     sqlite3_bind_int64(statement, 2, group->id);
-    sqlite3_bind_int64(statement, 3, fan__wall_us(store->env));
+    sqlite3_bind_int64(statement, 3, fan__sqlite_now_us(store));
     fan__sqlite_run(store->writer, statement);
     add_completed(store->writer, group->id, 1, 1);
     return FAN_OK;
@@ -154,7 +154,7 @@ static bool may_move(enum fan_event_status from, enum fan_event_status to)
 static enum fan_status move_one(struct fan__sqlite *store, const struct fan__sqlite_group *group,
                                 uint64_t seq, enum fan_event_status to)
 {
-    int64_t now_us = fan__wall_us(store->env);
+    int64_t now_us = fan__sqlite_now_us(store);
     sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_DELIVERY_GET);
     sqlite3_bind_int64(statement, 1, (int64_t)seq);
     sqlite3_bind_int64(statement, 2, group->id);

@@ -9,6 +9,7 @@
  *              means "look it up", and series.keyed tells an append to keep the row right
  *     mark     when the log was how long: a time and the bytes so far at a sequence, now and then,
  *              so that an age or a size is a sequence
+ *     clock    one row, how the store's clock goes (clock.c)
  *     grp, delivery  groups are lazy: of events up to its cursor a group has a delivery where it
  *              wanted one; past it (grp.ahead of them) only where one was discarded before its
  * turn. In an ordered group, of one key all unsettled deliveries but the oldest are parked
@@ -75,6 +76,21 @@
     X(BOUNDS, "SELECT (SELECT max(seq) FROM event), "                                              \
               "(SELECT value FROM meta WHERE key = 'head_floor'), "                                \
               "(SELECT value FROM meta WHERE key = 'trimmed_seq')")                                \
+                                                                                                   \
+    X(CLOCK_GET, "SELECT boot, offset_us, high_us, leap_us FROM clock WHERE id = 1")               \
+    X(CLOCK_SET, "INSERT INTO clock(id, boot, offset_us, high_us, leap_us) "                       \
+                 "VALUES(1, ?1, ?2, ?3, ?4) ON CONFLICT(id) DO UPDATE SET boot = excluded.boot, "  \
+                 "offset_us = excluded.offset_us, high_us = excluded.high_us, "                    \
+                 "leap_us = excluded.leap_us")                                                     \
+    X(CLOCK_MOVE_DELIVERIES,                                                                       \
+      "UPDATE delivery SET due_us = CASE WHEN due_us <= ?1 THEN min(due_us, ?2) "                  \
+      "WHEN status = 1 OR attempts > 0 THEN due_us + ?2 - ?1 ELSE due_us END "                     \
+      "WHERE status <> 2 AND status < 2")                                                          \
+    X(CLOCK_MOVE_LEASES,                                                                           \
+      "UPDATE lease SET until_us = CASE WHEN until_us <= ?1 THEN min(until_us, ?2) "               \
+      "ELSE until_us + ?2 - ?1 END")                                                               \
+    X(CLOCK_MOVE_GROUPS, "UPDATE grp SET joined_us = joined_us + ?2 - ?1")                         \
+    X(CLOCK_MOVE_MARKS, "UPDATE mark SET us = us + ?2 - ?1 WHERE seq > 0")                         \
                                                                                                    \
     X(SERIES_FIND, "SELECT id, keyed FROM series WHERE topic = ?1 AND type = ?2 AND source = ?3 "  \
                    "AND schema = ?4 AND entity = ?5 AND operation = ?6 AND instance = ?7 "         \
@@ -267,6 +283,8 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "CREATE TABLE lease(name TEXT PRIMARY KEY, owner TEXT NOT NULL, fence INTEGER NOT NULL, "      \
     "  until_us INTEGER NOT NULL) WITHOUT ROWID;"                                                  \
     "CREATE TABLE mark(seq INTEGER PRIMARY KEY, us INTEGER NOT NULL, bytes INTEGER NOT NULL);"     \
+    "CREATE TABLE clock(id INTEGER PRIMARY KEY, boot INTEGER NOT NULL, "                           \
+    "  offset_us INTEGER NOT NULL, high_us INTEGER NOT NULL, leap_us INTEGER NOT NULL);"           \
     "CREATE TABLE grp(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, "                  \
     "  handler TEXT NOT NULL, pattern TEXT, topic TEXT, cursor INTEGER NOT NULL, "                 \
     "  completed INTEGER NOT NULL DEFAULT 0, ordered INTEGER NOT NULL DEFAULT 0, "                 \
@@ -343,6 +361,8 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "ALTER TABLE delivery ADD COLUMN reason INTEGER NOT NULL DEFAULT 0;"                           \
     "UPDATE delivery SET reason = 1 WHERE status = 3 AND status <> 2;"                             \
     "CREATE TABLE mark(seq INTEGER PRIMARY KEY, us INTEGER NOT NULL, bytes INTEGER NOT NULL);"     \
+    "CREATE TABLE clock(id INTEGER PRIMARY KEY, boot INTEGER NOT NULL, "                           \
+    "  offset_us INTEGER NOT NULL, high_us INTEGER NOT NULL, leap_us INTEGER NOT NULL);"           \
     "DROP VIEW deliveries;"                                                                        \
     FAN__SQLITE_SCHEMA_DELIVERIES                                                                  \
     "PRAGMA user_version = 2;"

@@ -68,6 +68,7 @@ static void init(struct fan__sqlite *store, const struct fan_env *env)
     store->fork_generation = fan__fork_generation();
     store->data_version = -1;
     fan__mutex_init(&store->writer_mutex);
+    fan__mutex_init(&store->clock_mutex);
     fan__mutex_init(&store->pool_mutex);
     fan__cond_init(&store->pool_returned);
     fan__mutex_init(&store->owed_mutex);
@@ -99,6 +100,7 @@ void fan__sqlite_close(void *self)
     fan__free(store->env, store->owed);
     fan__cond_deinit(&store->pool_returned);
     fan__mutex_deinit(&store->pool_mutex);
+    fan__mutex_deinit(&store->clock_mutex);
     fan__mutex_deinit(&store->writer_mutex);
     fan__free(store->env, store->path);
     fan__free(store->env, store->vfs);

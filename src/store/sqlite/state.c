@@ -104,7 +104,7 @@ static void add_delivery(struct fan__sqlite_connection *connection, struct sum *
 {
     enum fan_event_status status = (enum fan_event_status)sqlite3_column_int(statement, 0);
     if (status == FAN_EVENT_PROCESSING &&
-        sqlite3_column_int64(statement, 3) <= fan__wall_us(connection->store->env))
+        sqlite3_column_int64(statement, 3) <= fan__sqlite_now_us(connection->store))
         status = FAN_EVENT_PENDING;
     sum->has[status & 3] = true;
     unsigned attempts = (unsigned)sqlite3_column_int(statement, 1);

@@ -178,7 +178,7 @@ struct tally {
 static void count_open(struct fan__sqlite_connection *connection,
                        const struct fan__sqlite_groups *groups, struct tally *tallies)
 {
-    int64_t now_us = fan__wall_us(connection->store->env);
+    int64_t now_us = fan__sqlite_now_us(connection->store);
     sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_OPEN);
     while (fan__sqlite_step(connection, statement)) {
         int64_t id = sqlite3_column_int64(statement, 1);
@@ -350,7 +350,7 @@ enum fan_status fan__sqlite_deliveries(void *self, uint64_t seq, uint64_t after_
     enum fan_status status = fan__sqlite_read_begin(store, &connection);
     if (status != FAN_OK)
         return status;
-    int64_t now_us = fan__wall_us(store->env);
+    int64_t now_us = fan__sqlite_now_us(store);
     sqlite3_stmt *row = fan__sqlite_use(connection, seq > 0 ? FAN__SQL_DELIVERIES : FAN__SQL_DEAD);
     sqlite3_bind_int64(row, 1, (int64_t)(seq > 0 ? seq : after_seq));
     while (fan__sqlite_step(connection, row)) {

@@ -40,6 +40,15 @@ struct fan__sqlite_connection {
     uint64_t seqs[FAN__SQLITE_BLOCK_COUNT];
 };
 
+/* The clock as the log has it (clock.c); the writer's. */
+struct fan__sqlite_clock {
+    bool begun;
+    bool kept; /* the log has this clock, and that it came to high_us */
+    int64_t boot;
+    int64_t high_us;
+    int64_t leap_us;
+};
+
 struct fan__sqlite {
     const struct fan_env *env;
     char *path;
@@ -58,6 +67,11 @@ struct fan__sqlite {
     int64_t data_version;
     int64_t key_generation;
     bool unsynced;
+    int changes; /* of the writer's connection, when the transaction began */
+    struct fan__sqlite_clock clock;
+
+    struct fan__mutex clock_mutex;
+    int64_t clock_offset_us;
 
     struct fan__mutex pool_mutex;
     struct fan__cond pool_returned;
@@ -168,6 +182,22 @@ void fan__sqlite_checkpoint_stop(struct fan__sqlite *store);
 
 /* The writer's part, between two commits and with the writer's lock. */
 void fan__sqlite_checkpoint_finish(struct fan__sqlite *store);
+
+/* clock.c: the store's time in microseconds, which goes on whatever becomes of the wall clock. */
+int64_t fan__sqlite_now_us(struct fan__sqlite *store);
+
+/* The writer's, at open and in a transaction: takes the clock of the log; keeps it there. */
+void fan__sqlite_clock_load(struct fan__sqlite *store);
+void fan__sqlite_clock_keep(struct fan__sqlite *store);
+
+/*
+ * How far the store's clock and the wall's are apart, or how far it leapt when this boot's began,
+ * whichever is more: while it is much, one cannot say how old anything is. In a transaction.
+ */
+int64_t fan__sqlite_clock_jump_us(struct fan__sqlite *store);
+
+/* Sets the store's clock to the wall's, for good: what is under way moves along. */
+enum fan_status fan__sqlite_clock_accept(struct fan__sqlite *store);
 
 /* schema.c */
 

@@ -123,6 +123,7 @@ static void refresh(struct fan__sqlite *store)
         return;
     if (generation != store->key_generation)
         fan__sqlite_tuples_clear(store);
+    fan__sqlite_clock_load(store);
     store->key_generation = generation;
     store->head_seq = bounds.head_seq;
     store->data_version = version;
@@ -163,6 +164,7 @@ static enum fan_status begin(struct fan__sqlite *store, bool unsynced, struct fa
     set_synced(store, !unsynced);
     fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_BEGIN_IMMEDIATE));
     refresh(store);
+    store->changes = sqlite3_total_changes(writer->db);
     return writer->status == FAN_OK ? FAN_OK : fan__sqlite_write_end(store, FAN_OK, 0, error);
 }
 
@@ -198,11 +200,15 @@ enum fan_status fan__sqlite_write_end(struct fan__sqlite *store, enum fan_status
 {
     struct fan__sqlite_connection *writer = store->writer;
     reset_all(writer);
+    if (writer->status == FAN_OK && status == FAN_OK &&
+        sqlite3_total_changes(writer->db) != store->changes)
+        fan__sqlite_clock_keep(store);
     if (writer->status != FAN_OK)
         status = writer->status;
     if (status == FAN_OK)
         status = commit(writer);
     if (status != FAN_OK) {
+        store->clock.kept = false;
         (void)fan__fail(error, status, NULL, "%s: %s", store->path,
                         writer->status != FAN_OK ? writer->message : fan_status_text(status));
         fan__sqlite_tuples_roll_back(store);

@@ -147,6 +147,13 @@ void fan__suite_pass_ms(struct fan__suite *suite, uint32_t time_ms)
         fan__suite_pause(suite);
 }
 
+void fan__suite_set_wall(struct fan__suite *suite, int64_t by_us)
+{
+    pthread_mutex_lock(&suite->mutex);
+    suite->wall_by_us = by_us;
+    pthread_mutex_unlock(&suite->mutex);
+}
+
 void fan__suite_pause(struct fan__suite *suite)
 {
     /* No log comes to this sequence, so the store waits its time; what it answers is no matter. */

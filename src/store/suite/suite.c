@@ -20,24 +20,24 @@ static void *suite_resize(void *context, void *pointer, size_t size)
     return refused ? NULL : realloc(pointer, size);
 }
 
-static int64_t skew_us(struct fan__suite *suite)
-{
-    pthread_mutex_lock(&suite->mutex);
-    int64_t skew = suite->skew_us;
-    pthread_mutex_unlock(&suite->mutex);
-    return skew;
-}
-
 static int64_t suite_wall_us(void *context)
 {
+    struct fan__suite *suite = context;
     const struct fan_env *real = fan_env_default();
-    return real->wall_us(real->context) + skew_us(context);
+    pthread_mutex_lock(&suite->mutex);
+    int64_t by_us = suite->skew_us + suite->wall_by_us;
+    pthread_mutex_unlock(&suite->mutex);
+    return real->wall_us(real->context) + by_us;
 }
 
 static int64_t suite_monotonic_ns(void *context)
 {
+    struct fan__suite *suite = context;
     const struct fan_env *real = fan_env_default();
-    return real->monotonic_ns(real->context) + skew_us(context) * NS_PER_US;
+    pthread_mutex_lock(&suite->mutex);
+    int64_t by_us = suite->skew_us;
+    pthread_mutex_unlock(&suite->mutex);
+    return real->monotonic_ns(real->context) + by_us * NS_PER_US;
 }
 
 void fan__suite_fail(struct fan__suite *suite, const char *file, int line, const char *format, ...)
@@ -189,8 +189,8 @@ static void run_one(struct runner *runner, const struct fan__suite_behaviour *be
 }
 
 static const struct fan__suite_behaviour *const tables[] = {
-    fan__suite_log,   fan__suite_list, fan__suite_expect,  fan__suite_group, fan__suite_order,
-    fan__suite_state, fan__suite_keep, fan__suite_threads, fan__suite_model,
+    fan__suite_log,   fan__suite_list,  fan__suite_expect, fan__suite_group,   fan__suite_order,
+    fan__suite_state, fan__suite_clock, fan__suite_keep,   fan__suite_threads, fan__suite_model,
 };
 
 /* Runs each behaviour that was asked for, if there is a runner; gives their number. */

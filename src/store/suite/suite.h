@@ -44,7 +44,8 @@ struct fan__suite {
     size_t batch_count;
 
     pthread_mutex_t mutex; /* guards all that follows */
-    int64_t skew_us;
+    int64_t skew_us;       /* of all clocks */
+    int64_t wall_by_us;
     long allocations_left; /* below 0: no end */
     bool failed;
     const char *skipped;
@@ -64,6 +65,7 @@ extern const struct fan__suite_behaviour fan__suite_expect[];
 extern const struct fan__suite_behaviour fan__suite_group[];
 extern const struct fan__suite_behaviour fan__suite_order[];
 extern const struct fan__suite_behaviour fan__suite_state[];
+extern const struct fan__suite_behaviour fan__suite_clock[];
 extern const struct fan__suite_behaviour fan__suite_keep[];
 extern const struct fan__suite_behaviour fan__suite_threads[];
 extern const struct fan__suite_behaviour fan__suite_model[];
@@ -131,6 +133,9 @@ struct fan_event_state fan__suite_state_of(struct fan__suite *suite, const char 
 
 /* Lets time pass for the store: at once where its clock is ours, by waiting where it is not. */
 void fan__suite_pass_ms(struct fan__suite *suite, uint32_t time_ms);
+
+/* Sets the wall clock, and nothing else, to be wrong by so much. */
+void fan__suite_set_wall(struct fan__suite *suite, int64_t by_us);
 
 /* Gives way for a moment, in loops that ask again until something is so. For any thread. */
 void fan__suite_pause(struct fan__suite *suite);
