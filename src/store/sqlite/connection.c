@@ -12,10 +12,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
-#define LOCK_PAUSE_NS 100000L
-#define LOCK_PAUSE_STEP_NS 5000L
+#define LOCK_PAUSE_US 100
+#define LOCK_PAUSE_STEP_US 5
 
 static const char *const texts[FAN__SQL_COUNT] = {
 #define FAN__SQLITE_TEXT(name, text) text,
@@ -214,8 +213,8 @@ static int wait_for_lock(void *context, int tries)
     if (fan__deadline_ns(0) >= connection->lock_until_ns)
         return 0;
     unsigned step = ((unsigned)tries + 1) * 0x9e3779b1u >> 24;
-    long pause_ns = LOCK_PAUSE_NS + (long)step * LOCK_PAUSE_STEP_NS;
-    nanosleep(&(struct timespec){ .tv_nsec = pause_ns }, NULL);
+    sqlite3_vfs *vfs = sqlite3_vfs_find(connection->store->vfs);
+    vfs->xSleep(vfs, LOCK_PAUSE_US + (int)step * LOCK_PAUSE_STEP_US);
     return 1;
 }
 
