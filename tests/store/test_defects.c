@@ -8,6 +8,7 @@
 #include <fanfare/batch.h>
 #include <fanfare/conformance.h>
 #include <fanfare/env.h>
+#include <fanfare/keep.h>
 #include <fanfare/provider.h>
 
 #include <ctype.h>
@@ -82,6 +83,23 @@
     X(LEASE_RENEW, "a lost lease is renewed")                                                      \
     X(LEASE_RELEASE, "anybody may release a lease")                                                \
     X(WALL_CLOCK, "leases and delays go by the wall clock")                                        \
+    X(RETAIN_NOTHING, "retention says that all is done and does nothing")                          \
+    X(RETAIN_YOUNG, "retention goes by half the age")                                              \
+    X(RETAIN_COUNT, "retention keeps one event less than it should")                               \
+    X(RETAIN_BYTES, "retention does not look at bytes")                                            \
+    X(RETAIN_OWED, "retention removes the oldest event, owed or not")                              \
+    X(RETAIN_OWED_SOON, "what is owed expires in half its time")                                   \
+    X(RETAIN_OWED_NEVER, "what is owed never expires")                                             \
+    X(RETAIN_DEAD_SOON, "dead letters are discarded in half their time")                           \
+    X(RETAIN_DEAD_NEVER, "dead letters are never discarded")                                       \
+    X(RETAIN_GROUPS_SOON, "groups go in half their time")                                          \
+    X(RETAIN_GROUPS_NEVER, "groups never go")                                                      \
+    X(RETAIN_GROUP_UNSAID, "which group went is not said")                                         \
+    X(RETAIN_UNBOUNDED, "one call of retention looks at everything")                               \
+    X(RETAIN_NO_MORE, "retention never says that there is more")                                   \
+    X(RETAIN_UNTOLD, "readers are not told what was trimmed")                                      \
+    X(RETAIN_ANY_CLOCK, "retention goes on when the clock has jumped")                             \
+    X(ACCEPT_NOTHING, "accepting the clock does nothing")                                          \
     X(OUT_OF_MEMORY, "running out of memory in an append is told as success")
 
 enum defect {
@@ -268,6 +286,8 @@ static enum fan_status wrong_read(void *self, uint64_t after_seq, const struct f
     size_t count = fan_batch_count(batch);
     if (defect == READ_SCANS_TOO_FAR)
         ret_result->scanned_seq = ret_result->head_seq;
+    if (defect == RETAIN_UNTOLD)
+        ret_result->trimmed_seq = 0;
     if (defect == READ_STUCK && count == 0)
         ret_result->scanned_seq = after_seq;
     if (defect == READ_MISSES && count > 1 && count_call(wrong) % 8 == 0) {
@@ -582,6 +602,70 @@ static enum fan_status wrong_lease_release(void *self, const char *name, const c
     return defect == LEASE_RELEASE ? FAN_OK : status;
 }
 
+static void delete_oldest(struct wrong *wrong)
+{
+    struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 1 };
+    struct fan_read_result result;
+    struct fan_batch *batch = NULL;
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_store_read(wrong->store, 0, &query, batch, &result));
+    if (fan_batch_count(batch) > 0)
+        assert_ok(fan_store_delete(wrong->store, fan_event_id(fan_batch_event(batch, 0))));
+    fan_batch_free(batch);
+}
+
+static void retain_wrongly(struct fan_retention *retention)
+{
+    if (defect == RETAIN_YOUNG)
+        retention->age_ms /= 2;
+    if (defect == RETAIN_COUNT && retention->count > 1)
+        retention->count--;
+    if (defect == RETAIN_BYTES)
+        retention->bytes = 0;
+    if (defect == RETAIN_OWED_SOON)
+        retention->owed_age_ms /= 2;
+    if (defect == RETAIN_OWED_NEVER)
+        retention->owed_age_ms = 0;
+    if (defect == RETAIN_DEAD_SOON)
+        retention->dead_age_ms /= 2;
+    if (defect == RETAIN_DEAD_NEVER)
+        retention->dead_age_ms = 0;
+    if (defect == RETAIN_GROUPS_SOON)
+        retention->group_age_ms /= 2;
+    if (defect == RETAIN_GROUPS_NEVER)
+        retention->group_age_ms = 0;
+    if (defect == RETAIN_UNBOUNDED)
+        retention->limit = 1000000;
+}
+
+static enum fan_status wrong_retain(void *self, const struct fan_retention *retention,
+                                    struct fan_retained *ret_retained, struct fan_error *error)
+{
+    struct wrong *wrong = self;
+    struct fan_retention changed = *retention;
+    if (defect == RETAIN_NOTHING)
+        return FAN_OK;
+    if (defect == RETAIN_OWED && retention->count == 1)
+        delete_oldest(wrong);
+    retain_wrongly(&changed);
+    enum fan_status status = fan_store_retain(wrong->store, &changed, ret_retained, error);
+    if (defect == RETAIN_ANY_CLOCK && status == FAN_CONFLICT) {
+        assert_ok(fan_store_accept_clock(wrong->store, NULL));
+        status = fan_store_retain(wrong->store, &changed, ret_retained, error);
+    }
+    if (defect == RETAIN_GROUP_UNSAID)
+        ret_retained->group[0] = '\0';
+    if (defect == RETAIN_NO_MORE)
+        ret_retained->more = false;
+    return status;
+}
+
+static enum fan_status wrong_accept_clock(void *self, struct fan_error *error)
+{
+    return defect == ACCEPT_NOTHING ? FAN_OK
+                                    : fan_store_accept_clock(((struct wrong *)self)->store, error);
+}
+
 static unsigned wrong_promises(void *self)
 {
     (void)self;
@@ -615,6 +699,8 @@ static const struct fan_provider wrong_provider = {
     .lease_renew = wrong_lease_renew,
     .lease_release = wrong_lease_release,
     .promises = wrong_promises,
+    .retain = wrong_retain,
+    .accept_clock = wrong_accept_clock,
 };
 
 static enum fan_status open_wrong(void *context, const struct fan_env *env,

@@ -41,9 +41,11 @@ void fan__memory_clock_accept(struct fan__memory *memory)
     int64_t from_us = fan__memory_now_us(memory);
     int64_t to_us = fan__wall_us(memory->env);
     for (size_t i = memory->entry_first; i < memory->entry_end; i++) {
-        const struct fan__record *record = memory->entries[i].record;
-        for (struct fan__delivery *d = record ? record->deliveries : NULL; d;
-             d = d->next_of_event) {
+        struct fan__record *record = memory->entries[i].record;
+        if (!record)
+            continue;
+        record->stored_us += to_us - from_us;
+        for (struct fan__delivery *d = record->deliveries; d; d = d->next_of_event) {
             bool waits_for_its_time = d->status == FAN_EVENT_PENDING && d->attempts == 0;
             if (!waits_for_its_time || d->due_us <= from_us)
                 fan__memory_reschedule(d, moved(d->due_us, from_us, to_us));

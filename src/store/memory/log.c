@@ -192,8 +192,7 @@ void fan__memory_drop(struct fan__memory *memory, struct fan__record *record)
     record_free(memory, record);
 }
 
-/* A finished event: every delivery completed, and no group that will still want it. */
-static bool is_finished(const struct fan__memory *memory, const struct fan__record *record)
+bool fan__memory_is_finished(const struct fan__memory *memory, const struct fan__record *record)
 {
     for (const struct fan__delivery *d = record->deliveries; d; d = d->next_of_event) {
         if (d->status != FAN_EVENT_COMPLETED)
@@ -209,7 +208,7 @@ static bool is_finished(const struct fan__memory *memory, const struct fan__reco
 
 void fan__memory_consider(struct fan__memory *memory, struct fan__record *record)
 {
-    if (record->evictable.place == 0 && is_finished(memory, record))
+    if (record->evictable.place == 0 && fan__memory_is_finished(memory, record))
         fan__heap_add(&memory->evictable, &record->evictable, 0, record->seq);
 }
 
@@ -229,7 +228,7 @@ static bool make_room(struct fan__memory *memory, uint64_t count)
             break;
         fan__heap_remove(&memory->evictable, node);
         struct fan__record *record = record_of_evictable(node);
-        if (!is_finished(memory, record))
+        if (!fan__memory_is_finished(memory, record))
             continue;
         record->evict_next = first;
         first = record;
@@ -310,6 +309,7 @@ static enum fan_status prepare(struct fan__memory *memory, struct fan_append *it
 static void store_record(struct fan__memory *memory, struct fan__record *record)
 {
     record->seq = ++memory->head_seq;
+    record->stored_us = fan__memory_now_us(memory);
     fan__event_set_seq(record->event, record->seq);
     fan__table_add(&memory->ids, &record->by_id, record->by_id.hash);
     struct fan__topic *topic = record->topic;

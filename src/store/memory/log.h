@@ -46,6 +46,7 @@ struct fan__record {
     struct fan__delivery *deliveries;
     struct fan_event *event;
     uint64_t seq;
+    int64_t stored_us;
 };
 
 /* record is NULL once removed; the sequence stays, so that the search still works. */
@@ -59,6 +60,15 @@ struct fan__owner {
     struct fan__table_node node;
     size_t holders;
     char name[];
+};
+
+/* Where retention is: past `seq` up to last_seq it has to look, and up to bound_seq events go. */
+struct fan__memory_pass {
+    struct fan_retention retention;
+    bool runs;
+    uint64_t seq;
+    uint64_t last_seq;
+    uint64_t bound_seq;
 };
 
 struct fan__memory {
@@ -92,6 +102,8 @@ struct fan__memory {
     struct fan__table leases;
     uint64_t fence_last;
     size_t lease_sweep_count;
+
+    struct fan__memory_pass pass;
 };
 
 /* About what one read or claim gives. */
@@ -124,6 +136,9 @@ size_t fan__memory_index_after(const struct fan__memory *memory, uint64_t after_
 /* Takes a record and its deliveries out and frees them. */
 void fan__memory_drop(struct fan__memory *memory, struct fan__record *record);
 
+/* A finished event: every delivery completed, and no group that will still want it. */
+bool fan__memory_is_finished(const struct fan__memory *memory, const struct fan__record *record);
+
 /* Puts a record where eviction finds it, if no group is owed anything of it. */
 void fan__memory_consider(struct fan__memory *memory, struct fan__record *record);
 enum fan_status fan__memory_erase(struct fan__memory *memory, struct fan__record *record);
@@ -137,6 +152,11 @@ enum fan_status fan__memory_list(struct fan__memory *memory, const struct fan_qu
 enum fan_status fan__memory_add(struct fan__memory *memory, const struct fan__record *record,
                                 struct fan_batch *batch, struct fan_event_state *ret_state);
 void fan__memory_stats(struct fan__memory *memory, struct fan_store_stats *ret_stats);
+
+/* keep.c */
+enum fan_status fan__memory_retain(struct fan__memory *memory,
+                                   const struct fan_retention *retention,
+                                   struct fan_retained *ret_retained);
 
 /* leases.c */
 void fan__memory_leases_deinit(struct fan__memory *memory);

@@ -3,6 +3,7 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "store/expired.h"
 #include "store/memory/group.h"
 #include "store/memory/log.h"
 #include "store/uri.h"
@@ -292,6 +293,28 @@ static enum fan_status memory_lease_release(void *self, const char *name, const 
     return unlock(memory, fan__memory_lease_release(memory, name, owner, fence));
 }
 
+static enum fan_status memory_retain(void *self, const struct fan_retention *retention,
+                                     struct fan_retained *ret_retained, struct fan_error *error)
+{
+    struct fan__memory *memory = lock(self);
+    fan__memory_lapse(memory);
+    enum fan_status status = fan__check_jump(fan__wall_us(memory->env), fan__memory_now_us(memory),
+                                             fan__memory_clock_jump_us(memory), error);
+    if (status != FAN_OK)
+        return unlock(memory, status);
+    status = unlock(memory, fan__memory_retain(memory, retention, ret_retained));
+    return status == FAN_OK ? status
+                            : fan__fail(error, status, NULL, "no memory for a dead letter");
+}
+
+static enum fan_status memory_accept_clock(void *self, struct fan_error *error)
+{
+    (void)error;
+    struct fan__memory *memory = lock(self);
+    fan__memory_clock_accept(memory);
+    return unlock(memory, FAN_OK);
+}
+
 const struct fan_provider fan__memory_provider = {
     .size = FAN_PROVIDER_SIZE,
     .scheme = "memory",
@@ -319,4 +342,6 @@ const struct fan_provider fan__memory_provider = {
     .lease_acquire = memory_lease_acquire,
     .lease_renew = memory_lease_renew,
     .lease_release = memory_lease_release,
+    .retain = memory_retain,
+    .accept_clock = memory_accept_clock,
 };

@@ -67,6 +67,7 @@ extern const struct fan__suite_behaviour fan__suite_order[];
 extern const struct fan__suite_behaviour fan__suite_state[];
 extern const struct fan__suite_behaviour fan__suite_clock[];
 extern const struct fan__suite_behaviour fan__suite_keep[];
+extern const struct fan__suite_behaviour fan__suite_retain[];
 extern const struct fan__suite_behaviour fan__suite_threads[];
 extern const struct fan__suite_behaviour fan__suite_model[];
 
