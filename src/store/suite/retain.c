@@ -317,6 +317,7 @@ static void a_call_is_bounded(struct fan__suite *suite)
     put_many(suite, 50, seqs);
     fan__suite_pass_ms(suite, 2 * DAY_MS);
     const struct fan_retention slice = { .size = FAN_RETENTION_SIZE, .age_ms = DAY_MS, .limit = 7 };
+    CHECK_EQUAL(suite, retain(suite, &(struct fan_retention){ .count = 50 }).removed, 0);
     uint64_t removed = 0;
     for (size_t calls = 1;; calls++) {
         struct fan_retained one = { .size = sizeof(one) };
