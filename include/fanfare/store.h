@@ -107,8 +107,9 @@ struct fan_read_result {
  * Opens a store by URI. `env` may be NULL.
  *
  * Returns: FAN_INVALID for an unknown scheme or option; FAN_CORRUPT for what is no log; FAN_TOO_NEW
- *          for a later format; FAN_READ_ONLY, FAN_DENIED, FAN_NO_SPACE, FAN_UNAVAILABLE, FAN_IO;
- *          the message names the URI without its secret.
+ *          for a later format; FAN_NOT_FOUND for a folder that is not there; FAN_READ_ONLY,
+ *          FAN_DENIED, FAN_NO_SPACE, FAN_UNAVAILABLE, FAN_IO; the message names the URI without its
+ *          secret.
  * Memory:  *ret_store is yours, for fan_store_close.
  * Thread:  any. Blocks: for the storage, and to recover from a crash.
  */

@@ -215,7 +215,7 @@ static void test_P07_paths_that_cannot_be(void **state)
     assert_int_equal(open_fails(uri, &error), FAN_INVALID);
     assert_non_null(strstr(error.message, "is a folder"));
     snprintf(uri, sizeof(uri), "sqlite:%s/none/events.db", place->folder);
-    assert_int_equal(open_fails(uri, &error), FAN_INVALID);
+    assert_int_equal(open_fails(uri, &error), FAN_NOT_FOUND);
     assert_non_null(strstr(error.message, "no such folder"));
     assert_non_null(strstr(error.message, "/none"));
     assert_int_equal(open_fails("sqlite:", &error), FAN_INVALID);

@@ -95,7 +95,8 @@ struct fan__sqlite {
 
 #define FAN__SQLITE_READER_COUNT_MAX 8
 #define FAN__SQLITE_BATCH_SIZE_MAX ((size_t)1 << 20)
-#define FAN__SQLITE_BUSY_MS 10000
+/* Two waits, the one under way and its own, are less than a server's stop may take (10 s). */
+#define FAN__SQLITE_BUSY_MS 4000
 
 /* sqlite.c: a store of a URI that has not touched its file yet; its opening; its end. */
 enum fan_status fan__sqlite_new(const char *uri, const struct fan_env *env,
