@@ -198,7 +198,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_erase(struct fan_store *store, 
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_head(struct fan_store *store, uint64_t *ret_seq);
 
 /*
- * Waits until the head is past after_seq, by whatever instance. A hint: truth is reading.
+ * Waits until the head is past after_seq, by whatever instance. A hint: truth is reading. It may
+ * come as late as the provider's next look (docs/stores.md), also for appends of this process.
  *
  * Returns: FAN_AGAIN after timeout_ms, or when fan_store_wake was called; faults.
  * Thread:  any. Blocks: up to timeout_ms.

@@ -80,10 +80,9 @@ struct fan__sqlite {
 
     /* Those who wait for the head. */
     struct fan__mutex tail_mutex;
-    struct fan__cond tail_moved;
+    struct fan__cond tail_wake;
     uint64_t tail_seq;
     int64_t tail_poll_ns;
-    size_t tail_waiters;
     uint64_t wakes;
 
     struct fan__sqlite_checkpoint *checkpoint;
@@ -171,7 +170,7 @@ struct fan__sqlite_bounds {
 void fan__sqlite_bounds(struct fan__sqlite_connection *connection,
                         struct fan__sqlite_bounds *ret_bounds);
 
-/* tail.c: tells that the head moved, and waits for it. */
+/* tail.c: notes that the head moved, and waits for it. */
 void fan__sqlite_tail_moved(struct fan__sqlite *store, uint64_t head_seq);
 enum fan_status fan__sqlite_wait(void *self, uint64_t after_seq, uint32_t timeout_ms);
 void fan__sqlite_wake(void *self);
