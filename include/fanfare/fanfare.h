@@ -13,11 +13,14 @@
 #include <fanfare/event.h>
 #include <fanfare/group.h>
 #include <fanfare/handler.h>
+#include <fanfare/hooks.h>
 #include <fanfare/json.h>
 #include <fanfare/keep.h>
 #include <fanfare/kind.h>
+#include <fanfare/outbox.h>
 #include <fanfare/pattern.h>
 #include <fanfare/reader.h>
+#include <fanfare/records.h>
 #include <fanfare/state.h>
 #include <fanfare/status.h>
 #include <fanfare/store.h>

@@ -77,6 +77,9 @@ void fan__lock(struct fan__lock *lock);
 
 #endif
 """,
+    "src/hook/hold.c": """/* Holds a lock, as this floor may. */
+#include "base/lock.h"
+""",
     "src/base/lock.c": """/* Locks. */
 #include "base/lock.h"
 
@@ -168,6 +171,7 @@ PLANTED = {
     "provider_sees_provider": ("src/store/sqlite/x.c", head('#include "store/memory/memory.h"\n'),
                                "provider sqlite includes provider memory"),
     "cli_sees_inside": ("src/cli/x.c", head('#include "base/lock.h"\n'), "public headers alone"),
+    "hook_sees_event": ("src/hook/x.c", head('#include "event/text.h"\n'), "headers alone"),
     "flow_sees_inside": ("src/flow/x.c", head('#include "base/lock.h"\n'), "public headers alone"),
     "app_sees_inside": ("apps/albums/x.c", head('#include "base/lock.h"\n'), "headers alone"),
     "example_sees_inside": ("examples/x.c", head('#include "base/lock.h"\n'), "headers alone"),
