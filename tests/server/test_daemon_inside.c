@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "server/daemon.h"
 #include "server/hub.h"
+#include "store/memory/memory.h"
 
 #include <fanfare/batch.h>
 #include <fanfare/group.h>
@@ -14,11 +15,13 @@
 #include <arpa/inet.h>
 #include <limits.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -376,6 +379,187 @@ static void test_L01_L12_a_full_queue_is_told_at_once_or_waited_for(void **state
     stop(daemon);
 }
 
+/*
+ * ---- News of an event, at any moment ----
+ *
+ * The linker puts these wrappers before what the daemon calls (meson.build). Of one submission the
+ * call-back is kept back until the loop's thread is about to take a lock for the n-th time after
+ * it; there the loop waits until the call-back has run to its end.
+ */
+
+static struct {
+    atomic_bool armed;
+    int locks; /* set before it is armed */
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    bool go;
+    bool over;
+    fan_publish_done done;
+    void *context;
+} news = { .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+static _Thread_local int locks_left;
+
+enum fan_status __real_fan_broker_submit_take(struct fan_broker *broker, struct fan_event *event,
+                                              fan_publish_done done, void *context);
+enum fan_status __wrap_fan_broker_submit_take(struct fan_broker *broker, struct fan_event *event,
+                                              fan_publish_done done, void *context);
+void __real_fan__mutex_lock(struct fan__mutex *mutex);
+void __wrap_fan__mutex_lock(struct fan__mutex *mutex);
+
+static void tell_late(void *context, const struct fan_published *published)
+{
+    (void)context;
+    pthread_mutex_lock(&news.mutex);
+    while (!news.go)
+        pthread_cond_wait(&news.changed, &news.mutex);
+    pthread_mutex_unlock(&news.mutex);
+    news.done(news.context, published);
+    pthread_mutex_lock(&news.mutex);
+    news.over = true;
+    pthread_cond_signal(&news.changed);
+    pthread_mutex_unlock(&news.mutex);
+}
+
+enum fan_status __wrap_fan_broker_submit_take(struct fan_broker *broker, struct fan_event *event,
+                                              fan_publish_done done, void *context)
+{
+    if (!atomic_exchange(&news.armed, false))
+        return __real_fan_broker_submit_take(broker, event, done, context);
+    news.done = done;
+    news.context = context;
+    enum fan_status status = __real_fan_broker_submit_take(broker, event, tell_late, NULL);
+    locks_left = news.locks;
+    return status;
+}
+
+void __wrap_fan__mutex_lock(struct fan__mutex *mutex)
+{
+    if (locks_left > 0 && --locks_left == 0) {
+        pthread_mutex_lock(&news.mutex);
+        news.go = true;
+        pthread_cond_signal(&news.changed);
+        while (!news.over)
+            pthread_cond_wait(&news.changed, &news.mutex);
+        pthread_mutex_unlock(&news.mutex);
+    }
+    __real_fan__mutex_lock(mutex);
+}
+
+/* The publish of one event ends with its answer; it must outlive the news of it all the same. */
+static void test_news_may_come_at_any_moment(void **state)
+{
+    (void)state;
+    for (int locks = 1; locks <= 4; locks++) {
+        struct fan__daemon *daemon = start("memory:");
+        news.go = news.over = false;
+        news.locks = locks;
+        atomic_store(&news.armed, true);
+        assert_true(has(ask(daemon, "POST /v1/events", JSON, "{\"type\":\"a\"}"), " 201 "));
+        assert_true(news.over);
+        stop(daemon);
+    }
+}
+
+/* ---- A store that is down ---- */
+
+static struct fan_provider frail;
+static atomic_int frail_status;
+
+static enum fan_status frail_head(void *self, uint64_t *ret_seq)
+{
+    enum fan_status status = (enum fan_status)atomic_load(&frail_status);
+    return status == FAN_OK ? fan__memory_provider.head(self, ret_seq) : status;
+}
+
+/* Between two turns of its one loop, no question is under way. */
+static void set_store(struct fan__daemon *daemon, struct fan_store *store)
+{
+    struct pause pause;
+    pause_begin(&pause);
+    assert_ok(fan__http_post(daemon->hubs->loop, &pause.task));
+    pause_until_held(&pause);
+    daemon->store = store;
+    pause_end(&pause);
+}
+
+static void test_R01_readiness_tells_of_a_store_that_is_down(void **state)
+{
+    (void)state;
+    static const enum fan_status downs[] = { FAN_UNAVAILABLE, FAN_IO, FAN_CORRUPT };
+    struct fan__daemon *daemon = start("memory:");
+    struct fan_store *healthy = daemon->store;
+    struct fan_store *store = NULL;
+    frail = fan__memory_provider;
+    frail.head = frail_head;
+    assert_ok(fan_store_open_provider(&frail, "memory:", &test_env, &store, NULL));
+    set_store(daemon, store);
+    for (size_t i = 0; i < sizeof(downs) / sizeof(downs[0]); i++) {
+        atomic_store(&frail_status, FAN_OK);
+        assert_true(has(ask(daemon, "GET /readyz", "", ""), " 200 "));
+        atomic_store(&frail_status, (int)downs[i]);
+        char *answer = ask(daemon, "GET /readyz", "", "");
+        assert_non_null(strstr(answer, " 503 "));
+        assert_non_null(strstr(answer, "\r\nRetry-After: "));
+        assert_non_null(strstr(answer, "\"field\":\"store\""));
+        assert_non_null(strstr(answer, fan_status_text(downs[i])));
+        free(answer);
+        /* The process itself is well. */
+        assert_true(has(ask(daemon, "GET /healthz", "", ""), " 200 "));
+    }
+    atomic_store(&frail_status, FAN_OK);
+    assert_true(has(ask(daemon, "GET /readyz", "", ""), " 200 "));
+    set_store(daemon, healthy);
+    fan_store_close(store);
+    stop(daemon);
+}
+
+/* ---- A host that vanishes ---- */
+
+/* The daemon's end of a connection: the socket of this process whose peer is our end. */
+static int other_end(int fd)
+{
+    struct sockaddr_in own = { 0 };
+    struct sockaddr_in peer = { 0 };
+    struct rlimit limit;
+    socklen_t size = sizeof(own);
+    assert_int_equal(getsockname(fd, (struct sockaddr *)&own, &size), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    for (int other = 0; other < (int)limit.rlim_cur; other++) {
+        size = sizeof(peer);
+        if (getpeername(other, (struct sockaddr *)&peer, &size) == 0 && size == sizeof(own) &&
+            peer.sin_family == AF_INET && peer.sin_port == own.sin_port)
+            return other;
+    }
+    fail_msg("the daemon has no such connection");
+    return -1;
+}
+
+static int option_of(int fd, int level, int name)
+{
+    int value = 0;
+    socklen_t size = sizeof(value);
+    assert_int_equal(getsockopt(fd, level, name, &value, &size), 0);
+    return value;
+}
+
+/* Silence is noticed by probes, unsent bytes by their own time-out, both within a minute or so. */
+static void test_R01_a_vanished_host_is_asked_for(void **state)
+{
+    (void)state;
+    struct fan__daemon *daemon = start("memory:");
+    int fd = listen_to(daemon, "");
+    int other = other_end(fd);
+    assert_int_equal(option_of(other, SOL_SOCKET, SO_KEEPALIVE), 1);
+    int idle_s = option_of(other, IPPROTO_TCP, TCP_KEEPIDLE);
+    int interval_s = option_of(other, IPPROTO_TCP, TCP_KEEPINTVL);
+    int probes = option_of(other, IPPROTO_TCP, TCP_KEEPCNT);
+    assert_in_range(idle_s + probes * interval_s, 1, 60);
+    assert_int_equal(option_of(other, IPPROTO_TCP, TCP_USER_TIMEOUT), 60000);
+    close(fd);
+    stop(daemon);
+}
+
 /* ---- Questions that wait for their turn ---- */
 
 #define ASKERS 40
@@ -559,6 +743,9 @@ int main(void)
         cmocka_unit_test(test_P04_an_event_tells_its_deliveries),
         cmocka_unit_test(test_L07_a_lapped_hub_reads_the_log_and_nobody_misses),
         cmocka_unit_test(test_L01_L12_a_full_queue_is_told_at_once_or_waited_for),
+        cmocka_unit_test(test_news_may_come_at_any_moment),
+        cmocka_unit_test(test_R01_readiness_tells_of_a_store_that_is_down),
+        cmocka_unit_test(test_R01_a_vanished_host_is_asked_for),
         cmocka_unit_test(test_many_questions_at_once_are_all_answered),
         cmocka_unit_test(test_L07_streams_that_join_under_load_miss_and_double_nothing),
         cmocka_unit_test(test_memory_may_end_at_any_moment),

@@ -1,8 +1,15 @@
 """The HTTP layer: addresses, starting, stopping, and the manners of a library."""
 
+import ctypes
+import fcntl
+import os
+import select
 import signal
+import socket
+import struct
 import sys
 import time
+import traceback
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])]
@@ -248,6 +255,63 @@ def test_failing_memory_at_the_start_is_an_error():
             assert "FAN_NO_MEMORY" in server.said, server.said
             server.process.stdin.close()
             assert server.process.wait() == 3
+
+
+CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+SIOCSIFFLAGS, IFF_UP = 0x8914, 1
+
+
+def set_loopback(up):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP if up else 0))
+
+
+def established(port):
+    """How many connections the kernel holds open at a port of ours."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[1].endswith(f":{port:04X}") and line[3] == "01" for line in lines)
+
+
+def lose_the_host():
+    """In a network of this process alone, whose one link goes down under open connections."""
+    set_loopback(True)
+    with Server(lost_timeout_ms=1000) as server:
+        port = server.address[1]
+        silent, stream, sending = (server.connect() for _ in range(3))
+        stream.send("GET /listen HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        stream.head()
+        sending.send("POST /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        server.until(lambda now: now["connections"] == 4)
+        set_loopback(False)
+        # No other deadline of the server would end them before 30 s.
+        deadline = time.monotonic() + 25
+        while established(port) > 0:
+            assert time.monotonic() < deadline, "the connections were never given up"
+            select.select([], [], [], 0.05)
+        set_loopback(True)
+        server.until(lambda now: now["connections"] == 1 and now["streams"] == 0)
+        for client in (silent, stream, sending):
+            client.close()
+
+
+def test_R01_a_host_that_vanishes_is_noticed():
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            if libc.unshare(CLONE_NEWNET) != 0 and libc.unshare(CLONE_NEWUSER | CLONE_NEWNET) != 0:
+                code = 77
+            else:
+                lose_the_host()
+                code = 0
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == 77:
+        raise tap.Skip("no network of its own is allowed here")
+    assert code == 0, code
 
 
 if __name__ == "__main__":
