@@ -1,6 +1,6 @@
 /*
- * libcurl's multi interface with one transfer: it lets us poll for a signal beside it, and hang up
- * from outside its call-backs.
+ * libcurl's multi interface: it lets us poll for a signal and other things beside the transfers,
+ * and hang up from outside their call-backs.
  */
 #include "cli/client.h"
 
@@ -10,6 +10,7 @@
 #include <ctype.h>
 #include <curl/curl.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,19 +22,25 @@
 
 struct fan__client {
     CURLM *multi;
-    CURL *easy;
+    struct fan__pending *pendings;
+    struct curl_waitfd *others;
+    size_t others_capacity;
     char *url;
     char *url_shown;
     bool is_local;
 };
 
 /* One call while it runs. */
-struct transfer {
+struct fan__pending {
+    struct fan__pending *next;
+    struct fan__client *client;
     CURL *easy;
+    struct curl_slist *headers;
     const struct fan__call *call;
     struct fan__answer *answer;
     int64_t moved_ms;
     curl_off_t sent;
+    bool done;
     bool hung_up;
     bool too_long;
     char error[CURL_ERROR_SIZE];
@@ -88,8 +95,7 @@ struct fan__client *fan__client_new(const char *url)
     const char *wrong = parsed ? read_url(client, parsed, url) : "out of memory";
     curl_url_cleanup(parsed);
     client->multi = curl_multi_init();
-    client->easy = curl_easy_init();
-    if (!wrong && (!client->multi || !client->easy))
+    if (!wrong && !client->multi)
         wrong = "out of memory";
     if (wrong) {
         /* Not the address itself: it may hold a password, and could not be taken apart. */
@@ -104,8 +110,8 @@ void fan__client_free(struct fan__client *client)
 {
     if (!client)
         return;
-    curl_easy_cleanup(client->easy);
     curl_multi_cleanup(client->multi);
+    free(client->others);
     curl_free(client->url);
     curl_free(client->url_shown);
     free(client);
@@ -119,11 +125,11 @@ const char *fan__client_url(const struct fan__client *client)
 
 static size_t on_header(char *bytes, size_t size, size_t count, void *context)
 {
-    struct transfer *transfer = context;
-    transfer->moved_ms = fan__now_ms();
+    struct fan__pending *pending = context;
+    pending->moved_ms = fan__now_ms();
     static const char name[] = "content-type:";
     size_t length = size * count;
-    struct fan__answer *answer = transfer->answer;
+    struct fan__answer *answer = pending->answer;
     /* A status line opens the head, and a head before it (100 Continue) is forgotten. */
     if (length > 5 && strncmp(bytes, "HTTP/", 5) == 0)
         answer->type[0] = '\0';
@@ -141,20 +147,20 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *context)
 
 static size_t on_body(char *bytes, size_t size, size_t count, void *context)
 {
-    struct transfer *transfer = context;
-    const struct fan__call *call = transfer->call;
-    struct fan__answer *answer = transfer->answer;
+    struct fan__pending *pending = context;
+    const struct fan__call *call = pending->call;
+    struct fan__answer *answer = pending->answer;
     size_t length = size * count;
-    transfer->moved_ms = fan__now_ms();
-    curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &answer->status);
+    pending->moved_ms = fan__now_ms();
+    curl_easy_getinfo(pending->easy, CURLINFO_RESPONSE_CODE, &answer->status);
     if (call->piece && answer->status == 200 && strcmp(answer->type, call->piece_type) == 0) {
         if (call->piece(call->context, bytes, length))
             return length;
-        transfer->hung_up = true;
+        pending->hung_up = true;
         return 0;
     }
     if (length > FAN__ANSWER_SIZE_MAX - answer->body.size) {
-        transfer->too_long = true;
+        pending->too_long = true;
         return 0;
     }
     fan__text_add(&answer->body, bytes, length);
@@ -165,10 +171,10 @@ static int on_progress(void *context, curl_off_t total_in, curl_off_t in, curl_o
                        curl_off_t out)
 {
     (void)total_in, (void)in, (void)total_out;
-    struct transfer *transfer = context;
-    if (out != transfer->sent)
-        transfer->moved_ms = fan__now_ms();
-    transfer->sent = out;
+    struct fan__pending *pending = context;
+    if (out != pending->sent)
+        pending->moved_ms = fan__now_ms();
+    pending->sent = out;
     return 0;
 }
 
@@ -200,11 +206,10 @@ static struct curl_slist *make_headers(const struct fan__call *call)
     return headers;
 }
 
-static void set_options(struct fan__client *client, struct transfer *transfer, const char *url)
+static void set_options(struct fan__pending *pending, const char *url)
 {
-    CURL *easy = client->easy;
-    /* Connections stay with the multi handle; only the options of the last call go. */
-    curl_easy_reset(easy);
+    CURL *easy = pending->easy;
+    const struct fan__call *call = pending->call;
     curl_easy_setopt(easy, CURLOPT_URL, url);
     /* An id may be "..", which is no way up. */
     curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
@@ -214,72 +219,42 @@ static void set_options(struct fan__client *client, struct transfer *transfer, c
     curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)CONNECT_TIMEOUT_MS);
     curl_easy_setopt(easy, CURLOPT_BUFFERSIZE, (long)RECEIVE_SIZE);
-    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, transfer->error);
+    curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, pending->error);
+    curl_easy_setopt(easy, CURLOPT_PRIVATE, pending);
+    curl_easy_setopt(easy, CURLOPT_HTTPHEADER, pending->headers);
     curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-    curl_easy_setopt(easy, CURLOPT_HEADERDATA, transfer);
+    curl_easy_setopt(easy, CURLOPT_HEADERDATA, pending);
     curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(easy, CURLOPT_WRITEDATA, transfer);
+    curl_easy_setopt(easy, CURLOPT_WRITEDATA, pending);
     curl_easy_setopt(easy, CURLOPT_XFERINFOFUNCTION, on_progress);
-    curl_easy_setopt(easy, CURLOPT_XFERINFODATA, transfer);
+    curl_easy_setopt(easy, CURLOPT_XFERINFODATA, pending);
     curl_easy_setopt(easy, CURLOPT_NOPROGRESS, 0L);
     /* A proxy of the environment is for the world outside, and cannot reach our own loopback. */
-    if (client->is_local)
+    if (pending->client->is_local)
         curl_easy_setopt(easy, CURLOPT_PROXY, "");
-    if (transfer->call->content_type) {
+    if (call->content_type) {
         curl_easy_setopt(easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, transfer->call->body.data);
-        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)transfer->call->body.size);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDS, call->body.data);
+        curl_easy_setopt(easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)call->body.size);
     }
+    if (call->method)
+        curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, call->method);
 }
 
-/* Runs until curl is done, a signal, or silence. Gives false for the latter two. */
-static bool run(struct fan__client *client, struct transfer *transfer, CURLcode *ret_code)
+static void finish(struct fan__pending *pending, CURLcode code)
 {
-    int64_t silence_ms = transfer->call->silence_ms;
-    if (silence_ms <= 0)
-        silence_ms = SILENCE_MS;
-    for (;;) {
-        int running = 0;
-        CURLMcode code = curl_multi_perform(client->multi, &running);
-        int left;
-        CURLMsg *message = curl_multi_info_read(client->multi, &left);
-        if (message && message->msg == CURLMSG_DONE) {
-            *ret_code = message->data.result;
-            return true;
-        }
-        struct curl_waitfd wake = { .fd = fan__wait_descriptor(), .events = CURL_WAIT_POLLIN };
-        if (code == CURLM_OK)
-            code = curl_multi_poll(client->multi, &wake, 1, POLL_MS_MAX, NULL);
-        if (code != CURLM_OK) {
-            snprintf(transfer->answer->why, sizeof(transfer->answer->why), "%s",
-                     curl_multi_strerror(code));
-            return false;
-        }
-        if (fan__interrupted()) {
-            transfer->answer->outcome = FAN__STOPPED;
-            return false;
-        }
-        if (fan__now_ms() - transfer->moved_ms > silence_ms) {
-            snprintf(transfer->answer->why, sizeof(transfer->answer->why),
-                     "nothing came for %lld s", (long long)(silence_ms + 999) / 1000);
-            return false;
-        }
-    }
-}
-
-static void finish(struct transfer *transfer, CURLcode code)
-{
-    struct fan__answer *answer = transfer->answer;
-    curl_easy_getinfo(transfer->easy, CURLINFO_RESPONSE_CODE, &answer->status);
+    struct fan__answer *answer = pending->answer;
+    pending->done = true;
+    curl_easy_getinfo(pending->easy, CURLINFO_RESPONSE_CODE, &answer->status);
     curl_off_t seconds = 0;
-    curl_easy_getinfo(transfer->easy, CURLINFO_RETRY_AFTER, &seconds);
+    curl_easy_getinfo(pending->easy, CURLINFO_RETRY_AFTER, &seconds);
     if (seconds > 0)
         answer->retry_after_ms = (int64_t)seconds * 1000;
     if (code == CURLE_OK) {
         answer->outcome = FAN__ANSWERED;
         return;
     }
-    if (transfer->hung_up) {
+    if (pending->hung_up) {
         answer->outcome = FAN__HUNG_UP;
         return;
     }
@@ -287,43 +262,156 @@ static void finish(struct transfer *transfer, CURLcode code)
                        code == CURLE_COULDNT_RESOLVE_PROXY || code == CURLE_SSL_CONNECT_ERROR ||
                        code == CURLE_PEER_FAILED_VERIFICATION;
     curl_off_t connected_us = 0;
-    curl_easy_getinfo(transfer->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
+    curl_easy_getinfo(pending->easy, CURLINFO_CONNECT_TIME_T, &connected_us);
     if (code == CURLE_OPERATION_TIMEDOUT && connected_us == 0)
         never_there = true;
     answer->outcome = never_there ? FAN__UNREACHED : FAN__LOST;
-    const char *why = transfer->error[0] ? transfer->error : curl_easy_strerror(code);
-    if (transfer->too_long)
+    const char *why = pending->error[0] ? pending->error : curl_easy_strerror(code);
+    if (pending->too_long)
         why = "the answer is too long";
     snprintf(answer->why, sizeof(answer->why), "%s", why);
+}
+
+/* Ends a call without curl: nobody knows what became of it. */
+static void lose(struct fan__pending *pending, const char *why)
+{
+    pending->done = true;
+    pending->answer->outcome = FAN__LOST;
+    snprintf(pending->answer->why, sizeof(pending->answer->why), "%s", why);
+}
+
+struct fan__pending *fan__client_begin(struct fan__client *client, const struct fan__call *call,
+                                       struct fan__answer *answer)
+{
+    fan__text_clear(&answer->body);
+    answer->outcome = FAN__UNREACHED;
+    answer->status = 0;
+    answer->type[0] = answer->why[0] = '\0';
+    answer->retry_after_ms = -1;
+    struct fan__pending *pending = fan__cli_resize(NULL, 1, sizeof(*pending));
+    *pending = (struct fan__pending){
+        .next = client->pendings,
+        .client = client,
+        .easy = curl_easy_init(),
+        .headers = make_headers(call),
+        .call = call,
+        .answer = answer,
+        .moved_ms = fan__now_ms(),
+    };
+    client->pendings = pending;
+    if (pending->easy && pending->headers) {
+        struct fan__text url = { NULL, 0, 0 };
+        fan__text_add_format(&url, "%s%s", client->url, call->target);
+        set_options(pending, url.data);
+        fan__text_deinit(&url);
+    }
+    if (!pending->easy || !pending->headers ||
+        curl_multi_add_handle(client->multi, pending->easy) != CURLM_OK) {
+        pending->done = true;
+        snprintf(answer->why, sizeof(answer->why), "out of memory");
+    }
+    return pending;
+}
+
+bool fan__pending_done(const struct fan__pending *pending)
+{
+    return pending->done;
+}
+
+void fan__client_end(struct fan__pending *pending)
+{
+    struct fan__client *client = pending->client;
+    if (!pending->done)
+        pending->answer->outcome = FAN__STOPPED;
+    struct fan__pending **link = &client->pendings;
+    while (*link != pending)
+        link = &(*link)->next;
+    *link = pending->next;
+    if (pending->easy) {
+        curl_multi_remove_handle(client->multi, pending->easy);
+        curl_easy_cleanup(pending->easy);
+    }
+    curl_slist_free_all(pending->headers);
+    free(pending);
+}
+
+static CURLMcode perform(struct fan__client *client)
+{
+    int running = 0;
+    int left;
+    CURLMcode code = curl_multi_perform(client->multi, &running);
+    CURLMsg *message;
+    while ((message = curl_multi_info_read(client->multi, &left))) {
+        struct fan__pending *pending = NULL;
+        CURLcode result = message->data.result;
+        if (message->msg != CURLMSG_DONE)
+            continue;
+        curl_easy_getinfo(message->easy_handle, CURLINFO_PRIVATE, (char **)&pending);
+        finish(pending, result);
+    }
+    return code;
+}
+
+static bool any_done(const struct fan__client *client)
+{
+    const struct fan__pending *pending = client->pendings;
+    while (pending && !pending->done)
+        pending = pending->next;
+    return pending != NULL;
+}
+
+static void check_silence(struct fan__client *client)
+{
+    int64_t now_ms = fan__now_ms();
+    for (struct fan__pending *pending = client->pendings; pending; pending = pending->next) {
+        int64_t silence_ms = pending->call->silence_ms > 0 ? pending->call->silence_ms : SILENCE_MS;
+        if (pending->done || now_ms - pending->moved_ms <= silence_ms)
+            continue;
+        char why[64];
+        snprintf(why, sizeof(why), "nothing came for %lld s", (long long)(silence_ms + 999) / 1000);
+        lose(pending, why);
+    }
+}
+
+void fan__client_wait(struct fan__client *client, const struct pollfd *others, size_t count,
+                      int64_t timeout_ms)
+{
+    if (count > client->others_capacity) {
+        client->others = fan__cli_resize(client->others, count, sizeof(*client->others));
+        client->others_capacity = count;
+    }
+    for (size_t i = 0; i < count; i++)
+        client->others[i] = (struct curl_waitfd){
+            .fd = others[i].fd,
+            .events = (short)((others[i].events & POLLIN ? CURL_WAIT_POLLIN : 0) |
+                              (others[i].events & POLLOUT ? CURL_WAIT_POLLOUT : 0)),
+        };
+    if (timeout_ms > POLL_MS_MAX)
+        timeout_ms = POLL_MS_MAX;
+    CURLMcode code = perform(client);
+    if (code == CURLM_OK && !any_done(client)) {
+        code =
+            curl_multi_poll(client->multi, client->others, (unsigned)count, (int)timeout_ms, NULL);
+        if (code == CURLM_OK)
+            code = perform(client);
+    }
+    for (struct fan__pending *pending = client->pendings; pending; pending = pending->next)
+        if (code != CURLM_OK && !pending->done)
+            lose(pending, curl_multi_strerror(code));
+    check_silence(client);
 }
 
 void fan__client_call(struct fan__client *client, const struct fan__call *call,
                       struct fan__answer *answer)
 {
-    fan__text_clear(&answer->body);
-    answer->outcome = FAN__LOST;
-    answer->status = 0;
-    answer->type[0] = answer->why[0] = '\0';
-    answer->retry_after_ms = -1;
-    struct transfer transfer = { .easy = client->easy, .call = call, .answer = answer };
-    transfer.moved_ms = fan__now_ms();
-    struct fan__text url = { NULL, 0, 0 };
-    fan__text_add_format(&url, "%s%s", client->url, call->target);
-    set_options(client, &transfer, url.data);
-    struct curl_slist *headers = make_headers(call);
-    curl_easy_setopt(client->easy, CURLOPT_HTTPHEADER, headers);
-    CURLcode code = CURLE_OUT_OF_MEMORY;
-    if (!headers || curl_multi_add_handle(client->multi, client->easy) != CURLM_OK) {
-        answer->outcome = FAN__UNREACHED;
-        snprintf(answer->why, sizeof(answer->why), "out of memory");
-    } else {
-        if (run(client, &transfer, &code))
-            finish(&transfer, code);
-        curl_multi_remove_handle(client->multi, client->easy);
+    struct pollfd wake = { .fd = fan__wait_descriptor(), .events = POLLIN };
+    struct fan__pending *pending = fan__client_begin(client, call, answer);
+    while (!fan__pending_done(pending)) {
+        fan__client_wait(client, &wake, 1, POLL_MS_MAX);
+        if (fan__interrupted())
+            break;
     }
-    curl_easy_reset(client->easy);
-    curl_slist_free_all(headers);
-    fan__text_deinit(&url);
+    fan__client_end(pending);
 }
 
 void fan__answer_deinit(struct fan__answer *answer)
@@ -388,14 +476,17 @@ void fan__say_answer(const struct fan__client *client, const struct fan__answer 
     fan__text_deinit(&words);
 }
 
-bool fan__client_get(struct fan__client *client, const char *target, struct fan__answer *answer)
+bool fan__client_ask(struct fan__client *client, const struct fan__call *call,
+                     struct fan__answer *answer)
 {
-    struct fan__call call = { .target = target };
-    fan__client_call(client, &call, answer);
-    if (answer->outcome != FAN__ANSWERED || answer->status != 200) {
+    fan__client_call(client, call, answer);
+    if (answer->outcome != FAN__ANSWERED ||
+        (answer->status != 200 && answer->status != 201 && answer->status != 204)) {
         fan__say_answer(client, answer);
         return false;
     }
+    if (answer->status == 204)
+        return true;
     json_t *value = NULL;
     if (strcmp(answer->type, "application/json") == 0)
         value = json_loadb(answer->body.data ? answer->body.data : "", answer->body.size,
@@ -405,4 +496,10 @@ bool fan__client_get(struct fan__client *client, const char *target, struct fan_
     if (!good)
         fan__say("%s answers, but with no JSON object: is it a Fanfare server?", client->url_shown);
     return good;
+}
+
+bool fan__client_get(struct fan__client *client, const char *target, struct fan__answer *answer)
+{
+    struct fan__call call = { .target = target };
+    return fan__client_ask(client, &call, answer);
 }

@@ -1,6 +1,6 @@
 /*
- * Calls to the server: one at a time over connections that are kept, each ended by its answer, by
- * silence that lasts too long, or by Ctrl-C.
+ * Calls to the server over connections that are kept, each ended by its answer, by silence that
+ * lasts too long, or by Ctrl-C. Who waits for other things too has several under way at once.
  */
 #ifndef FAN_CLI_CLIENT_H
 #define FAN_CLI_CLIENT_H
@@ -25,8 +25,9 @@ void fan__client_free(struct fan__client *client);
 const char *fan__client_url(const struct fan__client *client);
 
 /*
+ * method        NULL for a POST where there is a content_type, else a GET
  * target        path and query, escaped: "/v1/events?limit=1"
- * body          sent by POST if it has a content_type, else the call is a GET
+ * body          sent if it has a content_type
  * accept        or NULL
  * last_event_id or NULL
  * piece         takes the body of a 200 of the type `piece_type` as it comes, false to hang up;
@@ -34,6 +35,7 @@ const char *fan__client_url(const struct fan__client *client);
  * silence_ms    how long nothing may move in either direction
  */
 struct fan__call {
+    const char *method;
     const char *target;
     const char *content_type;
     struct fan_str body;
@@ -73,6 +75,28 @@ void fan__client_call(struct fan__client *client, const struct fan__call *call,
                       struct fan__answer *answer);
 void fan__answer_deinit(struct fan__answer *answer);
 
+/* A call that is under way. */
+struct fan__pending;
+
+/* Begins a call; it, what it points to and the answer are borrowed until its end. */
+struct fan__pending *fan__client_begin(struct fan__client *client, const struct fan__call *call,
+                                       struct fan__answer *answer);
+
+struct pollfd;
+
+/*
+ * Moves the calls that are under way, and waits until one of them moves on or one of `others` is
+ * ready (which of them is not told), up to timeout_ms. A signal is not looked for.
+ */
+void fan__client_wait(struct fan__client *client, const struct pollfd *others, size_t count,
+                      int64_t timeout_ms);
+
+/* Whether a call has come to its end. */
+bool fan__pending_done(const struct fan__pending *pending);
+
+/* Ends a call and fills its answer: FAN__STOPPED for one that is hung up before it is done. */
+void fan__client_end(struct fan__pending *pending);
+
 /* Says why a call brought no result: the server is not there, or its problem+json in words. */
 void fan__say_answer(const struct fan__client *client, const struct fan__answer *answer);
 
@@ -81,6 +105,10 @@ void fan__answer_describe(const struct fan__answer *answer, struct fan__text *te
 
 /* Whether to ask again later can help: 408, 425, 429 and 5xx but 501 and 505. */
 bool fan__answer_is_passing(const struct fan__answer *answer);
+
+/* A call whose answer must be 200 or 201 with JSON, or 204; false, and said why, else. */
+bool fan__client_ask(struct fan__client *client, const struct fan__call *call,
+                     struct fan__answer *answer);
 
 /* A GET whose answer must be 200 with JSON; false, and said why, else. */
 bool fan__client_get(struct fan__client *client, const char *target, struct fan__answer *answer);

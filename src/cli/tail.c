@@ -183,16 +183,6 @@ static bool end_line(struct tail *tail, const char *id)
     return tail->out.size < FLUSH_SIZE || flush(tail);
 }
 
-/* JSON text on one line: a line end in it can only be white space between tokens. */
-static void add_one_line(struct fan__text *text, struct fan_str json)
-{
-    size_t at = text->size;
-    fan__text_add(text, json.data, json.size);
-    for (; at < text->size; at++)
-        if (text->data[at] == '\n')
-            text->data[at] = ' ';
-}
-
 static void add_number(struct fan__text *text, const json_t *gap, const char *name)
 {
     const json_t *value = json_object_get(gap, name);
@@ -243,7 +233,7 @@ static bool take_gap(struct tail *tail, const struct fan__sse_frame *frame)
     bool more = true;
     if (tail->json) {
         fan__text_add_text(&tail->out, "{\"gap\":");
-        add_one_line(&tail->out, frame->data);
+        fan__text_add_one_line(&tail->out, frame->data);
         fan__text_add_text(&tail->out, "}");
         more = end_line(tail, frame->id);
     } else {
@@ -329,7 +319,7 @@ static bool on_frame(void *context, const struct fan__sse_frame *frame)
     if (is_repeated(tail, frame))
         return true;
     if (tail->json)
-        add_one_line(&tail->out, frame->data);
+        fan__text_add_one_line(&tail->out, frame->data);
     else
         add_human(tail, frame);
     tail->shown++;

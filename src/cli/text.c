@@ -94,6 +94,15 @@ bool fan__text_add_json(struct fan__text *text, const char *words)
     return size > 0;
 }
 
+void fan__text_add_one_line(struct fan__text *text, struct fan_str json)
+{
+    size_t at = text->size;
+    fan__text_add(text, json.data, json.size);
+    for (; at < text->size; at++)
+        if (text->data[at] == '\n')
+            text->data[at] = ' ';
+}
+
 void fan__text_add_shown(struct fan__text *text, struct fan_str words)
 {
     char *place = fan__text_reserve(text, words.size);

@@ -33,6 +33,9 @@ __attribute__((format(printf, 2, 3))) void fan__text_add_format(struct fan__text
 /* Adds a JSON string with its quotes. The bytes are UTF-8; false, and nothing added, if not. */
 bool fan__text_add_json(struct fan__text *text, const char *words);
 
+/* Adds JSON on one line: a line end in it can only be white space between tokens. */
+void fan__text_add_one_line(struct fan__text *text, struct fan_str json);
+
 /*
  * Adds text of strangers for a terminal or a log: control characters become `?`, as escape
  * sequences would let an event repaint the screen.
