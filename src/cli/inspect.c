@@ -1,25 +1,13 @@
 /* get, ls and stats: one question each, its answer shown to people or passed on as it is. */
 #include "cli/cli.h"
 #include "cli/slice.h"
+#include "cli/table.h"
 
 #include <fanfare/pattern.h>
 
-#include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-/* The words of a JSON value: a string without its quotes and escapes, all else as it is. */
-static void add_value(struct fan__text *text, struct fan_str value)
-{
-    json_t *string = NULL;
-    if (value.size > 0 && value.data[0] == '"')
-        string = json_loadb(value.data, value.size, JSON_DECODE_ANY, NULL);
-    if (string)
-        value = (struct fan_str){ json_string_value(string), json_string_length(string) };
-    fan__text_add_shown(text, value);
-    json_decref(string);
-}
 
 /* ---- get ---- */
 
@@ -166,67 +154,12 @@ static const struct argp ls_argp = {
     ls_options, parse_ls, NULL, "Lists events, the oldest first.", children, NULL, NULL,
 };
 
-static void add_column(struct fan__text *text, struct fan_str event, const char *name, int width)
-{
-    struct fan_str value = { "", 0 };
-    struct fan__text words = { NULL, 0, 0 };
-    fan__text_add_text(&words, "");
-    if (fan__slice_find(event, name, &value) && !(value.size == 4 && value.data[0] == 'n'))
-        add_value(&words, value);
-    fan__text_add_format(text, "%-*s  ", width, words.data);
-    fan__text_deinit(&words);
-}
-
-static void add_row(struct fan__text *text, struct fan_str event)
-{
-    fan__text_add_text(text, fan__colour("dim"));
-    add_column(text, event, "seq", 8);
-    add_column(text, event, "created_at", 27);
-    fan__text_add_text(text, fan__colour("off"));
-    add_column(text, event, "status", 10);
-    fan__text_add_text(text, fan__colour("cyan"));
-    add_column(text, event, "type", 28);
-    fan__text_add_text(text, fan__colour("off"));
-    add_column(text, event, "topic", 20);
-    add_column(text, event, "id", 0);
-    while (text->size > 0 && text->data[text->size - 1] == ' ')
-        text->data[--text->size] = '\0';
-    fan__text_add_text(text, "\n");
-}
-
-static void add_heading(struct fan__text *text)
-{
-    fan__text_add_format(text, "%s%-8s  %-27s  %-10s  %-28s  %-20s  %s%s\n", fan__colour("bold"),
-                         "SEQ", "CREATED", "STATUS", "TYPE", "TOPIC", "ID", fan__colour("off"));
-}
-
-/* The body was checked to be an object. */
-static bool print_events(const struct fan__text *body, bool json)
-{
-    struct fan_str events;
-    struct fan_str whole = { body->data, body->size };
-    if (!fan__slice_find(whole, "events", &events) || events.data[0] != '[') {
-        fan__say("the server's answer has no list of events");
-        return false;
-    }
-    struct fan__text text = { NULL, 0, 0 };
-    if (!json)
-        add_heading(&text);
-    struct fan__slice slice = fan__slice_open(events);
-    struct fan_str key;
-    struct fan_str event;
-    while (fan__slice_next(&slice, &key, &event)) {
-        if (!json) {
-            add_row(&text, event);
-            continue;
-        }
-        fan__text_add(&text, event.data, event.size);
-        fan__text_add_text(&text, "\n");
-    }
-    bool good = fan__print(&text);
-    fan__text_deinit(&text);
-    return good;
-}
+static const struct fan__column ls_columns[] = {
+    { "seq", "SEQ", 8, "dim" },       { "created_at", "CREATED", 27, "dim" },
+    { "status", "STATUS", 10, NULL }, { "type", "TYPE", 28, "cyan" },
+    { "topic", "TOPIC", 20, NULL },   { "id", "ID", 0, NULL },
+    { NULL, NULL, 0, NULL },
+};
 
 int fan__cli_ls(struct fan__common *common, int argc, char **argv)
 {
@@ -240,8 +173,8 @@ int fan__cli_ls(struct fan__common *common, int argc, char **argv)
         return FAN__EXIT_USAGE;
     }
     struct fan__answer answer = { .status = 0 };
-    bool good =
-        fan__client_get(client, ls.target.data, &answer) && print_events(&answer.body, ls.json);
+    bool good = fan__client_get(client, ls.target.data, &answer) &&
+                fan__print_list(&answer.body, "events", ls_columns, ls.json);
     fan__answer_deinit(&answer);
     fan__text_deinit(&ls.target);
     fan__client_free(client);
@@ -287,7 +220,7 @@ static void add_flat(struct fan__text *text, const char *path, struct fan_str va
 {
     if (value.data[0] != '{' && value.data[0] != '[') {
         fan__text_add_format(text, "%-40s  ", path);
-        add_value(text, value);
+        fan__add_value(text, value);
         fan__text_add_text(text, "\n");
         return;
     }

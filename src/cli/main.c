@@ -1,5 +1,5 @@
 /*
- * fanfare: publishes, follows and inspects events over the network API.
+ * fanfare: publishes, follows, inspects and works on events over the network API.
  *
  *     fanfare [--url URL] VERB [OPTION...]
  *
@@ -17,6 +17,8 @@
 /* argp looks for it from within libc, so it must be seen there. */
 FAN_API const char *argp_program_version = "fanfare " FANFARE_VERSION;
 
+#define VERBS "pub, tail, get, ls, stats, run, dead or groups"
+
 static const struct verb {
     const char *name;
     int (*run)(struct fan__common *common, int argc, char **argv);
@@ -27,6 +29,9 @@ static const struct verb {
     { "get", fan__cli_get, "show one event" },
     { "ls", fan__cli_ls, "list events" },
     { "stats", fan__cli_stats, "show the server's counters" },
+    { "run", fan__cli_run, "have a command work on events" },
+    { "dead", fan__cli_dead, "dead letters: ls, show, redrive, discard" },
+    { "groups", fan__cli_groups, "consumer groups: ls, create, delete" },
 };
 
 static error_t parse_common(int key, char *value, struct argp_state *state)
@@ -80,7 +85,7 @@ static error_t parse_start(int key, char *value, struct argp_state *state)
         state->next = state->argc;
         return 0;
     case ARGP_KEY_NO_ARGS:
-        argp_error(state, "which verb? pub, tail, get, ls or stats");
+        argp_error(state, "which verb? " VERBS);
         return 0;
     default:
         return ARGP_ERR_UNKNOWN;
@@ -88,13 +93,16 @@ static error_t parse_start(int key, char *value, struct argp_state *state)
 }
 
 static const char start_words[] =
-    "Publishes, follows and inspects events of a Fanfare server.\v"
+    "Publishes, follows, inspects and works on events of a Fanfare server.\v"
     "Verbs:\n"
     "  pub    publish one event, or a file of them\n"
     "  tail   follow events as they come\n"
     "  get    show one event\n"
     "  ls     list events\n"
     "  stats  show the server's counters\n"
+    "  run    have a command work on events\n"
+    "  dead   dead letters: ls, show, redrive, discard\n"
+    "  groups consumer groups: ls, create, delete\n"
     "\n"
     "`fanfare VERB --help` tells the options of each. Exit codes: 0 done, 1 something failed, "
     "2 wrong usage.";
@@ -136,6 +144,6 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
         if (strcmp(verbs[i].name, wanted) == 0)
             return run_verb(&verbs[i], &common, argc - start.verb_at, argv + start.verb_at);
-    fan__say("no such verb: '%s'; expected pub, tail, get, ls or stats", wanted);
+    fan__say("no such verb: '%s'; expected " VERBS, wanted);
     return FAN__EXIT_USAGE;
 }

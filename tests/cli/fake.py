@@ -261,7 +261,8 @@ def run(server, *arguments, stdin=b"", env=None):
     done = subprocess.run(command(server, *arguments), input=stdin, capture_output=True,
                           timeout=TIMEOUT_S, env=environment(**(env or {})))
     done.out = done.stdout.decode()
-    done.err = done.stderr.decode()
+    # What a command of `run` says comes through as it is.
+    done.err = done.stderr.decode(errors="replace")
     assert "AddressSanitizer" not in done.err and "runtime error" not in done.err, done.err
     return done
 

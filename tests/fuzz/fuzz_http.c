@@ -1,7 +1,9 @@
 /*
  * Heads and chunked bodies from arbitrary bytes: nothing is read or written outside, and what is
- * understood does not depend on how the bytes were split.
+ * understood does not depend on how the bytes were split. The fields of JSON bodies: what is taken
+ * is within its bounds, and what is not is refused by name.
  */
+#include "server/field.h"
 #include "server/http_inside.h"
 
 #include "base/env.h"
@@ -115,11 +117,58 @@ static void try_head(const char *data, size_t size)
     free(copy);
 }
 
+struct fields {
+    const char *text;
+    uint64_t number;
+    uint64_t digits;
+    bool flag;
+    const json_t *items;
+};
+
+static const struct fan__field fields[] = {
+    { "owner", FAN__FIELD_TEXT, true, offsetof(struct fields, text), 1, 8 },
+    { "limit", FAN__FIELD_NUMBER, false, offsetof(struct fields, number), 2, 1000 },
+    { "token", FAN__FIELD_DIGITS, false, offsetof(struct fields, digits), 3, UINT64_MAX },
+    { "ordered", FAN__FIELD_FLAG, false, offsetof(struct fields, flag), 0, 0 },
+    { "items", FAN__FIELD_ITEMS, false, offsetof(struct fields, items), 1, 4 },
+    { NULL, FAN__FIELD_TEXT, false, 0, 0, 0 },
+};
+
+static void check_fields(const struct fields *read)
+{
+    must(read->text && strlen(read->text) >= 1 && strlen(read->text) <= 8, "a text has its size");
+    must(read->number >= 2 && read->number <= 1000, "a number has its bounds");
+    must(read->digits >= 3, "digits have their bounds");
+}
+
+static void try_fields(const char *data, size_t size)
+{
+    struct fields read = { .number = 2, .digits = 3 };
+    struct fan_error error = FAN_ERROR_INIT;
+    json_t *value = NULL;
+    if (fan__fields_parse((struct fan_str){ data, size }, fields, &read, &value, &error) !=
+        FAN_OK) {
+        must(error.status == FAN_INVALID && error.message[0], "a refusal has its reason");
+        must(error.field[0] || memchr(data, '"', size), "and its field, as far as it has a name");
+        return;
+    }
+    check_fields(&read);
+    for (size_t i = 0; i < json_array_size(read.items); i++) {
+        struct fields inner = { .number = 2, .digits = 3 };
+        if (fan__fields_item(read.items, i, fields, &inner, &error) == FAN_OK)
+            check_fields(&inner);
+        else
+            must(strncmp(error.field, "items", 5) == 0, "an item's refusal names it");
+    }
+    json_decref(value);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size > DATA_SIZE_MAX)
         return 0;
     try_head((const char *)data, size);
     try_body((const char *)data, size);
+    try_fields((const char *)data, size);
     return 0;
 }
