@@ -8,7 +8,9 @@
 #include <fanfare/bus.h>
 #include <fanfare/cancel.h>
 #include <fanfare/cloudevents.h>
+#include <fanfare/config.h>
 #include <fanfare/cursor.h>
+#include <fanfare/default.h>
 #include <fanfare/env.h>
 #include <fanfare/event.h>
 #include <fanfare/group.h>
