@@ -118,6 +118,8 @@ static void on_loop_stop(struct fan__http_loop *loop, void *context, void *loop_
 static enum fan_status open_parts(struct fan__daemon *daemon, struct fan_error *error)
 {
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    if (daemon->options.broker)
+        options = *daemon->options.broker;
     options.env = daemon->env;
     enum fan_status status =
         fan_broker_open(daemon->options.store, &options, &daemon->broker, error);
@@ -152,8 +154,8 @@ enum fan_status fan__daemon_open(const struct fan__daemon_options *options,
         return fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
     daemon->env = env;
     daemon->options = *options;
-    if (daemon->options.keep_alive_ms == 0)
-        daemon->options.keep_alive_ms = KEEP_ALIVE_MS;
+    fan__number_init(&daemon->keep_alive_ms,
+                     options->keep_alive_ms ? options->keep_alive_ms : KEEP_ALIVE_MS);
     daemon->started_ns = fan__monotonic_ns(env);
     fan__mutex_init(&daemon->mutex);
     enum fan_status status = open_parts(daemon, ret_error);
@@ -172,6 +174,12 @@ enum fan_status fan__daemon_start(struct fan__daemon *daemon, struct fan_error *
         return fan__fail(ret_error, status, "", "the broker does not start: %s",
                          fan_status_text(status));
     return fan__http_server_start(daemon->http, ret_error);
+}
+
+void fan__daemon_change(struct fan__daemon *daemon, const struct fan__daemon_changes *changes)
+{
+    fan__number_set(&daemon->keep_alive_ms, changes->keep_alive_ms);
+    fan__http_server_limit(daemon->http, changes->connection_count_max);
 }
 
 static uint64_t count_unwritten(struct fan__daemon *daemon)

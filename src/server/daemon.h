@@ -3,7 +3,9 @@
  *
  *     open -> start -> (serving) -> stop -> free
  *
- *     main.c       flags, signals, what is said on standard output
+ *     main.c       signals, what is said on standard output
+ *     settings.c   flags, --help, the configuration and what of it changed
+ *     notify.c     what is told to systemd
  *     daemon.c     the order of starting and stopping; the table of routes
  *     publish.c    POST /v1/events: one request and its events on their way
  *     intake.c     the events of a body: lines, an array, one
@@ -31,6 +33,7 @@
 #ifndef FAN_SERVER_DAEMON_H
 #define FAN_SERVER_DAEMON_H
 
+#include "base/number.h"
 #include "base/thread.h"
 #include "server/http.h"
 
@@ -48,6 +51,7 @@ struct fan__hub;
  * loop_count     0 for one a core
  * connection_count_max  0 for 10,000
  * keep_alive_ms  a stream that is idle for so long is sent a comment; 0 for 15,000
+ * broker         how the broker is opened, but for env; NULL for its defaults
  */
 struct fan__daemon_options {
     const struct fan_env *env;
@@ -56,11 +60,19 @@ struct fan__daemon_options {
     unsigned loop_count;
     size_t connection_count_max;
     uint32_t keep_alive_ms;
+    const struct fan_broker_options *broker;
+};
+
+/* What may change while it runs; as of the options. */
+struct fan__daemon_changes {
+    size_t connection_count_max;
+    uint32_t keep_alive_ms;
 };
 
 struct fan__daemon {
     const struct fan_env *env;
     struct fan__daemon_options options;
+    struct fan__number keep_alive_ms;
     struct fan_broker *broker;
     struct fan_store *store;
     uint64_t epoch;
@@ -91,6 +103,9 @@ FAN_MUST_CHECK enum fan_status fan__daemon_open(const struct fan__daemon_options
 /* Starts the broker, then listens. Returns: as fan__http_server_start. */
 FAN_MUST_CHECK enum fan_status fan__daemon_start(struct fan__daemon *daemon,
                                                  struct fan_error *ret_error);
+
+/* Takes the changes at once, for what is there and what comes. */
+void fan__daemon_change(struct fan__daemon *daemon, const struct fan__daemon_changes *changes);
 
 /*
  * Stops: no more connections, streams end within a second, requests in flight are finished, then

@@ -155,6 +155,12 @@ FAN_MUST_CHECK enum fan_status fan__http_server_start(struct fan__http_server *s
 const char *fan__http_server_address(const struct fan__http_server *server);
 
 /*
+ * Sets how many connections there may be at once; those that are there stay. Thread: any. Blocks:
+ * for a short lock.
+ */
+void fan__http_server_limit(struct fan__http_server *server, size_t connection_count_max);
+
+/*
  * Stops: listens no more, closes idle connections, ends streams (`closing`) within a second, lets
  * requests in flight end for up to timeout_ms, then cuts them off (`gone`). Again does nothing.
  *

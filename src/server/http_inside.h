@@ -248,7 +248,8 @@ struct fan__http_loop {
 };
 
 struct fan__http_server {
-    struct fan__http_options options; /* with the defaults filled in */
+    /* With the defaults filled in; of what changes, connection_count_max, under the mutex. */
+    struct fan__http_options options;
     char address[80];
     unsigned generation; /* of fan__fork_generation */
     unsigned loop_count;

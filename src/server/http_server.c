@@ -271,6 +271,13 @@ enum fan_status fan__http_server_start(struct fan__http_server *server, struct f
     return status;
 }
 
+void fan__http_server_limit(struct fan__http_server *server, size_t connection_count_max)
+{
+    fan__mutex_lock(&server->mutex);
+    server->options.connection_count_max = connection_count_max;
+    fan__mutex_unlock(&server->mutex);
+}
+
 const char *fan__http_server_address(const struct fan__http_server *server)
 {
     return server->address;

@@ -1,14 +1,17 @@
 /*
- * fanfared: flags, signals, and what is said on standard output. One sentence on standard error and
- * exit 2 for a wrong flag, exit 1 for a start that failed or accepted events that could not be
- * kept.
+ * fanfared: signals, and what is said on standard output. One sentence on standard error for each
+ * mistake in its settings and exit 2, exit 1 for a start that failed or accepted events that could
+ * not be kept.
  */
 #include "base/env.h"
+#include "config/open.h"
 #include "server/daemon.h"
+#include "server/notify.h"
+#include "server/settings.h"
 #include "store/uri.h"
 
-#include <errno.h>
-#include <getopt.h>
+#include <fanfare/config.h>
+
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
@@ -17,54 +20,33 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#define LISTEN_DEFAULT "127.0.0.1:8080"
 #define STORE_DEFAULT "sqlite:fanfare.db"
-#define LOOP_COUNT_MAX 256
-#define CONNECTION_COUNT_MAX 1000000
-#define KEEP_ALIVE_S_MAX 3600
 #define STOP_TIMEOUT_MS 10000
 #define URI_SHOWN_SIZE 512
 
-static const char help[] =
-    "Usage: fanfared [OPTION]...\n"
-    "Keeps events in a log and streams them over HTTP.\n"
-    "\n"
-    "  --listen HOST:PORT   where to listen, loopback only (" LISTEN_DEFAULT "); port 0 takes a\n"
-    "                       free one\n"
-    "  --store URI          the log (" STORE_DEFAULT "); memory: keeps none\n"
-    "  --loops N            threads that serve (one a core)\n"
-    "  --connections N      the most connections at once (10000)\n"
-    "  --keep-alive S       seconds after which an idle stream is sent a comment (15)\n"
-    "  --help, --version    say this, or the version, and end\n"
-    "\n"
-    "It ends on SIGTERM or SIGINT, once what it accepted is in the log.\n";
-
-enum flag {
-    FLAG_LISTEN = 1,
-    FLAG_STORE,
-    FLAG_LOOPS,
-    FLAG_CONNECTIONS,
-    FLAG_KEEP_ALIVE,
-    FLAG_HELP,
-    FLAG_VERSION,
+/*
+ * started: how it was started, for what cannot change. current: as last read. store and store_key:
+ * the log, and the key that says so.
+ */
+struct program {
+    struct fan__settings settings;
+    struct fan_config *started;
+    struct fan_config *current;
+    struct fan_env env;
+    struct fan__buffer store;
+    const char *store_key;
+    struct fan__daemon *daemon;
 };
 
-static const struct option flags[] = {
-    { "listen", required_argument, NULL, FLAG_LISTEN },
-    { "store", required_argument, NULL, FLAG_STORE },
-    { "loops", required_argument, NULL, FLAG_LOOPS },
-    { "connections", required_argument, NULL, FLAG_CONNECTIONS },
-    { "keep-alive", required_argument, NULL, FLAG_KEEP_ALIVE },
-    { "help", no_argument, NULL, FLAG_HELP },
-    { "version", no_argument, NULL, FLAG_VERSION },
-    { NULL, 0, NULL, 0 },
-};
+/* The least level that is written. */
+static struct fan__number log_level;
 
-/* The daemon's own log: warnings and errors, a line each. */
+/* The daemon's own log, a line each. */
 static void log_line(void *context, enum fan_log_level level, const char *message)
 {
+    static const char *const names[] = { "debug", "info", "warning", "error" };
     (void)context;
-    if (level < FAN_LOG_WARNING)
+    if (level < fan__number_get(&log_level))
         return;
     struct timespec now;
     struct tm parts;
@@ -72,87 +54,7 @@ static void log_line(void *context, enum fan_log_level level, const char *messag
     clock_gettime(CLOCK_REALTIME, &now);
     gmtime_r(&now.tv_sec, &parts);
     strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &parts);
-    fprintf(stderr, "%s.%03ldZ %s: %s\n", text, now.tv_nsec / 1000000,
-            level == FAN_LOG_ERROR ? "error" : "warning", message);
-}
-
-static bool read_number(const char *name, const char *text, unsigned long max,
-                        unsigned long *ret_number)
-{
-    char *end = NULL;
-    errno = 0;
-    unsigned long number = text[0] >= '0' && text[0] <= '9' ? strtoul(text, &end, 10) : 0;
-    if (!end || *end != '\0' || errno != 0 || number == 0 || number > max) {
-        fprintf(stderr, "fanfared: --%s must be a number from 1 to %lu, not \"%s\".\n", name, max,
-                text);
-        return false;
-    }
-    *ret_number = number;
-    return true;
-}
-
-/* Gives the code to exit with, or -1 to go on. */
-static int take_flag(int flag, const char *value, struct fan__daemon_options *options)
-{
-    unsigned long number = 0;
-    switch (flag) {
-    case FLAG_LISTEN:
-        options->listen = value;
-        return -1;
-    case FLAG_STORE:
-        options->store = value;
-        return -1;
-    case FLAG_LOOPS:
-        if (!read_number("loops", value, LOOP_COUNT_MAX, &number))
-            return 2;
-        options->loop_count = (unsigned)number;
-        return -1;
-    case FLAG_CONNECTIONS:
-        if (!read_number("connections", value, CONNECTION_COUNT_MAX, &number))
-            return 2;
-        options->connection_count_max = number;
-        return -1;
-    case FLAG_KEEP_ALIVE:
-        if (!read_number("keep-alive", value, KEEP_ALIVE_S_MAX, &number))
-            return 2;
-        options->keep_alive_ms = (uint32_t)number * 1000;
-        return -1;
-    case FLAG_HELP:
-        fputs(help, stdout);
-        return 0;
-    case FLAG_VERSION:
-        puts("fanfared " FANFARE_VERSION);
-        return 0;
-    default:
-        return 2;
-    }
-}
-
-static int read_flags(int argc, char **argv, struct fan__daemon_options *options)
-{
-    opterr = 0;
-    for (;;) {
-        int at = optind;
-        int flag = getopt_long(argc, argv, ":", flags, NULL);
-        if (flag == -1)
-            break;
-        if (flag == ':') {
-            fprintf(stderr, "fanfared: %s needs a value; --help lists the flags.\n", argv[at]);
-            return 2;
-        }
-        if (flag == '?') {
-            fprintf(stderr, "fanfared: there is no flag \"%s\"; --help lists them.\n", argv[at]);
-            return 2;
-        }
-        int code = take_flag(flag, optarg, options);
-        if (code >= 0)
-            return code;
-    }
-    if (optind < argc) {
-        fprintf(stderr, "fanfared: \"%s\" is no flag; --help lists them.\n", argv[optind]);
-        return 2;
-    }
-    return -1;
+    fprintf(stderr, "%s.%03ldZ %s: %s\n", text, now.tv_nsec / 1000000, names[level], message);
 }
 
 static void raise_descriptor_limit(void)
@@ -164,30 +66,133 @@ static void raise_descriptor_limit(void)
     }
 }
 
+static uint64_t number_of(const struct fan_config *config, const char *key)
+{
+    return fan__config_value(config, key)->number;
+}
+
+static bool is_given(const struct fan_config *config, const char *key)
+{
+    return fan__config_value(config, key)->place.source != FAN_CONFIG_DEFAULT;
+}
+
+/* The log: what server.store says, else the provider where one is wanted, else a file here. */
+static enum fan_status choose_store(struct program *program, struct fan_error *error)
+{
+    const struct fan_config *config = program->current;
+    const char *store = fan__config_value(config, "server.store")->text;
+    program->store_key = "server.store";
+    if (!store &&
+        (is_given(config, "event_broker.provider") || number_of(config, "event_broker.enabled")))
+        return fan__config_provider(config, &program->store, &program->store_key, error);
+    fan__buffer_add_text(&program->store, store ? store : STORE_DEFAULT);
+    fan__buffer_add(&program->store, "", 1);
+    return program->store.failed ? FAN_NO_MEMORY : FAN_OK;
+}
+
 /* Says why the start failed, and gives the code to exit with. */
-static int complain(enum fan_status status, const struct fan_error *error, bool listening)
+static int complain(enum fan_status status, const struct fan_error *error)
 {
     const char *message = error->message[0] ? error->message : fan_status_text(status);
     size_t size = strlen(message);
     const char *stop = size > 0 && message[size - 1] == '.' ? "" : ".";
-    fprintf(stderr, "fanfared: --%s: %s%s\n", listening ? "listen" : "store", message, stop);
+    fprintf(stderr, "fanfared: %s%s\n", message, stop);
     /* A value that can never work is the caller's mistake; the rest is the world's. */
-    bool flag = status == FAN_INVALID || (listening && status == FAN_DENIED);
-    return flag ? 2 : 1;
+    bool listening = strcmp(error->field, "server.listen") == 0;
+    return status == FAN_INVALID || (listening && status == FAN_DENIED) ? 2 : 1;
 }
 
-static int serve(struct fan__daemon *daemon, const sigset_t *signals)
+/* A broker that is switched off by name and runs all the same is told. */
+static void warn_of_disabled(const struct fan_config *config)
+{
+    struct fan_config_value enabled = { .size = FAN_CONFIG_VALUE_SIZE };
+    if (fan_config_get(config, "event_broker.enabled", &enabled) == FAN_OK &&
+        enabled.source != FAN_CONFIG_DEFAULT && !enabled.number)
+        fprintf(stderr,
+                "fanfared: %s: event_broker.enabled is false, which switches the default broker "
+                "of other programs off; fanfared always has its broker.\n",
+                enabled.place);
+}
+
+static enum fan_status start(struct program *program, struct fan_error *error)
+{
+    const struct fan_config *config = program->current;
+    struct fan_error reason = FAN_ERROR_INIT;
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    enum fan_status status = choose_store(program, error);
+    if (status != FAN_OK)
+        return status;
+    warn_of_disabled(config);
+    fan__config_apply(config, &broker_options);
+    struct fan__daemon_options options = {
+        .env = &program->env,
+        .listen = fan__config_value(config, "server.listen")->text,
+        .store = program->store.data,
+        .loop_count = (unsigned)number_of(config, "server.loops"),
+        .connection_count_max = (size_t)number_of(config, "server.connections"),
+        .keep_alive_ms = (uint32_t)number_of(config, "server.keep_alive"),
+        .broker = &broker_options,
+    };
+    status = fan__daemon_open(&options, &program->daemon, &reason);
+    if (status != FAN_OK)
+        return fan__config_blame(config, program->store_key, status, &reason, error);
+    status = fan__daemon_start(program->daemon, &reason);
+    if (status != FAN_OK)
+        return fan__config_blame(config, "server.listen", status, &reason, error);
+    return FAN_OK;
+}
+
+static void apply(struct program *program)
+{
+    const struct fan_config *config = program->current;
+    struct fan__daemon_changes changes = {
+        .connection_count_max = (size_t)number_of(config, "server.connections"),
+        .keep_alive_ms = (uint32_t)number_of(config, "server.keep_alive"),
+    };
+    fan__number_set(&log_level, (uint32_t)number_of(config, "server.log_level"));
+    fan__daemon_change(program->daemon, &changes);
+}
+
+/* SIGHUP: what may change becomes as the settings say now, all of it or, when one is bad, none. */
+static void reload(struct program *program)
+{
+    struct fan_config *loaded = NULL;
+    struct fan__buffer changed;
+    fan__notify_reloading();
+    fan__buffer_init(&changed, NULL);
+    if (fan__settings_load(&program->settings, &loaded)) {
+        fan__settings_compare(program->started, program->current, loaded, &changed);
+        if (program->current != program->started)
+            fan_config_free(program->current);
+        program->current = loaded;
+        apply(program);
+        printf("fanfared has read its settings again: %.*s.\n",
+               changed.size > 0 ? (int)changed.size : 100,
+               changed.size > 0 ? changed.data : "nothing has changed");
+    } else {
+        fputs("fanfared: the settings stay as they were.\n", stderr);
+    }
+    fflush(stdout);
+    fan__buffer_deinit(&changed);
+    fan__notify("READY=1");
+}
+
+static int serve(struct program *program, const sigset_t *signals)
 {
     char uri[URI_SHOWN_SIZE];
+    struct fan__daemon *daemon = program->daemon;
     fan__uri_redact(daemon->options.store, uri, sizeof(uri));
     printf("fanfared listens on http://%s and keeps its log in %s (epoch %016" PRIx64 ").\n",
            fan__daemon_address(daemon), uri, daemon->epoch);
     fflush(stdout);
+    fan__notify("READY=1");
     int signal_number = 0;
-    while (sigwait(signals, &signal_number) != 0)
-        ;
+    while (sigwait(signals, &signal_number) != 0 || signal_number == SIGHUP)
+        if (signal_number == SIGHUP)
+            reload(program);
     printf("fanfared stops on %s.\n", signal_number == SIGINT ? "SIGINT" : "SIGTERM");
     fflush(stdout);
+    fan__notify("STOPPING=1");
     if (fan__daemon_stop(daemon, STOP_TIMEOUT_MS) == FAN_TIMED_OUT) {
         fputs("fanfared: some accepted events could not be written and were refused.\n", stderr);
         return 1;
@@ -195,16 +200,8 @@ static int serve(struct fan__daemon *daemon, const sigset_t *signals)
     return 0;
 }
 
-int main(int argc, char **argv)
+static int run(struct program *program)
 {
-    struct fan_env env = *fan_env_default();
-    env.log = log_line;
-    struct fan__daemon_options options = { .env = &env,
-                                           .listen = LISTEN_DEFAULT,
-                                           .store = STORE_DEFAULT };
-    int code = read_flags(argc, argv, &options);
-    if (code >= 0)
-        return code;
     raise_descriptor_limit();
     /* Reads of the log for streams must not keep those for queries waiting. */
     setenv("UV_THREADPOOL_SIZE", "12", 0);
@@ -216,18 +213,45 @@ int main(int argc, char **argv)
     sigemptyset(&signals);
     sigaddset(&signals, SIGTERM);
     sigaddset(&signals, SIGINT);
+    sigaddset(&signals, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &all, NULL);
 
     struct fan_error error = FAN_ERROR_INIT;
-    struct fan__daemon *daemon = NULL;
-    enum fan_status status = fan__daemon_open(&options, &daemon, &error);
-    bool opened = status == FAN_OK;
-    if (opened)
-        status = fan__daemon_start(daemon, &error);
-    if (status == FAN_OK)
-        code = serve(daemon, &signals);
-    else
-        code = complain(status, &error, opened);
-    fan__daemon_free(daemon);
+    enum fan_status status = start(program, &error);
+    return status == FAN_OK ? serve(program, &signals) : complain(status, &error);
+}
+
+/* --check-config: opens nothing. */
+static int check(struct program *program)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    enum fan_status status = choose_store(program, &error);
+    if (status != FAN_OK)
+        return complain(status, &error);
+    fan__settings_print(program->current);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct program program = { .env = *fan_env_default() };
+    program.env.log = log_line;
+    fan__buffer_init(&program.store, NULL);
+    int code = fan__settings_read(&program.settings, argc, argv);
+    if (code < 0 && !fan__settings_load(&program.settings, &program.started))
+        code = 2;
+    program.current = program.started;
+    if (code < 0 && program.settings.check)
+        code = check(&program);
+    if (code < 0) {
+        fan__number_init(&log_level, (uint32_t)number_of(program.current, "server.log_level"));
+        code = run(&program);
+    }
+    fan__daemon_free(program.daemon);
+    fan__buffer_deinit(&program.store);
+    if (program.current != program.started)
+        fan_config_free(program.current);
+    fan_config_free(program.started);
+    fan__settings_deinit(&program.settings);
     return code;
 }

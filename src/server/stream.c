@@ -248,7 +248,7 @@ void fan__stream_tick(struct fan__stream *stream, uint64_t now_ms)
         move(stream, FAN__STREAM_QUEUED);
         wait_for_page(stream);
     }
-    if (now_ms - stream->sent_ms < hub->daemon->options.keep_alive_ms)
+    if (now_ms - stream->sent_ms < fan__number_get(&hub->daemon->keep_alive_ms))
         return;
     struct fan_cursor place = { stream->cursor.seq, hub->daemon->epoch };
     if (stream->state == FAN__STREAM_LIVE && hub->cursor.seq > place.seq)

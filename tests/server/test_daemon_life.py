@@ -38,7 +38,7 @@ def check_sentence(done, code, *words):
 def test_help_and_version():
     done = run("--help")
     assert done.returncode == 0 and done.stderr == ""
-    for flag in ("--listen", "--store", "--loops", "--help", "--version"):
+    for flag in ("--listen", "--store", "--loops", "--config", "--help", "--version"):
         assert flag in done.stdout
     done = run("--version")
     assert done.returncode == 0 and done.stdout.startswith("fanfared ")
@@ -50,7 +50,7 @@ def test_bad_flags_exit_with_2_and_name_it():
             (["--listen"], "--listen"), (["--loops", "0"], "--loops"),
             (["--loops", "many"], "many"), (["--loops", "-1"], "--loops"),
             (["--keep-alive", "1.5"], "--keep-alive"), (["--connections", ""], "--connections"),
-            (["--config", "x"], "--config"), (["--grpc-listen", "x"], "--grpc-listen"),
+            (["--config", "/nowhere/x"], "/nowhere/x"), (["--grpc-listen", "x"], "--grpc-listen"),
             (["--store", "oracle:x"], "oracle"), (["--store", "memory:?colour=1"], "colour"),
             (["--store", "memory:", "--listen", "8080"], "8080"),
             (["--store", "memory:", "--listen", "127.0.0.1:99999"], "99999"),
