@@ -372,6 +372,9 @@ static void test_P24_verify_finds_what_is_wrong(void **state)
         { "UPDATE meta SET value = 0 WHERE key = 'epoch'", "epoch is 0" },
         { "UPDATE meta SET value = 1000 WHERE key = 'trimmed_seq'", "past the head" },
         { "UPDATE key SET last_seq = 2", "key 2: is called the last" },
+        { "INSERT INTO mark(seq, us, bytes) VALUES(2, 1, 1), (3, 0, 1)", "mark 3: has less time" },
+        { "INSERT INTO mark(seq, us, bytes) VALUES(5000, 9223372036854775807, 9223372036854775807)",
+          "mark 5000: lies past the head" },
         { "UPDATE event SET seq = -4 WHERE seq = 1", "event 18446744073709551612: comes after" },
     };
     for (size_t i = 0; i < sizeof(harms) / sizeof(*harms); i++) {

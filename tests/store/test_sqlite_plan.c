@@ -36,7 +36,12 @@ static bool may_scan(enum fan__sqlite_statement statement, const char *step)
         return statement == FAN__SQL_GROUP_CLEAR;
     /* From the newest block down to the first hit. */
     if (strncmp(step, "SCAN b", 6) == 0)
-        return statement == FAN__SQL_KEY_SEARCH;
+        return statement == FAN__SQL_KEY_SEARCH || statement == FAN__SQL_BLOCKS_DOWN;
+    if (strncmp(step, "SCAN mark", 9) == 0)
+        return statement == FAN__SQL_MARK_LAST;
+    /* A sweep, now and then, outside of any write transaction. */
+    if (strncmp(step, "SCAN series", 11) == 0)
+        return statement == FAN__SQL_SERIES_IDS;
     return strstr(step, "CONSTANT ROW") != NULL;
 }
 

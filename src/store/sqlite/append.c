@@ -5,6 +5,7 @@
  * An id that is there already wins over the expectation of its unit: a retry after an unclear
  * failure must find its own first try, not the conflict that this made.
  */
+#include "store/sqlite/retain.h"
 #include "store/sqlite/series.h"
 
 #include "base/env.h"
@@ -25,6 +26,7 @@ struct append {
     struct fan__sqlite *store;
     struct fan__sqlite_connection *writer;
     uint64_t head_seq;
+    uint64_t bytes;
     struct block block;
 };
 
@@ -119,6 +121,8 @@ static void append_item(struct append *append, struct fan_append *item)
     item->ret_status = FAN_OK;
     if (insert(append, item->event, series, seq)) {
         append->head_seq = seq;
+        append->bytes += fan_event_payload(item->event).size +
+                         fan_event_metadata(item->event).size + FAN__SQLITE_EVENT_BYTES;
         note_block(append, seq, fan_event_created_us(item->event));
         if (keyed)
             set_key(append, fan_event_topic(item->event), seq);
@@ -230,5 +234,6 @@ enum fan_status fan__sqlite_append(void *self, struct fan_append *items, size_t 
         i = end;
     }
     flush_block(&append);
+    fan__sqlite_marks_add(store, append.head_seq, append.bytes);
     return fan__sqlite_write_end(store, FAN_OK, append.head_seq, error);
 }

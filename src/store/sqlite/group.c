@@ -118,6 +118,20 @@ enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name
     return status == FAN_OK && exists ? FAN_EXISTS : status;
 }
 
+void fan__sqlite_group_drop(struct fan__sqlite *store, int64_t id, uint64_t token)
+{
+    /* A group of that name may come again: a claim on this one must not speak for it. */
+    sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_TOKEN_FLOOR);
+    sqlite3_bind_int64(statement, 1, (int64_t)token);
+    fan__sqlite_run(store->writer, statement);
+    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_DELETE);
+    sqlite3_bind_int64(statement, 1, id);
+    fan__sqlite_run(store->writer, statement);
+    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_CLEAR);
+    sqlite3_bind_int64(statement, 1, id);
+    fan__sqlite_run(store->writer, statement);
+}
+
 enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name *name)
 {
     struct fan__sqlite *store = self;
@@ -125,15 +139,6 @@ enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name
     enum fan_status status = fan__sqlite_group_begin(store, name, &found);
     if (status != FAN_OK)
         return status;
-    /* A group of that name may come again: a claim on this one must not speak for it. */
-    sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_TOKEN_FLOOR);
-    sqlite3_bind_int64(statement, 1, (int64_t)found.group.token);
-    fan__sqlite_run(store->writer, statement);
-    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_DELETE);
-    sqlite3_bind_int64(statement, 1, found.group.id);
-    fan__sqlite_run(store->writer, statement);
-    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_CLEAR);
-    sqlite3_bind_int64(statement, 1, found.group.id);
-    fan__sqlite_run(store->writer, statement);
+    fan__sqlite_group_drop(store, found.group.id, found.group.token);
     return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
 }

@@ -21,6 +21,9 @@ enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection
                                        const struct fan_group_name *name,
                                        struct fan__sqlite_found *ret_found);
 
+/* Deletes a group with its deliveries, in the transaction that runs. */
+void fan__sqlite_group_drop(struct fan__sqlite *store, int64_t id, uint64_t token);
+
 /* Keys of ordered groups: 63 bits of the topic's hash. Equal hashes only cost speed. */
 int64_t fan__sqlite_key_of(const char *topic);
 unsigned fan__sqlite_part_of(int64_t key);

@@ -1,6 +1,7 @@
 /*
- * Which series a filter matches. Series are only ever added, with rising numbers, so what was found
- * for a filter stays right and later calls look at later series alone. A few filters are kept per
+ * Which series a filter matches. Series are added with rising numbers, so what was found for a
+ * filter stays right and later calls look at later series alone; when some were forgotten the sets
+ * begin anew, so that they do not grow for ever. A few filters are kept per
  * connection, the one used longest ago makes room.
  */
 #include "store/sqlite/series.h"
@@ -26,6 +27,7 @@ struct set {
 struct fan__sqlite_set_cache {
     struct set sets[SET_COUNT];
     uint64_t clock;
+    int64_t swept; /* since when no series were forgotten */
 };
 
 static void set_deinit(struct set *set, const struct fan_env *env)
@@ -217,6 +219,23 @@ static struct set *find(struct fan__sqlite_connection *connection, const char *k
     return oldest;
 }
 
+/* The highest number of a series. Sets that may hold forgotten ones are dropped on the way. */
+static int64_t last_series(struct fan__sqlite_connection *connection)
+{
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_SERIES_LAST);
+    if (!fan__sqlite_step(connection, statement))
+        return 0;
+    int64_t last_id = sqlite3_column_int64(statement, 0);
+    int64_t swept = sqlite3_column_int64(statement, 1);
+    sqlite3_reset(statement);
+    struct fan__sqlite_set_cache *cache = connection->sets;
+    for (size_t i = 0; cache && cache->swept != swept && i < SET_COUNT; i++)
+        set_deinit(&cache->sets[i], connection->store->env);
+    if (cache)
+        cache->swept = swept;
+    return last_id;
+}
+
 void fan__sqlite_set_of(struct fan__sqlite_connection *connection, const struct fan_query *query,
                         struct fan__sqlite_set *ret_set)
 {
@@ -227,13 +246,12 @@ void fan__sqlite_set_of(struct fan__sqlite_connection *connection, const struct 
     ret_set->all = false;
     char key[KEY_SIZE_MAX];
     size_t size = key_of(query, key);
+    int64_t last_id = last_series(connection);
     struct set *set = find(connection, key, size);
     if (!set) {
         fan__sqlite_fail(connection, FAN_NO_MEMORY);
         return;
     }
-    int64_t last_id =
-        fan__sqlite_number(connection, fan__sqlite_use(connection, FAN__SQL_SERIES_LAST), 0);
     if (connection->status == FAN_OK && last_id > set->last_id)
         extend(connection, query, set, last_id);
     if (connection->status != FAN_OK) {

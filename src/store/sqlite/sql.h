@@ -116,7 +116,16 @@
                            "FROM series WHERE operation = ?1")                                     \
     X(SERIES_BY_SOURCE, "SELECT id, source, type, topic, schema, entity, operation, instance "     \
                         "FROM series WHERE source = ?1")                                           \
-    X(SERIES_LAST, "SELECT max(id) FROM series")                                                   \
+    X(SERIES_LAST, "SELECT max(id), (SELECT value FROM meta WHERE key = 'series_swept') "          \
+                   "FROM series")                                                                  \
+    X(SERIES_IDS, "SELECT id FROM series ORDER BY id")                                             \
+    X(SERIES_USED, "SELECT 1 FROM event_block b CROSS JOIN event e ON (e.seq >> 12) = +b.block "   \
+                   "AND e.series = ?1 WHERE b.block >= ?2 LIMIT 1")                                \
+    X(SERIES_FORGET, "DELETE FROM series WHERE id = ?1 AND id < (SELECT max(id) FROM series)")     \
+    X(SERIES_SWEPT, "INSERT INTO meta(key, value) VALUES('series_swept', 1) "                      \
+                    "ON CONFLICT(key) DO UPDATE SET value = value + 1")                            \
+    X(KEY_FORGET, "DELETE FROM key WHERE last_seq = 0 "                                            \
+                  "AND topic = (SELECT s.topic FROM series s WHERE s.id = ?1)")                    \
     X(SERIES_KEYED, "UPDATE series SET keyed = 1 WHERE topic = ?1")                                \
                                                                                                    \
     X(EVENT_INSERT,                                                                                \
@@ -165,6 +174,33 @@
     X(KEY_SEARCH, "SELECT e.seq FROM event_block b CROSS JOIN event e ON (e.seq >> 12) = "         \
                   "+b.block AND e.series IN (SELECT s.id FROM series s WHERE s.topic = ?1) "       \
                   "ORDER BY b.block DESC, e.seq DESC LIMIT 1")                                     \
+                                                                                                   \
+    X(MARK_LAST, "SELECT seq, us, bytes FROM mark ORDER BY seq DESC LIMIT 1")                      \
+    X(MARK_FROM, "SELECT seq, us, bytes FROM mark WHERE seq >= ?1 ORDER BY seq LIMIT 1")           \
+    X(MARK_INSERT, "INSERT OR REPLACE INTO mark(seq, us, bytes) VALUES(?1, ?2, ?3)")               \
+    X(MARK_BYTES, "SELECT coalesce(sum(length(e.payload) + coalesce(length(e.metadata), 0) "       \
+                  "+ ?3), 0) FROM event e WHERE e.seq > ?1 AND e.seq <= ?2")                       \
+    X(MARK_THIN, "DELETE FROM mark WHERE seq < ?1 AND us / 3600000000 = "                          \
+                 "(SELECT m.us / 3600000000 FROM mark m WHERE m.seq > mark.seq "                   \
+                 "ORDER BY m.seq LIMIT 1)")                                                        \
+    X(MARK_DROP, "DELETE FROM mark WHERE seq < ?1 AND seq < (SELECT max(m.seq) FROM mark m)")      \
+    X(BLOCKS_DOWN, "SELECT b.block, b.count FROM event_block b ORDER BY b.block DESC")             \
+    X(BLOCK_NTH, "SELECT e.seq FROM event e WHERE e.seq >= ?1 << 12 AND e.seq < (?1 + 1) << 12 "   \
+                 "ORDER BY e.seq DESC LIMIT 1 OFFSET ?2")                                          \
+    X(BLOCKS_DROP, "DELETE FROM event_block WHERE block < ?1 AND count <= 0")                      \
+    X(OPEN_FROM, "SELECT d.seq, d.grp, d.status, d.due_us, d.completed_us FROM delivery d "        \
+                 "WHERE d.status <> 2 AND d.seq >= ?1 AND (d.seq > ?1 OR d.grp > ?2) "             \
+                 "AND d.seq <= ?3 ORDER BY d.seq, d.grp LIMIT ?4")                                 \
+    X(DELIVERY_EXPIRE, "UPDATE delivery SET status = 3, token = 0, owner = NULL, reason = 4, "     \
+                       "lapses = lapses + (status = 1), error = ?3, due_us = 0, parked = 0, "      \
+                       "completed_us = ?4 WHERE seq = ?1 AND grp = ?2")                            \
+    X(GROUP_HELD, "SELECT 1 FROM delivery d WHERE d.grp = ?1 AND d.status < 2 AND d.parked = 0 "   \
+                  "AND d.due_us > ?2 AND d.status = 1 LIMIT 1")                                    \
+    X(EVENTS_FROM, "SELECT e.seq, e.series FROM event e WHERE e.seq > ?1 AND e.seq <= ?2 "         \
+                   "ORDER BY e.seq LIMIT ?3")                                                      \
+    X(EVENT_OPEN, "SELECT 1 FROM delivery d WHERE d.status <> 2 AND d.seq = ?1 LIMIT 1")           \
+    X(EVENT_DROP, "DELETE FROM event WHERE seq = ?1")                                              \
+    X(TRIMMED, "UPDATE meta SET value = max(value, ?1) WHERE key = 'trimmed_seq'")                 \
                                                                                                    \
     X(LEASE_GET, "SELECT owner, fence, until_us FROM lease WHERE name = ?1")                       \
     X(LEASE_DELETE, "DELETE FROM lease WHERE name = ?1")                                           \

@@ -3,6 +3,7 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "store/sqlite/retain.h"
 #include "store/sqlite/series.h"
 #include "store/uri.h"
 
@@ -72,6 +73,7 @@ static void init(struct fan__sqlite *store, const struct fan_env *env)
     fan__mutex_init(&store->pool_mutex);
     fan__cond_init(&store->pool_returned);
     fan__mutex_init(&store->owed_mutex);
+    fan__mutex_init(&store->keep_mutex);
     fan__mutex_init(&store->tail_mutex);
     fan__cond_init(&store->tail_moved);
 }
@@ -97,6 +99,8 @@ void fan__sqlite_close(void *self)
     fan__cond_deinit(&store->tail_moved);
     fan__mutex_deinit(&store->tail_mutex);
     fan__mutex_deinit(&store->owed_mutex);
+    fan__mutex_deinit(&store->keep_mutex);
+    fan__sqlite_sweep_free(store);
     fan__free(store->env, store->owed);
     fan__cond_deinit(&store->pool_returned);
     fan__mutex_deinit(&store->pool_mutex);
@@ -196,6 +200,8 @@ const struct fan_provider fan__sqlite_provider = {
     .lease_renew = fan__sqlite_lease_renew,
     .lease_release = fan__sqlite_lease_release,
     .promises = promises,
+    .retain = fan__sqlite_retain,
+    .accept_clock = fan__sqlite_accept_clock,
     .backup = fan__sqlite_backup,
     .restore = fan__sqlite_restore,
     .verify = fan__sqlite_verify,

@@ -127,8 +127,9 @@ static void add_delivery(struct fan__sqlite_connection *connection, struct sum *
     }
 }
 
-static bool is_owed_unseen(struct fan__sqlite_connection *connection,
-                           const struct fan__sqlite_groups *groups, uint64_t seq, int64_t series_id)
+bool fan__sqlite_is_owed_unseen(struct fan__sqlite_connection *connection,
+                                const struct fan__sqlite_groups *groups, uint64_t seq,
+                                int64_t series_id)
 {
     const struct fan__sqlite_series *series = NULL;
     for (size_t i = 0; i < groups->count; i++) {
@@ -168,7 +169,7 @@ void fan__sqlite_state_of(struct fan__sqlite_connection *connection,
     else if (sum.has[FAN_EVENT_PROCESSING])
         ret_state->status = FAN_EVENT_PROCESSING;
     else if (sum.has[FAN_EVENT_PENDING] ||
-             is_owed_unseen(connection, groups, seq, sqlite3_column_int64(row, 2)))
+             fan__sqlite_is_owed_unseen(connection, groups, seq, sqlite3_column_int64(row, 2)))
         ret_state->status = FAN_EVENT_PENDING;
     if (ret_state->status == FAN_EVENT_PROCESSING || ret_state->status == FAN_EVENT_PENDING)
         ret_state->completed_us = 0;

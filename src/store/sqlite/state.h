@@ -33,6 +33,11 @@ void fan__sqlite_groups_free(struct fan__sqlite_groups *groups);
 bool fan__sqlite_group_wants(const struct fan__sqlite_group *group, const char *topic,
                              const char *type);
 
+/* Whether a group wants an event that it has not come to, and has no row of. */
+bool fan__sqlite_is_owed_unseen(struct fan__sqlite_connection *connection,
+                                const struct fan__sqlite_groups *groups, uint64_t seq,
+                                int64_t series_id);
+
 /* The lowest cursor, UINT64_MAX without a group: past it events may be owed without a row. */
 uint64_t fan__sqlite_groups_cursor(const struct fan__sqlite_groups *groups);
 

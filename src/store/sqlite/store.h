@@ -25,6 +25,7 @@ struct fan__sqlite_set_cache;
 struct fan__sqlite_tuples;
 struct fan__sqlite_checkpoint;
 struct fan__sqlite_owed;
+struct fan__sqlite_sweep;
 
 struct fan__sqlite_connection {
     struct fan__sqlite *store;
@@ -49,6 +50,42 @@ struct fan__sqlite_clock {
     int64_t leap_us;
 };
 
+/* A moment of the log: how long it was then, and after how many bytes. */
+struct fan__sqlite_mark {
+    uint64_t seq;
+    int64_t us;
+    uint64_t bytes;
+};
+
+/* The last mark, and the bytes at the head, if they were `counted` (mark.c). */
+struct fan__sqlite_marks {
+    bool known;
+    bool counted;
+    struct fan__sqlite_mark last;
+    uint64_t bytes;
+};
+
+/* What a pass of retention has still to look at, part after part. */
+enum fan__sqlite_part {
+    FAN__SQLITE_PART_OPEN,   /* deliveries that are not completed: expire, discard */
+    FAN__SQLITE_PART_UNSEEN, /* what groups have not come to: expire */
+    FAN__SQLITE_PART_EVENTS, /* finished events: remove */
+    FAN__SQLITE_PART_END,
+};
+
+/* Where retention is (retain.c). Up to the sequences things are older than their bounds. */
+struct fan__sqlite_pass {
+    struct fan_retention retention;
+    enum fan__sqlite_part part;
+    bool runs;
+    uint64_t seq;
+    int64_t group_id;
+    uint64_t bound_seq;
+    uint64_t owed_seq;
+    uint64_t dead_seq;
+    uint64_t removed_since_sweep;
+};
+
 struct fan__sqlite {
     const struct fan_env *env;
     char *path;
@@ -69,6 +106,7 @@ struct fan__sqlite {
     bool unsynced;
     int changes; /* of the writer's connection, when the transaction began */
     struct fan__sqlite_clock clock;
+    struct fan__sqlite_marks marks;
 
     struct fan__mutex clock_mutex;
     int64_t clock_offset_us;
@@ -87,6 +125,11 @@ struct fan__sqlite {
     uint64_t wakes;
 
     struct fan__sqlite_checkpoint *checkpoint;
+
+    /* Retention, which one thread at a time is at; it takes this lock before the writer's. */
+    struct fan__mutex keep_mutex;
+    struct fan__sqlite_pass pass;
+    struct fan__sqlite_sweep *sweep;
 
     /* What stats have counted before (owed.c). */
     struct fan__mutex owed_mutex;
@@ -239,6 +282,9 @@ enum fan_status fan__sqlite_lease_renew(void *self, const char *name, const char
                                         uint64_t fence, uint32_t ttl_ms);
 enum fan_status fan__sqlite_lease_release(void *self, const char *name, const char *owner,
                                           uint64_t fence);
+enum fan_status fan__sqlite_retain(void *self, const struct fan_retention *retention,
+                                   struct fan_retained *ret_retained, struct fan_error *error);
+enum fan_status fan__sqlite_accept_clock(void *self, struct fan_error *error);
 enum fan_status fan__sqlite_backup(void *self, const char *path, struct fan_error *error);
 enum fan_status fan__sqlite_restore(const char *path, const char *uri, const struct fan_env *env,
                                     struct fan_error *error);

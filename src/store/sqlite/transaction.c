@@ -124,6 +124,7 @@ static void refresh(struct fan__sqlite *store)
     if (generation != store->key_generation)
         fan__sqlite_tuples_clear(store);
     fan__sqlite_clock_load(store);
+    store->marks.known = false;
     store->key_generation = generation;
     store->head_seq = bounds.head_seq;
     store->data_version = version;
@@ -209,6 +210,7 @@ enum fan_status fan__sqlite_write_end(struct fan__sqlite *store, enum fan_status
         status = commit(writer);
     if (status != FAN_OK) {
         store->clock.kept = false;
+        store->marks.known = false;
         (void)fan__fail(error, status, NULL, "%s: %s", store->path,
                         writer->status != FAN_OK ? writer->message : fan_status_text(status));
         fan__sqlite_tuples_roll_back(store);

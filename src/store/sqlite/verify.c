@@ -323,6 +323,25 @@ static void check_sums(struct verify *verify)
     end_check(verify, "sums");
 }
 
+/* Marks tell when a sequence was reached, and after how many bytes: all three rise together. */
+static void check_marks(struct verify *verify)
+{
+    sqlite3_stmt *row = prepare(verify, "SELECT seq, us, bytes FROM mark ORDER BY seq");
+    int64_t us = INT64_MIN;
+    int64_t bytes = INT64_MIN;
+    while (next(verify, row)) {
+        uint64_t seq = (uint64_t)sqlite3_column_int64(row, 0);
+        if (sqlite3_column_int64(row, 1) < us || sqlite3_column_int64(row, 2) < bytes)
+            tell(verify, "mark", seq, "has less time or fewer bytes than the one before it");
+        us = sqlite3_column_int64(row, 1);
+        bytes = sqlite3_column_int64(row, 2);
+        if (seq > verify->head_seq)
+            tell(verify, "mark", seq, "lies past the head");
+    }
+    sqlite3_finalize(row);
+    end_check(verify, "marks");
+}
+
 static void check_keys(struct verify *verify)
 {
     sqlite3_stmt *row = prepare(verify, "SELECT k.last_seq, s.topic IS k.topic FROM key k "
@@ -341,7 +360,8 @@ static void check_keys(struct verify *verify)
 static void check_all(struct verify *verify)
 {
     void (*const checks[])(struct verify *) = {
-        check_meta, check_storage, check_events, check_deliveries, check_keys, check_sums,
+        check_meta,  check_storage, check_events, check_deliveries,
+        check_marks, check_keys,    check_sums,
     };
     for (size_t i = 0; i < sizeof(checks) / sizeof(*checks) && !verify->ended; i++) {
         /* Sums are made along indexes, which are known to be sound only without a finding. */
