@@ -148,6 +148,7 @@ static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
         handler->held++;
         dispatch->claimed++;
         dispatch->queued++;
+        dispatch->suspect_count += task->lapses == FAN__LAPSES_MAX - 1;
         dispatch->claimed_size += fan_event_size(task->event);
         if (task->seq > handler->passed_seq)
             handler->passed_seq = task->seq;

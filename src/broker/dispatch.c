@@ -15,6 +15,7 @@
 #define QUEUE_COUNT 1000
 #define LEASE_MS 30000
 #define LEASE_MS_MIN 100
+#define JOINED_US (120 * FAN__US_PER_S)
 
 static enum fan_status check_options(const struct fan_broker_options *options,
                                      struct fan_error *error)
@@ -72,6 +73,7 @@ enum fan_status fan__dispatch_new(struct fan_broker *broker,
     dispatch->worker_count = options->worker_count ? options->worker_count : WORKER_COUNT;
     dispatch->queue_count_max = options->work_queue_count ? options->work_queue_count : QUEUE_COUNT;
     dispatch->lease_ms = options->lease_ms ? options->lease_ms : LEASE_MS;
+    dispatch->joined_us = JOINED_US;
     dispatch->live_over = true;
     name_owner(dispatch);
     fan__mutex_init(&dispatch->threads_mutex);

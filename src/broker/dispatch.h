@@ -174,6 +174,7 @@ struct fan__dispatch {
     struct fan__task_list queue;
     struct fan__task *held;    /* by rising sequence, until all handlers have passed it */
     struct fan__task *suspect; /* runs alone, or is about to */
+    size_t suspect_count;      /* claimed, with those that are on their way back */
     int64_t suspect_ns;        /* for how long the others, or it, wait for that */
     bool suspect_forced;
     size_t queued;       /* claimed and not begun */
@@ -202,6 +203,8 @@ struct fan__dispatch {
     struct fan_settle settles[FAN__SETTLE_LIMIT];
     struct fan__task *settling[FAN__SETTLE_LIMIT];
     struct fan__unhandled *unhandled;
+    int64_t
+        joined_us; /* a member of another process that asked for work since may still be there */
     int64_t report_ns;
 };
 

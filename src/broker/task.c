@@ -116,6 +116,8 @@ void fan__task_settled(struct fan__dispatch *dispatch, struct fan__task *task)
     *(task->newer ? &task->newer->older : &handler->newest) = task->older;
     handler->held--;
     dispatch->claimed--;
+    if (task->lapses == FAN__LAPSES_MAX - 1 && --dispatch->suspect_count == 1)
+        fan__cond_broadcast(&dispatch->ready);
     dispatch->claimed_size -= fan_event_size(task->event);
     task->settled = true;
     if (task->run_over)

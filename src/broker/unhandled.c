@@ -10,8 +10,6 @@
 #include <string.h>
 
 #define REPORT_MS 60000
-/* A member of another process that asked for work since then may still be there. */
-#define JOINED_US (120 * FAN__US_PER_S)
 
 struct looking {
     struct fan__dispatch *dispatch;
@@ -62,7 +60,7 @@ static bool see(void *context, const struct fan_group_stats *stats)
     struct looking *looking = context;
     struct fan__dispatch *dispatch = looking->dispatch;
     uint64_t owed = stats->pending + stats->processing;
-    if (owed == 0 || stats->joined_us > looking->now_us - JOINED_US ||
+    if (owed == 0 || stats->joined_us > looking->now_us - dispatch->joined_us ||
         is_handled_here(dispatch, stats))
         return true;
     looking->count++;

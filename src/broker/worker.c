@@ -116,12 +116,19 @@ static void run(struct fan__dispatch *dispatch, struct fan__task *task, struct f
     }
 }
 
+/* Other suspects must be back in the store by then, or a death would be on their account, too. */
+static bool may_begin(const struct fan__dispatch *dispatch, const struct fan__task *suspect)
+{
+    return !suspect->begun && dispatch->suspect_count == 1 &&
+           (dispatch->active == 0 || dispatch->suspect_forced);
+}
+
 bool fan__work_one(struct fan__dispatch *dispatch, struct fan_cancel **cancel)
 {
     struct fan__task *task = dispatch->suspect;
     if (!task)
         task = fan__task_pop(&dispatch->queue);
-    else if (task->begun || (dispatch->active > 0 && !dispatch->suspect_forced))
+    else if (!may_begin(dispatch, task))
         return false;
     if (!task)
         return false;

@@ -50,7 +50,7 @@ static struct fan_broker *broker_open(const struct place *place)
     return broker;
 }
 
-static struct fan_broker *broker_started(const struct place *place)
+static inline struct fan_broker *broker_started(const struct place *place)
 {
     struct fan_broker *broker = broker_open(place);
     assert_ok(fan_broker_start(broker));
@@ -87,7 +87,7 @@ static inline uint64_t next_seq(struct fan_reader *reader)
 }
 
 /* The two stores, as cmocka's initial states. */
-static char scheme_memory[] = "memory";
+static __attribute__((unused)) char scheme_memory[] = "memory";
 static char scheme_sqlite[] = "sqlite";
 
 #define on_every_store(test)                                                                       \

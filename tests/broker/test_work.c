@@ -601,7 +601,7 @@ static void test_H03_a_concurrency_of_its_own_is_kept(void **state)
         publish(broker, "a.b.c", NULL);
     /* The slow one holds up none of the other's. */
     probe_wait_done(&free, 300);
-    assert_int_equal(probe_begun(&probe), 2);
+    probe_wait_begun(&probe, 2);
     probe_let_go(&probe);
     probe_wait_done(&probe, 300);
     fan_broker_free(broker);
@@ -696,6 +696,7 @@ struct storm {
     struct fan__mutex mutex;
     struct fan__cond changed;
     unsigned started;
+    unsigned astray; /* ended by anything but the stop */
     uint64_t accepted;
 };
 
@@ -713,9 +714,9 @@ static void *storm_publish(void *context)
         status = fan_broker_publish(storm->broker, &draft, NULL, NULL);
         accepted += status == FAN_OK;
     } while (status == FAN_OK);
-    assert_int_equal(status, FAN_CLOSED);
     fan__mutex_lock(&storm->mutex);
     storm->accepted += accepted;
+    storm->astray += status != FAN_CLOSED;
     fan__mutex_unlock(&storm->mutex);
     return NULL;
 }
@@ -724,6 +725,8 @@ static void storm_once(const char *scheme, unsigned round)
 {
     struct place place;
     place_make(&place, scheme);
+    if (strcmp(scheme, "memory") == 0)
+        strcat(place.uri, "?capacity=1000000"); /* none may go, none be refused */
     struct fan_broker *broker = broker_started(&place);
     struct probe probe;
     probe_init(&probe);
@@ -743,6 +746,7 @@ static void storm_once(const char *scheme, unsigned round)
     assert_true(status == FAN_OK || status == FAN_TIMED_OUT);
     for (int i = 0; i < 50; i++)
         pthread_join(threads[i], NULL);
+    assert_int_equal(storm.astray, 0);
     struct fan_store_stats stats = { .size = sizeof(stats) };
     assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
     /* Nothing is held by who is gone, and every accepted event is there. */

@@ -1,0 +1,388 @@
+/* What is owed is settled in the end: leases, lapses, other processes, restarts, many events. */
+#include "probe.h"
+
+#include "broker/dispatch.h"
+
+#include <fanfare/batch.h>
+
+#include <malloc.h>
+#include <stdatomic.h>
+
+#define MANY 20000
+#define MANY_SOAK 1000000
+
+/* Claims as a process that then dies would: the leases run out unsettled, all at once. */
+static void claim_and_die(struct fan_store *store, const char *group, size_t count)
+{
+    struct fan_group_name name = { group, "" };
+    struct fan_claim_options options = {
+        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "who dies", .limit = count, .lease_ms = 50
+    };
+    struct fan_batch *batch = NULL;
+    struct fan_claim claims[64];
+    assert_ok(fan_batch_new(NULL, &batch));
+    enum fan_status status;
+    do
+        status = fan_group_claim(store, &name, &options, batch, claims);
+    while (status == FAN_AGAIN);
+    assert_ok(status);
+    assert_int_equal(fan_batch_count(batch), count);
+    fan_batch_free(batch);
+}
+
+static void make_group(struct fan_store *store, const char *group)
+{
+    struct fan_group_name name = { group, "" };
+    struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
+    assert_ok(fan_group_create(store, &name, &options, NULL));
+}
+
+static void test_L08_H05_a_lapsed_claim_comes_again_with_its_attempts(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    make_group(fan_broker_store(broker), "mail");
+    publish(broker, "a.b.c", NULL);
+    claim_and_die(fan_broker_store(broker), "mail", 1);
+    claim_and_die(fan_broker_store(broker), "mail", 1);
+    struct probe probe;
+    probe_init(&probe);
+    probe.verdict = FAN_VERDICT_RETRY;
+    struct fan_retry_policy once = { .retries = 1, .delay_ms = 1 };
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    options.retry = &once;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    wait_for_stats(broker, dead, 1);
+    /* Deaths are counted as attempts, and use up no retries. */
+    assert_int_equal(probe.done, 2);
+    assert_int_equal(probe.lapses, 2);
+    assert_int_equal(probe.attempts[1], 4);
+    assert_int_equal(find(broker, "mail", 1).reason, FAN_DEAD_RETRIES);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void test_L08_H06_after_three_lapses_it_is_a_dead_letter_unrun(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    make_group(fan_broker_store(broker), "mail");
+    publish(broker, "a.b.c", NULL);
+    for (int i = 0; i < 3; i++)
+        claim_and_die(fan_broker_store(broker), "mail", 1);
+    publish(broker, "a.b.c", NULL);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    wait_for_stats(broker, dead, 1);
+    probe_wait_done(&probe, 1);
+    assert_int_equal(probe.seqs[0], 2);
+    struct found found = find(broker, "mail", 1);
+    assert_int_equal(found.reason, FAN_DEAD_LAPSES);
+    assert_int_equal(found.lapses, 3);
+    assert_non_null(strstr(found.error, "3 holders died with it"));
+    /* Redriven, it starts anew. */
+    struct fan_group_name name = { "mail", "" };
+    assert_ok(fan_group_move(fan_broker_store(broker), &name, 1, FAN_EVENT_PENDING));
+    probe_wait_done(&probe, 2);
+    assert_int_equal(probe.attempts[1], 1);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void test_L08_what_two_holders_died_of_is_run_alone(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    make_group(fan_broker_store(broker), "mail");
+    for (int i = 0; i < 20; i++)
+        publish(broker, "a.b.c", NULL);
+    claim_and_die(fan_broker_store(broker), "mail", 20);
+    claim_and_die(fan_broker_store(broker), "mail", 20);
+    for (int i = 0; i < 20; i++)
+        publish(broker, "a.b.c", NULL);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_wait_done(&probe, 40);
+    fan_broker_free(broker);
+    for (uint64_t seq = 1; seq <= 40; seq++)
+        assert_int_equal(probe.attempts[seq], seq <= 20 ? 3 : 1);
+    place_remove(&place);
+}
+
+static void test_P09_leases_are_renewed_while_a_handler_runs(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.lease_ms = 300;
+    broker_options.worker_count = 1;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    probe_init(&probe);
+    probe.held = 1;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    for (int i = 0; i < 3; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 1);
+    /* Several leases long, while another looks for what has lapsed. */
+    struct fan_group_name name = { "mail", "" };
+    struct fan_claim_options claim = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "other" };
+    struct fan_batch *batch = NULL;
+    struct fan_claim claimed;
+    assert_ok(fan_batch_new(NULL, &batch));
+    int64_t until_ns = fan__deadline_ns(1000);
+    fan__mutex_lock(&probe.mutex);
+    while (fan__deadline_ns(0) < until_ns) {
+        fan__cond_wait_until(&probe.changed, &probe.mutex, fan__deadline_ns(10));
+        assert_int_equal(fan_group_claim(fan_broker_store(broker), &name, &claim, batch, &claimed),
+                         FAN_AGAIN);
+    }
+    fan__mutex_unlock(&probe.mutex);
+    fan_batch_free(batch);
+    probe_let_go(&probe);
+    probe_wait_done(&probe, 3);
+    fan_broker_free(broker);
+    assert_int_equal(probe.done, 3);
+    place_remove(&place);
+}
+
+static void test_L08_a_group_deleted_under_its_handler_stops_nobody(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    struct probe gone;
+    struct probe there;
+    probe_init(&gone);
+    probe_init(&there);
+    gone.held = 1;
+    struct fan_handler *handler;
+    struct fan_handler_options options = probe_options(&gone, "gone", NULL);
+    assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
+    options = probe_options(&there, "there", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&gone, 1);
+    struct fan_group_name name = { "gone", "" };
+    assert_ok(fan_group_delete(fan_broker_store(broker), &name));
+    probe_let_go(&gone);
+    for (int i = 0; i < 20; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_done(&there, 21);
+    fan_handler_free(handler);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+/*
+ * ------------------------------------------------------------------ renamed and removed handlers
+ */
+
+struct log {
+    struct fan__mutex mutex;
+    unsigned warnings;
+    char last[256];
+};
+
+static void on_log(void *context, enum fan_log_level level, const char *message)
+{
+    struct log *log = context;
+    fan__mutex_lock(&log->mutex);
+    if (level == FAN_LOG_WARNING && strstr(message, "nobody handles")) {
+        log->warnings++;
+        snprintf(log->last, sizeof(log->last), "%s", message);
+    }
+    fan__mutex_unlock(&log->mutex);
+}
+
+static void test_R07_a_group_that_nobody_handles_for_is_named(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    struct log log = { .warnings = 0 };
+    fan__mutex_init(&log.mutex);
+    struct fan_env env = *fan_env_default();
+    env.context = &log;
+    env.log = on_log;
+    struct fan_broker *broker = broker_started(&place);
+    struct fan_store *store = fan_broker_store(broker);
+    make_group(store, "old-name");
+    make_group(store, "idle");
+    make_group(store, "joined");
+    publish(broker, "a.b.c", NULL);
+    fan_broker_free(broker);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = &env;
+    broker = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options handler = probe_options(&probe, "joined", NULL);
+    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    broker->dispatch->joined_us = 0; /* nobody is given time to come back */
+    assert_ok(fan_broker_start(broker));
+    wait_for_stats(broker, unhandled, 2);
+    fan_broker_free(broker);
+    assert_int_equal(log.warnings, 2);
+    assert_non_null(strstr(log.last, "1 events are owed to group \"old-name\""));
+    place_remove(&place);
+}
+
+/* ------------------------------------------------------------------ many */
+
+/* Counts what is allocated, so that "flat" is a number. */
+struct meter {
+    atomic_size_t used;
+    atomic_size_t used_max;
+};
+
+static void note_use(struct meter *meter, size_t added, size_t removed)
+{
+    size_t change = added - removed; /* modulo */
+    size_t used = atomic_fetch_add(&meter->used, change) + change;
+    size_t seen = atomic_load(&meter->used_max);
+    while (used > seen && !atomic_compare_exchange_weak(&meter->used_max, &seen, used))
+        ;
+}
+
+static void *meter_resize(void *context, void *pointer, size_t size)
+{
+    size_t before = pointer ? malloc_usable_size(pointer) : 0;
+    void *resized = realloc(pointer, size);
+    if (resized)
+        note_use(context, malloc_usable_size(resized), before);
+    return resized;
+}
+
+static void meter_release(void *context, void *pointer)
+{
+    note_use(context, 0, pointer ? malloc_usable_size(pointer) : 0);
+    free(pointer);
+}
+
+struct many {
+    atomic_uchar *seen; /* by sequence */
+    size_t count;
+    atomic_size_t twice;
+};
+
+static enum fan_verdict on_many(void *context, const struct fan_event *event,
+                                const struct fan_handling *handling)
+{
+    struct many *many = context;
+    uint64_t seq = fan_event_seq(event);
+    if (seq > many->count || (handling->attempt == 1 && atomic_fetch_add(&many->seen[seq], 1) > 0))
+        atomic_fetch_add(&many->twice, 1);
+    /* One in a thousand comes twice, one in ten thousand is a dead letter. */
+    if (seq % 10000 == 0)
+        return FAN_VERDICT_FAIL;
+    return seq % 1000 == 1 && handling->attempt == 1 ? FAN_VERDICT_RETRY : FAN_VERDICT_DONE;
+}
+
+/* Keeps the writer's queue filled, but not memory: no more are under way than the log can take. */
+static void publish_many(struct fan_broker *broker, size_t count)
+{
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                     .type = "many.events.create",
+                                     .payload = FAN_STR("{\"id\": 42, \"name\": \"Ada\"}") };
+    for (size_t i = 0; i < count; i++) {
+        if (i % 1000 == 0) {
+            assert_ok(fan_broker_publish(broker, &draft, NULL, NULL));
+            continue;
+        }
+        assert_ok(fan_broker_publish_async(broker, &draft, NULL, NULL, NULL));
+    }
+}
+
+static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    struct meter meter = { 0 };
+    struct fan_env env = *fan_env_default();
+    env.context = &meter;
+    env.resize = meter_resize;
+    env.release = meter_release;
+    size_t count = getenv("FANFARE_SOAK") ? MANY_SOAK : MANY;
+    struct many many = { .seen = test_calloc(count + 1, 1), .count = count };
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.env = &env;
+    broker_options.retry = (struct fan_retry_policy){ .delay_ms = 10 };
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_handler_options options = {
+        .size = FAN_HANDLER_OPTIONS_SIZE, .group = "mail", .handle = on_many, .context = &many
+    };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish_many(broker, count);
+    wait_for_stats(broker, handled, count + count / 1000);
+    wait_for_stats(broker, dead, count / 10000);
+    assert_ok(fan_broker_stop(broker, 60000));
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_int_equal(stats.events, count);
+    assert_int_equal(stats.pending + stats.processing, 0);
+    assert_int_equal(stats.failed, count / 10000);
+    assert_int_equal(many.twice, 0);
+    for (size_t seq = 1; seq <= count; seq++)
+        assert_int_equal(many.seen[seq], 1);
+    /* The bound does not depend on the number of events. */
+    print_message("# %zu events, at most %zu KiB\n", count, atomic_load(&meter.used_max) / 1024);
+    assert_true(atomic_load(&meter.used_max) < (size_t)16 << 20);
+    fan_broker_free(broker);
+    assert_int_equal(atomic_load(&meter.used), 0);
+    test_free(many.seen);
+    place_remove(&place);
+}
+
+static void test_L08_two_processes_share_a_group(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    struct fan_broker *brokers[2] = { broker_started(&place), broker_started(&place) };
+    struct probe probes[2];
+    for (int i = 0; i < 2; i++) {
+        probe_init(&probes[i]);
+        struct fan_handler_options options = probe_options(&probes[i], "mail", NULL);
+        assert_ok(fan_broker_handle(brokers[i], &options, NULL, NULL));
+    }
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (int i = 0; i < 1000; i++)
+        assert_ok(fan_broker_publish_async(brokers[i % 2], &draft, NULL, NULL, NULL));
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    fan__mutex_lock(&probes[0].mutex);
+    do {
+        fan__cond_wait_until(&probes[0].changed, &probes[0].mutex, fan__deadline_ns(5));
+        assert_ok(fan_store_stats(fan_broker_store(brokers[0]), &stats));
+    } while (stats.completed < 1000);
+    fan__mutex_unlock(&probes[0].mutex);
+    fan_broker_free(brokers[0]);
+    fan_broker_free(brokers[1]);
+    assert_int_equal(probes[0].done + probes[1].done, 1000);
+    place_remove(&place);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        on_every_store(test_L08_H05_a_lapsed_claim_comes_again_with_its_attempts),
+        on_every_store(test_L08_H06_after_three_lapses_it_is_a_dead_letter_unrun),
+        on_every_store(test_L08_what_two_holders_died_of_is_run_alone),
+        on_every_store(test_P09_leases_are_renewed_while_a_handler_runs),
+        on_every_store(test_L08_a_group_deleted_under_its_handler_stops_nobody),
+        cmocka_unit_test(test_L08_two_processes_share_a_group),
+        cmocka_unit_test(test_R07_a_group_that_nobody_handles_for_is_named),
+        cmocka_unit_test(test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
