@@ -4,7 +4,8 @@
  *     new -> armed --fire--> fired (for ever)
  *
  * A token is counted: each holder unrefs it once, subscriptions hold it while they live. Firing
- * asks; what was buffered may still be read (see bus.h).
+ * asks; what was buffered may still be read (see bus.h). A token that was made before a fork can be
+ * fired and looked at in the child, where it ends nothing.
  */
 #ifndef FANFARE_CANCEL_H
 #define FANFARE_CANCEL_H

@@ -107,8 +107,9 @@ struct fan_read_result {
  * Opens a store by URI. `env` may be NULL.
  *
  * Returns: FAN_INVALID for an unknown scheme or option; FAN_CORRUPT for what is no log; FAN_TOO_NEW
- *          for a later format; FAN_READ_ONLY, FAN_DENIED, FAN_NO_SPACE, FAN_UNAVAILABLE, FAN_IO;
- *          the message names the URI without its secret.
+ *          for a later format; FAN_NOT_FOUND for a folder that is not there; FAN_READ_ONLY,
+ *          FAN_DENIED, FAN_NO_SPACE, FAN_UNAVAILABLE, FAN_IO; the message names the URI without its
+ *          secret.
  * Memory:  *ret_store is yours, for fan_store_close.
  * Thread:  any. Blocks: for the storage, and to recover from a crash.
  */
@@ -197,7 +198,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_erase(struct fan_store *store, 
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_head(struct fan_store *store, uint64_t *ret_seq);
 
 /*
- * Waits until the head is past after_seq, by whatever instance. A hint: truth is reading.
+ * Waits until the head is past after_seq, by whatever instance. A hint: truth is reading. It may
+ * come as late as the provider's next look (docs/stores.md), also for appends of this process.
  *
  * Returns: FAN_AGAIN after timeout_ms, or when fan_store_wake was called; faults.
  * Thread:  any. Blocks: up to timeout_ms.

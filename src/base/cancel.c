@@ -2,6 +2,10 @@
  * A token is a counted list of entries under one lock. Order of locks: the token's first, then
  * those that an entry's fire takes; hence nobody may add or remove entries while holding the
  * latter.
+ *
+ * The lock is that of the process which made the token: in a fork's child another thread may have
+ * held it. There a token can be fired and looked at, and ends nothing: what it would end is the
+ * parent's.
  */
 #include "base/cancel.h"
 
@@ -12,11 +16,17 @@
 
 struct fan_cancel {
     const struct fan_env *env;
+    unsigned fork_generation;
     atomic_uint holders;
     atomic_bool fired;
     struct fan__mutex mutex;
     struct fan__cancel_entry *first;
 };
+
+static bool is_inherited(const struct fan_cancel *cancel)
+{
+    return cancel->fork_generation != fan__fork_generation();
+}
 
 enum fan_status fan_cancel_new(const struct fan_env *env, struct fan_cancel **ret_cancel)
 {
@@ -24,6 +34,7 @@ enum fan_status fan_cancel_new(const struct fan_env *env, struct fan_cancel **re
     if (!cancel)
         return FAN_NO_MEMORY;
     cancel->env = env;
+    cancel->fork_generation = fan__fork_generation();
     atomic_init(&cancel->holders, 1);
     atomic_init(&cancel->fired, false);
     fan__mutex_init(&cancel->mutex);
@@ -45,12 +56,17 @@ void fan_cancel_unref(struct fan_cancel *cancel)
     /* acq_rel: what every holder did comes before the free by the last one. */
     if (atomic_fetch_sub_explicit(&cancel->holders, 1, memory_order_acq_rel) > 1)
         return;
-    fan__mutex_deinit(&cancel->mutex);
+    if (!is_inherited(cancel))
+        fan__mutex_deinit(&cancel->mutex);
     fan__free(cancel->env, cancel);
 }
 
 void fan_cancel_fire(struct fan_cancel *cancel)
 {
+    if (is_inherited(cancel)) {
+        atomic_store_explicit(&cancel->fired, true, memory_order_release);
+        return;
+    }
     fan__mutex_lock(&cancel->mutex);
     /* release: who sees it fired sees what came before the fire. */
     if (!atomic_exchange_explicit(&cancel->fired, true, memory_order_release)) {
@@ -68,6 +84,12 @@ bool fan_cancel_fired(const struct fan_cancel *cancel)
 
 void fan__cancel_add(struct fan_cancel *cancel, struct fan__cancel_entry *entry)
 {
+    if (is_inherited(cancel)) {
+        entry->cancel = NULL;
+        if (fan_cancel_fired(cancel))
+            entry->fire(entry);
+        return;
+    }
     entry->cancel = fan_cancel_ref(cancel);
     fan__mutex_lock(&cancel->mutex);
     entry->previous = NULL;

@@ -194,7 +194,7 @@ static void pay_debt(struct fan_broker *broker)
 
 /*
  * The order: refuse new publishes, drain the queue, let handlers finish what was claimed for them
- * and hand back the rest, end the tail and the writer, close the bus. Each step leaves nothing for
+ * and hand back the rest, end the tail, close the bus, end the writer. Each step leaves nothing for
  * a later one to wake.
  */
 enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
@@ -229,13 +229,16 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
 
     fan__mutex_lock(&broker->mutex);
     pay_debt(broker);
+    fan__mutex_unlock(&broker->mutex);
+    /* Before others that stop are let go: they too are promised a bus that is closed. */
+    fan_bus_close(broker->bus);
+    fan__mutex_lock(&broker->mutex);
     broker->run = FAN__RUN_STOPPED;
     broker->writer_sleeps = false;
     fan__cond_broadcast(&broker->writer_wake);
     fan__cond_broadcast(&broker->idle);
     fan__mutex_unlock(&broker->mutex);
     fan__thread_join(&broker->writer);
-    fan_bus_close(broker->bus);
     return status;
 }
 

@@ -361,11 +361,20 @@ static enum fan__http_timer wanted_timer(const struct fan__http_connection *conn
 
 static void on_event(uv_poll_t *poll, int status, int events);
 
+/* Whether enough has moved since the deadline was set to set it anew. */
+static bool moves_on(const struct fan__http_connection *connection, enum fan__http_timer timer)
+{
+    if (timer != FAN__HTTP_TIMER_BODY)
+        return timer == FAN__HTTP_TIMER_WRITE && connection->moved > 0;
+    bool unhurried = connection->request && connection->request->unhurried;
+    size_t enough = unhurried ? 1 : connection->loop->server->options.body_progress_size;
+    return connection->moved >= enough;
+}
+
 static void update(struct fan__http_connection *connection)
 {
     enum fan__http_timer timer = wanted_timer(connection);
-    bool moves_on = timer == FAN__HTTP_TIMER_BODY || timer == FAN__HTTP_TIMER_WRITE;
-    if (timer != connection->timer || (moves_on && connection->progress))
+    if (timer != connection->timer || moves_on(connection, timer))
         fan__http_timer_set(connection, timer);
 
     bool reads = wants_read(connection);
@@ -424,7 +433,7 @@ static void on_readable(struct fan__http_connection *connection)
         on_end_of_input(connection);
         return;
     }
-    connection->progress = true;
+    connection->moved += (uint64_t)got;
     loop->counters.bytes_received += (uint64_t)got;
     take_received(connection, loop->buffer, (size_t)got);
 }
@@ -513,7 +522,7 @@ void fan__http_connection_expire(struct fan__http_connection *connection)
 {
     static const struct fan__http_refusal slow_head = { 408, NULL,
                                                         "the head did not come in time" };
-    static const struct fan__http_refusal slow_body = { 408, "body", "it stopped coming" };
+    static const struct fan__http_refusal slow_body = { 408, "body", "it came too slowly" };
     connection->loop->counters.timeouts++;
     switch ((enum fan__http_timer)connection->timer) {
     case FAN__HTTP_TIMER_HEAD:

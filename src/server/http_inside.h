@@ -137,10 +137,10 @@ struct fan__http_connection {
     bool broken;       /* to be closed at the end of the turn */
     bool want_drained; /* a stream was told FULL */
     bool dirty;
-    bool progress; /* bytes moved since the deadline was set */
     bool hung_up;  /* the kernel told that the client sends no more */
     bool streamed; /* its last request was a stream, which may be cut when the server stops */
     uint64_t deadline;
+    uint64_t moved; /* bytes since the deadline was set */
     uint64_t skipped;
     struct fan__http_connection *timer_previous;
     struct fan__http_connection *timer_next;
@@ -191,6 +191,7 @@ struct fan__http_request {
     bool streaming; /* the head of the answer is out */
     bool frame;     /* with chunked framing */
     bool paused;
+    bool unhurried; /* any byte of its body is progress */
 };
 
 /* ---- Loops ---- */

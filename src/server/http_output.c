@@ -155,7 +155,7 @@ bool fan__http_output_flush(struct fan__http_connection *connection)
             return true;
         }
         advance(output, (size_t)sent);
-        connection->progress = true;
+        connection->moved += (uint64_t)sent;
         connection->loop->counters.bytes_sent += (uint64_t)sent;
     }
     if (output->capacity > RING_COUNT_MIN) {

@@ -77,6 +77,11 @@ void fan__http_attach(struct fan__http_request *request, const struct fan__http_
     request->calls_context = context;
 }
 
+void fan__http_unhurry(struct fan__http_request *request)
+{
+    request->unhurried = true;
+}
+
 void fan__http_pause(struct fan__http_request *request)
 {
     request->paused = true;

@@ -33,6 +33,7 @@ static void fill_defaults(struct fan__http_options *options)
     DEFAULT(unsent_size_max, (size_t)256 * 1024);
     DEFAULT(body_total_size_max, (size_t)256 * 1024 * 1024);
     DEFAULT(head_timeout_ms, 10000);
+    DEFAULT(body_progress_size, 16384);
     DEFAULT(body_timeout_ms, 30000);
     DEFAULT(idle_timeout_ms, 60000);
     DEFAULT(write_timeout_ms, 30000);

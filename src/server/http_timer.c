@@ -45,7 +45,7 @@ void fan__http_timer_set(struct fan__http_connection *connection, enum fan__http
 {
     struct fan__http_loop *loop = connection->loop;
     unlink_timer(connection);
-    connection->progress = false;
+    connection->moved = 0;
     if (timer == FAN__HTTP_TIMER_NONE)
         return;
     struct fan__http_timer_list *list = &loop->timers[timer];

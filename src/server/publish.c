@@ -695,4 +695,7 @@ void fan__publish_handle(struct fan__http_request *request)
     fan__intake_init(&publish->intake, daemon->env,
                      publish->form == FAN__FORM_LINES ? FAN__INTAKE_LINES : FAN__INTAKE_WHOLE);
     fan__http_attach(request, &calls, publish);
+    /* Lines may come as they happen; only one that is unfinished is held. */
+    if (publish->form == FAN__FORM_LINES)
+        fan__http_unhurry(request);
 }

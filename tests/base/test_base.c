@@ -157,6 +157,76 @@ static void test_cancel_tells_each_entry_once(void **state)
     fan_cancel_unref(NULL);
 }
 
+/* An entry whose fire keeps the token's lock until it is let go. */
+struct holding {
+    struct fan__cancel_entry entry;
+    struct fan_cancel *cancel;
+    struct fan__thread thread;
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    bool held;
+    bool go;
+};
+
+static void hold(struct fan__cancel_entry *entry)
+{
+    struct holding *holding = (struct holding *)(void *)entry;
+    fan__mutex_lock(&holding->mutex);
+    holding->held = true;
+    fan__cond_broadcast(&holding->changed);
+    while (!holding->go)
+        fan__cond_wait(&holding->changed, &holding->mutex);
+    fan__mutex_unlock(&holding->mutex);
+}
+
+static void fire_and_hold(void *context)
+{
+    fan_cancel_fire(((struct holding *)context)->cancel);
+}
+
+static void use_inherited(struct fan_cancel *cancel)
+{
+    struct told entry = { .entry.fire = tell };
+    alarm(20); /* what hangs is ended */
+    fan_cancel_fire(cancel);
+    fan__cancel_add(cancel, &entry.entry);
+    fan__cancel_remove(&entry.entry);
+    bool right = fan_cancel_fired(cancel) && entry.count == 1;
+    fan_cancel_unref(cancel);
+    _exit(right ? 0 : 1);
+}
+
+static void test_R03_a_token_in_a_forked_child_hangs_nobody(void **state)
+{
+    (void)state;
+    struct holding holding = { .entry.fire = hold };
+    fan__mutex_init(&holding.mutex);
+    fan__cond_init(&holding.changed);
+    assert_ok(fan_cancel_new(NULL, &holding.cancel));
+    fan__cancel_add(holding.cancel, &holding.entry);
+    assert_ok(fan__thread_start(&holding.thread, "fan-test", fire_and_hold, &holding));
+    fan__mutex_lock(&holding.mutex);
+    while (!holding.held)
+        fan__cond_wait(&holding.changed, &holding.mutex);
+    fan__mutex_unlock(&holding.mutex);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0)
+        use_inherited(holding.cancel);
+    int status = 0;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    fan__mutex_lock(&holding.mutex);
+    holding.go = true;
+    fan__cond_broadcast(&holding.changed);
+    fan__mutex_unlock(&holding.mutex);
+    fan__thread_join(&holding.thread);
+    fan__cancel_remove(&holding.entry);
+    fan_cancel_unref(holding.cancel);
+    fan__cond_deinit(&holding.changed);
+    fan__mutex_deinit(&holding.mutex);
+}
+
 static void check_thread(void *context)
 {
     sigset_t mask;
@@ -204,6 +274,7 @@ int main(void)
         cmocka_unit_test(test_R04_options_of_other_versions_are_adopted),
         cmocka_unit_test(test_cancel_tells_each_entry_once),
         cmocka_unit_test(test_R03_threads_are_named_and_take_no_signals),
+        cmocka_unit_test(test_R03_a_token_in_a_forked_child_hangs_nobody),
         cmocka_unit_test(test_R03_a_fork_is_noticed_in_the_child_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

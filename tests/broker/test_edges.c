@@ -159,6 +159,48 @@ static void test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error(vo
     place_remove(&place);
 }
 
+struct ender {
+    struct fan__thread thread;
+    struct fan_broker *broker;
+    struct fan_reader *reader;
+    enum fan_status status;
+    enum fan_status read;
+};
+
+static void stop_and_read(void *context)
+{
+    struct ender *ender = context;
+    const struct fan_event *event;
+    ender->status = fan_broker_stop(ender->broker, 1000);
+    ender->read = fan_reader_next(ender->reader, 0, &event);
+}
+
+/* Whoever stops later waits for the whole stop: after each, every reader is at its end. */
+static void test_H09_each_of_many_stops_leaves_the_bus_closed(void **state)
+{
+    enum { ENDERS = 8, ROUNDS = 40 };
+    struct place place;
+    place_make(&place, *state);
+    for (int round = 0; round < ROUNDS; round++) {
+        struct ender enders[ENDERS] = { 0 };
+        struct fan_broker *broker = broker_started(&place);
+        for (int i = 0; i < ENDERS; i++) {
+            enders[i].broker = broker;
+            enders[i].reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
+        }
+        for (int i = 0; i < ENDERS; i++)
+            assert_ok(fan__thread_start(&enders[i].thread, "ender", stop_and_read, &enders[i]));
+        for (int i = 0; i < ENDERS; i++) {
+            fan__thread_join(&enders[i].thread);
+            assert_ok(enders[i].status);
+            assert_int_equal(enders[i].read, FAN_CLOSED);
+            fan_reader_free(enders[i].reader);
+        }
+        fan_broker_free(broker);
+    }
+    place_remove(&place);
+}
+
 /* Both are of one commit here: what is wrong with the one is no reason to refuse the other. */
 static void test_P23_a_bad_expectation_harms_no_other_publisher(void **state)
 {
@@ -725,6 +767,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         on_every_store(test_H01_many_may_publish_while_one_steps),
         on_every_store(test_H01_stepping_in_a_call_back_is_a_typed_error),
+        on_every_store(test_H09_each_of_many_stops_leaves_the_bus_closed),
         on_every_store(test_H09_stopping_where_it_would_wait_for_itself_is_a_typed_error),
         on_every_store(test_P23_a_bad_expectation_harms_no_other_publisher),
         on_every_store(test_R03_a_forks_child_may_let_go_of_everything),

@@ -505,6 +505,12 @@ static void broadcast(struct fan__http_request *request)
     to_all_loops(request, run_broadcast);
 }
 
+static void take_feed(struct fan__http_request *request)
+{
+    fan__http_unhurry(request);
+    take_lines(request);
+}
+
 /* ---- The table ---- */
 
 #define MIB ((uint64_t)1 << 20)
@@ -529,6 +535,12 @@ static const struct fan__http_route routes[] = {
     { .method = "POST",
       .path = "/lines",
       .handle = take_lines,
+      .query = lines_query,
+      .body_size_max = 200 * MIB,
+      .body_in_pieces = true },
+    { .method = "POST",
+      .path = "/feed",
+      .handle = take_feed,
       .query = lines_query,
       .body_size_max = 200 * MIB,
       .body_in_pieces = true },
@@ -583,6 +595,7 @@ static bool set_option(struct fan__http_options *options, const char *argument)
     OPTION(head_size_max, size_t)
     OPTION(unsent_size_max, size_t)
     OPTION(body_total_size_max, size_t)
+    OPTION(body_progress_size, size_t)
     OPTION(head_timeout_ms, uint32_t)
     OPTION(body_timeout_ms, uint32_t)
     OPTION(idle_timeout_ms, uint32_t)

@@ -92,7 +92,7 @@ def test_P07_a_file_that_is_no_log_is_refused_and_left_alone():
         other.close()
         check_sentence(start_on(path), 1, str(path))
         check_sentence(start_on(place), 2, place)
-        check_sentence(start_on(f"{place}/missing/log.db"), 2, "--store", "missing")
+        check_sentence(start_on(f"{place}/missing/log.db"), 1, "--store", "missing")
 
 
 def test_P24_a_log_of_a_newer_version_is_refused():

@@ -95,6 +95,9 @@ def test_list_is_strict():
             for value in values:
                 problem = daemon.get(f"/v1/events?{name}={quote(value)}", 400)
                 assert problem["field"] == name and problem["reason"], (name, value, problem)
+        for limit in (0, 1001):
+            reason = daemon.get(f"/v1/events?limit={limit}", 400)["reason"]
+            assert "1 to 1000" in reason, reason
         assert daemon.get("/v1/events?limit=1&limit=2", 400)["field"] == "limit"
 
 

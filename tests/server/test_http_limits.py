@@ -223,16 +223,41 @@ def test_half_a_body_then_silence_is_cut_off():
             assert client.ended()
 
 
+def trickle(client, size):
+    """A byte now and then, until there is an answer; gives how many."""
+    for sent in range(size):
+        if select.select([client.socket], [], [], 0.02)[0]:
+            return sent
+        client.send("x")
+    return size
+
+
+def test_L12_a_body_that_trickles_is_cut_off():
+    with Server(body_timeout_ms=300, body_progress_size=1000) as server:
+        for path in ("/echo", "/lines", "/nope"):
+            with server.connect() as client:
+                client.send(POST.format(path) + "Content-Length: 100000\r\n\r\n")
+                if path == "/nope":
+                    assert client.response().status == 404
+                assert trickle(client, 2000) < 2000
+                if path == "/nope":
+                    assert client.ended()
+                else:
+                    refused(client, 408, "body")
+
+
 def test_a_body_that_makes_progress_is_waited_for():
-    with Server(body_timeout_ms=1500) as server, server.connect() as client:
-        client.send(POST.format("/echo") + "Content-Length: 8\r\n\r\n")
-        started = time.monotonic()
-        for _ in range(8):
-            # Paced by the client's own clock: the whole takes longer than the time-out.
-            select.select([client.socket], [], [], 0.25)
-            client.send("x")
-        assert time.monotonic() - started > 1.5
-        assert client.response().body == b"x" * 8
+    # Paced by the client's own clock: the whole takes longer than the time-out.
+    for path, enough in (("/echo", 100), ("/lines", 100), ("/feed", 100000)):
+        with Server(body_timeout_ms=1000, body_progress_size=enough) as server:
+            with server.connect() as client:
+                client.send(POST.format(path) + "Content-Length: 800\r\n\r\n")
+                started = time.monotonic()
+                for _ in range(8):
+                    select.select([client.socket], [], [], 0.25)
+                    client.send("x" * 100)
+                assert time.monotonic() - started > 1
+                assert client.response().status == 200
 
 
 def test_idle_connections_are_closed_and_streams_are_not():

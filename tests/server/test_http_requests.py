@@ -297,6 +297,12 @@ def test_host_is_required_once():
     accepted("GET /hello HTTP/1.1\r\nHost: [::1]:8080\r\n\r\n")
 
 
+def test_fields_that_mean_one_thing_come_once():
+    for name in ("Content-Type", "Last-Event-ID"):
+        twice = f"{name}: a/b\r\n{name.lower()}: c/d\r\n"
+        refusal(f"GET /hello HTTP/1.1\r\nHost: localhost\r\n{twice}\r\n", 400, name)
+
+
 def test_framing_that_could_be_read_in_two_ways_is_refused():
     post = "POST /echo HTTP/1.1\r\nHost: localhost\r\n"
     smuggled = "0\r\n\r\nGET /hello HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -82,6 +82,18 @@
     X(LEASE_LONG, "leases are a thousand times as long")                                           \
     X(LEASE_RENEW, "a lost lease is renewed")                                                      \
     X(LEASE_RELEASE, "anybody may release a lease")                                                \
+    X(LAPSES_LOST, "claims do not tell of lapses")                                                 \
+    X(LAPSES_UNSEEN, "deliveries do not tell of lapses")                                           \
+    X(LAPSES_BACK, "a hand-back counts as a lapse")                                                \
+    X(REDRIVE_LAPSES, "a redrive keeps the lapses")                                                \
+    X(REASON_LOST, "every dead letter has failed")                                                 \
+    X(REASON_STAYS, "what is redriven or discarded keeps its reason")                              \
+    X(LAG_PENDING, "a group lags behind by what it has pending")                                   \
+    X(JOINED_ZERO, "groups do not tell when a member asked")                                       \
+    X(JOINED_NOW, "looking at a group is joining it")                                              \
+    X(JOINED_MADE, "asking for work is not joining")                                               \
+    X(OLDEST_CLAIMED, "what is claimed is not owed any more")                                      \
+    X(OLDEST_FIRST, "the oldest event is the first of the log")                                    \
     X(WALL_CLOCK, "leases and delays go by the wall clock")                                        \
     X(RETAIN_NOTHING, "retention says that all is done and does nothing")                          \
     X(RETAIN_YOUNG, "retention goes by half the age")                                              \
@@ -126,6 +138,10 @@ struct wrong {
     struct fan_env wall_env;
     pthread_mutex_t mutex;
     uint64_t tokens[SEQ_COUNT];
+    unsigned lapses[SEQ_COUNT]; /* of the last claim */
+    unsigned kept[SEQ_COUNT];   /* of before the last redrive */
+    enum fan_dead_reason reasons[SEQ_COUNT];
+    int64_t made_us;
     unsigned calls;
 };
 
@@ -418,6 +434,7 @@ static enum fan_status wrong_group_create(void *self, const struct fan_group_nam
         changed.start_seq--;
     if (defect == GROUP_TOPIC)
         changed.topic = NULL;
+    wrong->made_us = wrong->env->wall_us(wrong->env->context);
     if (defect != CREATE_ANEW && defect != CREATE_OLD_PATTERN)
         return fan_group_create(wrong->store, &copy, &changed, error);
     struct fan_settle none = { .seq = 0 };
@@ -440,8 +457,10 @@ static enum fan_status wrong_group_delete(void *self, const struct fan_group_nam
 static void remember(struct wrong *wrong, const struct fan_claim *claims, size_t count)
 {
     pthread_mutex_lock(&wrong->mutex);
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < count; i++) {
         wrong->tokens[claims[i].seq % SEQ_COUNT] = claims[i].token;
+        wrong->lapses[claims[i].seq % SEQ_COUNT] = claims[i].lapses;
+    }
     pthread_mutex_unlock(&wrong->mutex);
 }
 
@@ -465,8 +484,14 @@ static enum fan_status wrong_claim(void *self, const struct fan_group_name *name
     if (status != FAN_OK)
         return status;
     remember(wrong, claims, fan_batch_count(batch));
-    for (size_t i = 0; defect == CLAIM_ATTEMPT && i < fan_batch_count(batch); i++)
-        claims[i].attempt = 1;
+    for (size_t i = 0; i < fan_batch_count(batch); i++) {
+        if (defect == CLAIM_ATTEMPT)
+            claims[i].attempt = 1;
+        if (defect == LAPSES_LOST)
+            claims[i].lapses = 0;
+        if (defect == REDRIVE_LAPSES || defect == LAPSES_BACK)
+            claims[i].lapses += wrong->kept[claims[i].seq % SEQ_COUNT];
+    }
     if (defect == CLAIM_TWICE && count_call(wrong) % 16 == 0) {
         struct fan_settle back = { .seq = claims[0].seq,
                                    .token = claims[0].token,
@@ -493,6 +518,12 @@ static enum fan_status wrong_settle(void *self, const struct fan_group_name *nam
             changed[i].verdict = FAN_VERDICT_RETRY;
         if (defect == SETTLE_NO_ERROR)
             changed[i].error = NULL;
+        if (defect == REASON_LOST)
+            changed[i].reason = FAN_DEAD_NONE;
+        if (items[i].verdict == FAN_VERDICT_FAIL)
+            wrong->reasons[items[i].seq % SEQ_COUNT] = items[i].reason;
+        if (defect == LAPSES_BACK && items[i].verdict == FAN_VERDICT_HAND_BACK)
+            wrong->kept[items[i].seq % SEQ_COUNT]++;
         if (defect == SETTLE_FAIL_DONE && items[i].verdict == FAN_VERDICT_FAIL)
             changed[i].verdict = FAN_VERDICT_DONE;
     }
@@ -522,6 +553,8 @@ static enum fan_status wrong_move(void *self, const struct fan_group_name *name,
     struct wrong *wrong = self;
     struct fan_group_name copy = name_of(name);
     enum fan_status status = fan_group_move(wrong->store, &copy, seq, to);
+    if (defect == REDRIVE_LAPSES && status == FAN_OK)
+        wrong->kept[seq % SEQ_COUNT] = wrong->lapses[seq % SEQ_COUNT];
     if (defect == MOVE_ANY && status == FAN_CONFLICT)
         return FAN_OK;
     if (defect == MOVE_CLAIMED && status == FAN_MISUSE) {
@@ -535,13 +568,34 @@ struct visit {
     fan_delivery_visit delivery;
     fan_group_visit group;
     void *context;
+    struct wrong *wrong;
 };
 
 static bool see_delivery(void *context, const struct fan_delivery *delivery)
 {
     const struct visit *visit = context;
-    bool more = visit->delivery(visit->context, delivery);
+    struct fan_delivery changed = *delivery;
+    if (defect == LAPSES_UNSEEN)
+        changed.lapses = 0;
+    if (defect == REASON_STAYS)
+        changed.reason = visit->wrong->reasons[delivery->seq % SEQ_COUNT];
+    bool more = visit->delivery(visit->context, &changed);
     return more || defect == VISIT_DEAF;
+}
+
+/* The created time of the log's first event. */
+static int64_t first_us(struct wrong *wrong)
+{
+    struct fan_batch *batch = NULL;
+    struct fan_read_result result;
+    const struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 1 };
+    int64_t created_us = 0;
+    if (fan_batch_new(NULL, &batch) == FAN_OK &&
+        fan_store_read(wrong->store, 0, &query, batch, &result) == FAN_OK &&
+        fan_batch_count(batch) > 0)
+        created_us = fan_event_created_us(fan_batch_event(batch, 0));
+    fan_batch_free(batch);
+    return created_us;
 }
 
 static bool see_group(void *context, const struct fan_group_stats *stats)
@@ -550,6 +604,18 @@ static bool see_group(void *context, const struct fan_group_stats *stats)
     struct fan_group_stats changed = *stats;
     if (defect == GROUPS_STATS)
         changed.pending -= changed.pending < changed.lag ? changed.pending : changed.lag;
+    if (defect == LAG_PENDING)
+        changed.lag = changed.pending;
+    if (defect == JOINED_ZERO)
+        changed.joined_us = 0;
+    if (defect == JOINED_NOW)
+        changed.joined_us = visit->wrong->env->wall_us(visit->wrong->env->context);
+    if (defect == JOINED_MADE)
+        changed.joined_us = visit->wrong->made_us;
+    if (defect == OLDEST_CLAIMED && changed.processing > 0)
+        changed.oldest_us = 0;
+    if (defect == OLDEST_FIRST)
+        changed.oldest_us = changed.oldest_us ? first_us(visit->wrong) : 0;
     bool more = visit->group(visit->context, &changed);
     return more || defect == VISIT_DEAF;
 }
@@ -557,7 +623,7 @@ static bool see_group(void *context, const struct fan_group_stats *stats)
 static enum fan_status wrong_deliveries(void *self, uint64_t seq, uint64_t after_seq,
                                         fan_delivery_visit visit, void *context)
 {
-    struct visit both = { .delivery = visit, .context = context };
+    struct visit both = { .delivery = visit, .context = context, .wrong = self };
     if (defect == VISIT_DEAD_ALL)
         after_seq = 0;
     return fan_store_deliveries(((struct wrong *)self)->store, seq, after_seq, see_delivery, &both);
@@ -565,7 +631,7 @@ static enum fan_status wrong_deliveries(void *self, uint64_t seq, uint64_t after
 
 static enum fan_status wrong_groups(void *self, fan_group_visit visit, void *context)
 {
-    struct visit both = { .group = visit, .context = context };
+    struct visit both = { .group = visit, .context = context, .wrong = self };
     return fan_store_groups(((struct wrong *)self)->store, see_group, &both);
 }
 

@@ -4,9 +4,10 @@
  *     writer's hook: enough frames --> thread: PASSIVE, up to 3 passes, until < 600 frames are left
  *                                 --> writer, between two commits: one PASSIVE over the rest
  *
- * A thread alone never finishes while the writer goes on, and only a log that was moved whole can
- * start anew; so the writer does the small rest itself. Readers that stay in a snapshot put it off,
- * which is why ours never do.
+ * A thread alone never finishes while the writer goes on: what it found and moved whole has grown
+ * by then, and only a log that was moved whole can start anew. So the writer always does the small
+ * rest itself. (A log that grows costs each commit a second wait, for the file's new size.) Readers
+ * that stay in a snapshot put it off, which is why ours never do.
  */
 #include "store/sqlite/store.h"
 
@@ -78,7 +79,7 @@ static void run(void *context)
             left = pass(checkpoint->connection);
         fan__mutex_lock(&checkpoint->mutex);
         checkpoint->asked = false;
-        checkpoint->rest = left > 0;
+        checkpoint->rest = true;
     }
     fan__mutex_unlock(&checkpoint->mutex);
 }

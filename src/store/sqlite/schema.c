@@ -38,7 +38,7 @@ static enum fan_status check_path(const char *path, struct fan_error *error)
     if (stat(folder, &info) != 0)
         return errno == EACCES
                    ? fan__fail(error, FAN_DENIED, "uri", "%s: no permission to enter", folder)
-                   : fan__fail(error, FAN_INVALID, "uri", "%s: there is no such folder", folder);
+                   : fan__fail(error, FAN_NOT_FOUND, "uri", "%s: there is no such folder", folder);
     if (!S_ISDIR(info.st_mode))
         return fan__fail(error, FAN_INVALID, "uri", "%s is not a folder", folder);
     if (access(folder, W_OK | X_OK) != 0)

@@ -75,7 +75,7 @@ static void init(struct fan__sqlite *store, const struct fan_env *env)
     fan__mutex_init(&store->owed_mutex);
     fan__mutex_init(&store->keep_mutex);
     fan__mutex_init(&store->tail_mutex);
-    fan__cond_init(&store->tail_moved);
+    fan__cond_init(&store->tail_wake);
 }
 
 void fan__sqlite_close(void *self)
@@ -96,7 +96,7 @@ void fan__sqlite_close(void *self)
     /* The last connection to go moves the write-ahead log into the database and removes it. */
     fan__sqlite_disconnect(store->writer);
     fan__sqlite_tuples_free(store);
-    fan__cond_deinit(&store->tail_moved);
+    fan__cond_deinit(&store->tail_wake);
     fan__mutex_deinit(&store->tail_mutex);
     fan__mutex_deinit(&store->owed_mutex);
     fan__mutex_deinit(&store->keep_mutex);

@@ -118,10 +118,9 @@ struct fan__sqlite {
 
     /* Those who wait for the head. */
     struct fan__mutex tail_mutex;
-    struct fan__cond tail_moved;
+    struct fan__cond tail_wake;
     uint64_t tail_seq;
     int64_t tail_poll_ns;
-    size_t tail_waiters;
     uint64_t wakes;
 
     struct fan__sqlite_checkpoint *checkpoint;
@@ -138,7 +137,8 @@ struct fan__sqlite {
 
 #define FAN__SQLITE_READER_COUNT_MAX 8
 #define FAN__SQLITE_BATCH_SIZE_MAX ((size_t)1 << 20)
-#define FAN__SQLITE_BUSY_MS 10000
+/* Two waits, the one under way and its own, are less than a server's stop may take (10 s). */
+#define FAN__SQLITE_BUSY_MS 4000
 
 /* sqlite.c: a store of a URI that has not touched its file yet; its opening; its end. */
 enum fan_status fan__sqlite_new(const char *uri, const struct fan_env *env,
@@ -213,7 +213,7 @@ struct fan__sqlite_bounds {
 void fan__sqlite_bounds(struct fan__sqlite_connection *connection,
                         struct fan__sqlite_bounds *ret_bounds);
 
-/* tail.c: tells that the head moved, and waits for it. */
+/* tail.c: notes that the head moved, and waits for it. */
 void fan__sqlite_tail_moved(struct fan__sqlite *store, uint64_t head_seq);
 enum fan_status fan__sqlite_wait(void *self, uint64_t after_seq, uint32_t timeout_ms);
 void fan__sqlite_wake(void *self);

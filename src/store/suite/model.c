@@ -26,6 +26,9 @@ struct fate {
     bool virgin;
     enum fan_event_status status;
     unsigned attempts;
+    unsigned lapses;
+    bool lapsed;
+    enum fan_dead_reason reason;
     uint64_t token;
     int64_t due_s;
     bool has_error;
@@ -79,8 +82,10 @@ static void let_lapse(struct model *model)
     for (size_t i = 0; i < model->count; i++) {
         for (size_t g = 0; g < GROUP_COUNT; g++) {
             struct fate *fate = &model->events[i].fates[g];
-            if (fate->status == FAN_EVENT_PROCESSING && fate->due_s < model->now_s)
-                fate->status = FAN_EVENT_PENDING;
+            if (fate->status != FAN_EVENT_PROCESSING || fate->due_s >= model->now_s)
+                continue;
+            fate->status = FAN_EVENT_PENDING;
+            fate->lapsed = true;
         }
     }
 }
@@ -240,9 +245,11 @@ static void check_claims(struct model *model, size_t g, const struct fan__suite_
         }
         CHECK(suite, fate->virgin || !saw_virgin);
         CHECK_EQUAL(suite, claim->attempt, fate->attempts + 1);
+        CHECK_EQUAL(suite, claim->lapses, fate->lapses + fate->lapsed);
         *fate = (struct fate){ .wanted = true,
                                .status = FAN_EVENT_PROCESSING,
                                .attempts = claim->attempt,
+                               .lapses = claim->lapses,
                                .token = claim->token,
                                .has_error = fate->has_error,
                                .due_s = model->now_s + lease_s };
@@ -270,6 +277,7 @@ static void apply_verdict(struct model *model, struct fate *fate, enum fan_verdi
                           bool delayed)
 {
     fate->token = 0;
+    fate->lapsed = false;
     fate->due_s = model->now_s;
     switch (verdict) {
     case FAN_VERDICT_DONE:
@@ -278,6 +286,7 @@ static void apply_verdict(struct model *model, struct fate *fate, enum fan_verdi
         break;
     case FAN_VERDICT_FAIL:
         fate->status = FAN_EVENT_FAILED;
+        fate->reason = FAN_DEAD_RETRIES;
         fate->has_error = true;
         break;
     case FAN_VERDICT_RETRY:
@@ -306,7 +315,8 @@ static void do_settle(struct model *model)
                                .token = fate->token + stale,
                                .verdict = verdict,
                                .delay_ms = delayed ? RETRY_S * 1000 : 0,
-                               .error = "it broke" };
+                               .error = "it broke",
+                               .reason = FAN_DEAD_RETRIES };
     /* A token that somebody may have: one more than a token can be another delivery's. */
     bool right = fate->wanted && fate->token != 0 && !stale;
     CHECK_OK(model->suite, fan_group_settle(model->suite->store, &names[g], &item, 1));
@@ -353,10 +363,12 @@ static void do_move(struct model *model)
         return;
     fate->virgin = false;
     fate->token = 0;
+    fate->lapsed = false;
+    fate->reason = FAN_DEAD_NONE;
     fate->status = to;
     fate->due_s = model->now_s;
     if (to == FAN_EVENT_PENDING)
-        fate->attempts = 0;
+        fate->attempts = fate->lapses = 0;
 }
 
 static void do_jump(struct model *model)
@@ -408,12 +420,21 @@ static void check_groups(struct model *model)
         if (!model->exists[g])
             continue;
         uint64_t counts[4] = { 0 };
-        for (size_t i = 0; i < model->count; i++) {
-            const struct fate *fate = &model->events[i].fates[g];
-            if (fate->wanted)
-                counts[fate->status]++;
-        }
+        uint64_t lag = 0;
+        int64_t oldest_us = 0;
         struct fan_group_stats stats = fan__suite_group_stats(suite, &names[g]);
+        for (size_t i = 0; i < model->count; i++) {
+            const struct known *known = &model->events[i];
+            const struct fate *fate = &known->fates[g];
+            lag += !known->gone && known->seq > stats.cursor_seq;
+            if (!fate->wanted)
+                continue;
+            counts[fate->status]++;
+            if (oldest_us == 0 && fate->status < FAN_EVENT_COMPLETED)
+                oldest_us = fan_event_created_us(known->event);
+        }
+        CHECK_EQUAL(suite, stats.lag, lag);
+        CHECK_EQUAL(suite, stats.oldest_us, oldest_us);
         CHECK_EQUAL(suite, stats.pending, counts[FAN_EVENT_PENDING]);
         CHECK_EQUAL(suite, stats.processing, counts[FAN_EVENT_PROCESSING]);
         CHECK_EQUAL(suite, stats.completed, counts[FAN_EVENT_COMPLETED]);
@@ -449,6 +470,26 @@ static void check_all(struct model *model)
     check_groups(model);
 }
 
+/* One delivery as it is shown. A virgin may have none yet. */
+static void do_look(struct model *model)
+{
+    struct fan__suite *suite = model->suite;
+    const struct known *known = any_event(model);
+    size_t g = chance(model, GROUP_COUNT);
+    if (!known || !model->exists[g])
+        return;
+    const struct fate *fate = &known->fates[g];
+    struct fan__suite_delivery now = fan__suite_delivery_of(suite, &names[g], known->seq);
+    CHECK(suite, now.found ? fate->wanted : !fate->wanted || fate->virgin);
+    if (!now.found)
+        return;
+    CHECK_EQUAL(suite, now.delivery.status, fate->status);
+    CHECK_EQUAL(suite, now.delivery.attempts, fate->attempts);
+    CHECK_EQUAL(suite, now.delivery.lapses, fate->lapses);
+    CHECK_EQUAL(suite, now.delivery.reason, fate->reason);
+    CHECK_EQUAL(suite, *now.error != '\0', fate->has_error);
+}
+
 static void do_get(struct model *model)
 {
     const struct known *known = any_event(model);
@@ -463,29 +504,11 @@ static void do_get(struct model *model)
 }
 
 static void (*const calls[])(struct model *model) = {
-    do_append,
-    do_append,
-    do_append,
-    do_append,
-    do_append_again,
-    do_get,
-    do_delete,
-    do_erase,
-    do_claim,
-    do_claim,
-    do_claim,
-    do_claim,
-    do_settle,
-    do_settle,
-    do_settle,
-    do_settle,
-    do_settle,
-    do_settle,
-    do_renew,
-    do_move,
-    do_move,
-    do_jump,
-    do_create_or_delete,
+    do_append, do_append, do_append, do_append, do_append_again,
+    do_get,    do_look,   do_look,   do_delete, do_erase,
+    do_claim,  do_claim,  do_claim,  do_claim,  do_settle,
+    do_settle, do_settle, do_settle, do_settle, do_settle,
+    do_renew,  do_move,   do_move,   do_jump,   do_create_or_delete,
 };
 
 static void random_calls(struct fan__suite *suite)
