@@ -156,10 +156,13 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_read(struct fan_store *store, u
                                                       struct fan_batch *batch,
                                                       struct fan_read_result *ret_result);
 
+#define FAN_LIST_SIZE_MAX ((size_t)16 << 20)
+
 /*
  * Lists events with their states, in stable order by sequence; an offset past the end gives none.
- * `states` has room for query->limit entries (1,000 when that is 0); its error texts live as long
- * as the batch's content.
+ * A list ends once it has FAN_LIST_SIZE_MAX bytes of events (fan_batch_size); when that is before
+ * query->limit, there may be more from offset + the batch's count on. `states` has room for
+ * query->limit entries (1,000 when that is 0); its error texts live as long as the batch's content.
  *
  * Returns: FAN_INVALID with the field; faults.
  * Thread:  any. Blocks: for the storage.

@@ -161,6 +161,15 @@ static const struct fan__column ls_columns[] = {
     { NULL, NULL, 0, NULL },
 };
 
+static void say_more(const struct fan__text *body)
+{
+    struct fan_str next;
+    struct fan_str whole = { body->data, body->size };
+    if (fan__slice_find(whole, "next_offset", &next))
+        fan__say("there may be more, which one answer does not hold; go on with --offset %.*s",
+                 (int)next.size, next.data);
+}
+
 int fan__cli_ls(struct fan__common *common, int argc, char **argv)
 {
     struct ls ls = { .common = common };
@@ -175,6 +184,8 @@ int fan__cli_ls(struct fan__common *common, int argc, char **argv)
     struct fan__answer answer = { .status = 0 };
     bool good = fan__client_get(client, ls.target.data, &answer) &&
                 fan__print_list(&answer.body, "events", ls_columns, ls.json);
+    if (good)
+        say_more(&answer.body);
     fan__answer_deinit(&answer);
     fan__text_deinit(&ls.target);
     fan__client_free(client);

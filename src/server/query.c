@@ -142,18 +142,16 @@ static void run_list(struct fan__ask *ask)
                                  question->states, &ask->error);
     if (ask->status != FAN_OK)
         return;
+    size_t count = fan_batch_count(question->batch);
     fan__buffer_add_text(json, "{\"events\":[");
-    for (size_t i = 0; i < fan_batch_count(question->batch); i++) {
-        if (json->size > FAN__QUERY_SIZE_MAX) {
-            ask->status = fan__fail(&ask->error, FAN_INVALID, "limit",
-                                    "makes an answer of more than %zu bytes; ask for fewer",
-                                    FAN__QUERY_SIZE_MAX);
-            return;
-        }
+    for (size_t i = 0; i < count; i++) {
         fan__buffer_add_text(json, i > 0 ? ",\n" : "\n");
         fan__event_to_json(fan_batch_event(question->batch, i), &question->states[i], 0, json);
     }
-    fan__buffer_add_text(json, "]}\n");
+    fan__buffer_add_text(json, "]");
+    if (count < question->query.limit && fan_batch_size(question->batch) >= FAN_LIST_SIZE_MAX)
+        fan__buffer_add_format(json, ",\"next_offset\":%" PRIu64, question->query.offset + count);
+    fan__buffer_add_text(json, "}\n");
 }
 
 static bool on_delivery(void *context, const struct fan_delivery *delivery)

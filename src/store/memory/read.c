@@ -124,7 +124,8 @@ enum fan_status fan__memory_list(struct fan__memory *memory, const struct fan_qu
     struct walk walk = walk_begin(memory, query, 0);
     uint64_t passed = 0;
     struct fan__record *record;
-    while (fan_batch_count(batch) < query->limit && (record = walk_next(&walk))) {
+    while (fan_batch_count(batch) < query->limit && fan_batch_size(batch) < FAN_LIST_SIZE_MAX &&
+           (record = walk_next(&walk))) {
         if (!fan__query_match(query, record->event))
             continue;
         if (query->has_status) {

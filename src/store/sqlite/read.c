@@ -61,7 +61,8 @@ static void list_walk(struct listing *listing, struct fan__sqlite_walk *walk)
 {
     const struct fan_query *query = listing->query;
     struct fan__sqlite_connection *connection = listing->connection;
-    while (fan_batch_count(listing->batch) < query->limit && fan__sqlite_walk_next(walk)) {
+    while (fan_batch_count(listing->batch) < query->limit &&
+           fan_batch_size(listing->batch) < FAN_LIST_SIZE_MAX && fan__sqlite_walk_next(walk)) {
         struct fan_event_state state;
         if (query->has_status) {
             fan__sqlite_state_of(connection, &listing->groups, walk->statement, NULL, &state);

@@ -352,6 +352,38 @@ static void pages_join_without_a_seam(struct fan__suite *suite)
     }
 }
 
+/* Both ways, once by a state. */
+static void list_is_bounded(struct fan__suite *suite)
+{
+    enum { COUNT = 18, SIZE = 1000000 };
+    char *large = fan__suite_alloc(suite, SIZE, 1);
+    const struct fan_event_draft draft = { .type = "raw.bytes",
+                                           .content_type = "application/octet-stream",
+                                           .payload = { large, SIZE } };
+    struct fan_event_state states[COUNT];
+    uint64_t seqs[COUNT];
+    for (size_t i = 0; i < COUNT; i++)
+        seqs[i] = fan__suite_put(suite, fan__suite_event(suite, &draft));
+    for (int way = 0; way < 2; way++) {
+        struct fan_query query = { .size = FAN_QUERY_SIZE,
+                                   .limit = COUNT,
+                                   .newest_first = way == 1,
+                                   .has_status = way == 1,
+                                   .status = FAN_EVENT_COMPLETED };
+        while (query.offset < COUNT) {
+            CHECK_OK(suite, fan_store_list(suite->store, &query, suite->batch, states, NULL));
+            size_t count = fan_batch_count(suite->batch);
+            CHECK(suite, count > 0);
+            CHECK(suite, fan_batch_size(suite->batch) < FAN_LIST_SIZE_MAX + 2 * SIZE);
+            CHECK(suite, query.offset + count == COUNT ||
+                             fan_batch_size(suite->batch) >= FAN_LIST_SIZE_MAX);
+            for (size_t i = 0; i < count; i++, query.offset++)
+                CHECK_EQUAL(suite, fan_event_seq(fan_batch_event(suite->batch, i)),
+                            seqs[way == 1 ? COUNT - 1 - query.offset : query.offset]);
+        }
+    }
+}
+
 static void list_tells_states(struct fan__suite *suite)
 {
     struct fixture *fixture = make(suite, true);
@@ -380,6 +412,7 @@ const struct fan__suite_behaviour fan__suite_list[] = {
     { "P05_list_by_many_filters_at_random", many_filters, 0 },
     { "P05_an_offset_past_the_end_is_empty", offset_past_the_end, 0 },
     { "P05_pages_join_without_a_seam", pages_join_without_a_seam, 0 },
+    { "L12_a_list_ends_at_its_bound", list_is_bounded, 0 },
     { "P04_list_and_get_tell_the_same_states", list_tells_states, 0 },
     { .name = NULL },
 };
