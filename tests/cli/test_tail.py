@@ -286,7 +286,11 @@ def test_P05_ls_asks_by_every_filter():
         assert server.requests[1].target == "/v1/events?order=oldest"
         assert len(rows) == 3 and rows[1].split() == ["1", "2024", "pending", "a.b", "t", "x"], rows
     with Server(answer_json('{"events":[]}')) as server:
-        assert run(server, "ls", "--json").out == ""
+        done = run(server, "ls", "--json")
+        assert done.out == "" and done.err == ""
+    with Server(answer_json('{"events":[{"seq":1}],"next_offset":17}')) as server:
+        done = run(server, "ls", "--json")
+        assert done.out == '{"seq":1}\n' and "--offset 17" in done.err, done.err
 
 
 def test_P16_stats_are_shown_flat_or_as_they_are():
