@@ -11,7 +11,8 @@
  * `${HOSTNAME}` is the host's name where the environment does not say; another unset variable is an
  * error.
  *
- * Limits: a file of 1 MiB, 32 levels, ten mistakes told. libfyaml reads YAML with memory of malloc.
+ * Limits: a file of 1 MiB, 32 levels, lines of 8,192 characters, ten mistakes told. libfyaml reads
+ * YAML with memory of malloc.
  */
 #ifndef FANFARE_CONFIG_H
 #define FANFARE_CONFIG_H

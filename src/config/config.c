@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #define FILE_SIZE_MAX ((size_t)1 << 20)
+/* libfyaml takes time by the square of a line's length to refuse some of them. */
+#define LINE_CHARACTERS_MAX 8192
 #define FILE_VARIABLE "FANFARE_CONFIG"
 #define TEXT_NAME "text"
 #define PLACE_SIZE 512
@@ -114,7 +116,11 @@ static bool check_text(struct fan__making *making, const char *name, const char 
                          byte);
             return false;
         }
-        place.column++;
+        if (++place.column > LINE_CHARACTERS_MAX + 1 && byte != '\n') {
+            fan__problem(&making->problems, &place, FAN_INVALID, "",
+                         "too long: a line has at most %d characters", LINE_CHARACTERS_MAX);
+            return false;
+        }
         if (byte == '\n') {
             place.line++;
             place.column = 1;

@@ -99,8 +99,9 @@ static enum fan_status open_broker(const struct fan_config_options *options,
         struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
         broker_options.env = options ? options->env : NULL;
         status = fan_config_open_broker(config, &broker_options, ret_broker, error);
-        if (status == FAN_OK)
-            status = fan_broker_start(*ret_broker);
+        if (status == FAN_OK && (status = fan_broker_start(*ret_broker)) != FAN_OK)
+            (void)fan__fail(error, status, "", "the broker does not start: %s",
+                            fan_status_text(status));
     }
     fan_config_free(config);
     return status;

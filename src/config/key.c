@@ -78,7 +78,8 @@ const struct fan__key fan__keys[] = {
       .type = FAN__KEY_CHOICE,
       .standard = "async",
       .choices = "async|sync",
-      .help = "Whether publishing waits for this process's handlers (sync)." },
+      .help =
+          "Whether publishing waits for the first verdicts of this process's handlers (sync)." },
     { .path = "event_broker.worker_count",
       .type = FAN__KEY_NUMBER,
       .standard = "10",
@@ -90,7 +91,7 @@ const struct fan__key fan__keys[] = {
       .standard = "1000",
       .min = 1,
       .max = 1000000,
-      .help = "Events that wait for a worker in memory; the rest waits in the log." },
+      .help = "What is claimed from the log ahead of its turn; the rest waits there." },
     { .path = "event_broker.instance_id",
       .type = FAN__KEY_TEXT,
       .none = "one that is unique to the process",
@@ -459,7 +460,10 @@ void fan__key_nearest(const char *written, fan__key_name naming, char name[FAN__
     unsigned least = UINT32_MAX;
     for (size_t i = 0; naming == fan__key_path && i < fan__section_count; i++) {
         unsigned far = distance(written, fan__sections[i].path);
-        if (far < least) {
+        /* The section that it stands in is no advice. */
+        size_t size = strlen(fan__sections[i].path);
+        bool inside = strncmp(written, fan__sections[i].path, size) == 0 && written[size] == '.';
+        if (!inside && far < least) {
             least = far;
             snprintf(name, FAN__KEY_NAME_SIZE, "%s", fan__sections[i].path);
         }

@@ -145,11 +145,41 @@ enum fan_status fan__config_provider(const struct fan_config *config, struct fan
     return status;
 }
 
+/* A number that was given, or what stands there already. */
+static uint64_t given_or(const struct fan_config *config, const char *path, uint64_t otherwise)
+{
+    const struct fan__value *value = fan__config_value(config, path);
+    return value->place.source == FAN_CONFIG_DEFAULT ? otherwise : value->number;
+}
+
+static void apply_retry(const struct fan_config *config, struct fan_retry_policy *retry)
+{
+    const struct fan__value *factor = fan__config_value(config, EB "retry_policy.factor");
+    uint64_t retries = given_or(config, EB "retry_policy.max_retries", UINT64_MAX);
+    if (retries != UINT64_MAX) {
+        retry->retries = (unsigned)retries;
+        retry->none = retries == 0;
+    }
+    retry->delay_ms = (uint32_t)given_or(config, EB "retry_policy.initial_delay", retry->delay_ms);
+    retry->delay_ms_max =
+        (uint32_t)given_or(config, EB "retry_policy.max_delay", retry->delay_ms_max);
+    if (factor->place.source != FAN_CONFIG_DEFAULT)
+        retry->factor = factor->factor;
+    retry->jitter_percent =
+        (unsigned)given_or(config, EB "retry_policy.jitter", retry->jitter_percent);
+}
+
 void fan__config_apply(const struct fan_config *config, struct fan_broker_options *options)
 {
     const char *instance_id = text_of(config, EB "instance_id");
     if (instance_id)
         options->instance_id = instance_id;
+    /* As the key's choices: async, sync. */
+    options->mode = (enum fan_mode)given_or(config, EB "mode", options->mode);
+    options->worker_count = (unsigned)given_or(config, EB "worker_count", options->worker_count);
+    options->work_queue_count =
+        (size_t)given_or(config, EB "buffer_size", options->work_queue_count);
+    apply_retry(config, &options->retry);
 }
 
 enum fan_status fan__config_blame(const struct fan_config *config, const char *key,

@@ -62,8 +62,8 @@ static bool read_units(const char *text, const struct unit *units, const char *b
         size_t size = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ");
         const char *name = text;
         if (size == 0 && *text == '\0' && least == UINT64_MAX) {
-            name = number == 0 ? units[0].name : bare;
-            size = name ? strlen(name) : 0;
+            name = number == 0 ? units[0].name : bare ? bare : "";
+            size = strlen(name);
         } else {
             text += size;
         }

@@ -176,7 +176,9 @@ static enum fan_status take_key(struct walk *walk, const char *section)
             return set_value(walk, &fan__keys[key]);
     } else {
         char nearest[FAN__KEY_NAME_SIZE] = "";
-        fan__key_nearest(path, fan__key_path, nearest);
+        /* Of thousands, most are told by their number alone. */
+        if (making->problems.count < FAN__PROBLEM_COUNT_MAX)
+            fan__key_nearest(path, fan__key_path, nearest);
         fan__problem(&making->problems, &yaml->place, FAN_INVALID, path,
                      "no such key; the nearest is %s", nearest);
         fan__yaml_next(yaml);

@@ -326,6 +326,7 @@ static const struct mistake mistakes[] = {
       "nearest is event_broker.retry_policy.max_retries" },
     { "event_broker: {Provider: redis}\n", "text:1:16", "event_broker.Provider",
       "nearest is event_broker.provider" },
+    { "server: {k: 1}\n", "text:1:10", "server.k", "nearest is server." },
     { "event_broker.mode: sync\n", "text:1:1", "event_broker.mode", "no such key" },
     { "event_broker:\n  mode: sync\n  mode: sync\n", "text:3:3", "event_broker.mode",
       "stands twice, first on line 2" },
@@ -539,6 +540,8 @@ static void test_H15_files_that_cannot_be(void **state)
     write_file(&place, "# a comment of 32 bytes, with end\n", 32768);
     assert_file_refused(place.file, FAN_INVALID, "too big");
     assert_file_refused("/dev/zero", FAN_INVALID, "too big");
+    write_file(&place, "%%%%%%%%%%%%%%%%", 60000);
+    assert_file_refused(place.file, FAN_INVALID, ":1:8194||too long");
     write_file(&place, "[", 100);
     assert_file_refused(place.file, FAN_INVALID, "too deep");
     if (geteuid() != 0) {
@@ -753,6 +756,69 @@ static void test_H15_a_broker_opens_as_configured(void **state)
     fan_broker_free(broker);
 }
 
+static void test_H15_what_is_given_goes_over_the_options(void **state)
+{
+    (void)state;
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    struct fan_config *config = load("event_broker:\n"
+                                     "  mode: sync\n"
+                                     "  worker_count: 3\n"
+                                     "  buffer_size: 50\n"
+                                     "  retry_policy:\n"
+                                     "    {max_retries: 5, initial_delay: 2ms, max_delay: 7ms,\n"
+                                     "     factor: 1.5, jitter: 20%}\n");
+    fan__config_apply(config, &options);
+    assert_int_equal(options.mode, FAN_MODE_SYNC);
+    assert_int_equal(options.worker_count, 3);
+    assert_int_equal(options.work_queue_count, 50);
+    assert_int_equal(options.retry.retries, 5);
+    assert_int_equal(options.retry.delay_ms, 2);
+    assert_int_equal(options.retry.delay_ms_max, 7);
+    assert_true(options.retry.factor == 1.5);
+    assert_int_equal(options.retry.jitter_percent, 20);
+    assert_false(options.retry.none);
+    fan_config_free(config);
+    /* What is not given leaves them alone; no retries is something else than the default. */
+    config = load("event_broker: {retry_policy: {max_retries: 0}}");
+    fan__config_apply(config, &options);
+    assert_true(options.retry.none);
+    assert_int_equal(options.mode, FAN_MODE_SYNC);
+    assert_int_equal(options.worker_count, 3);
+    assert_int_equal(options.retry.delay_ms, 2);
+    fan_config_free(config);
+}
+
+static enum fan_verdict fail_at_once(void *context, const struct fan_event *event,
+                                     const struct fan_handling *handling)
+{
+    unsigned *attempts = context;
+    (void)event;
+    *attempts = handling->attempt;
+    return FAN_VERDICT_FAIL;
+}
+
+static void test_H01_H15_a_configured_mode_waits_for_handlers(void **state)
+{
+    (void)state;
+    struct fan_config *config = load("event_broker: {enabled: true, mode: sync, worker_count: 2}");
+    struct fan_broker *broker = NULL;
+    unsigned attempts = 0;
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    struct fan_handler_options handler = {
+        .size = FAN_HANDLER_OPTIONS_SIZE, .group = "g", .handle = fail_at_once, .context = &attempts
+    };
+    assert_ok(fan_config_open_broker(config, NULL, &broker, NULL));
+    fan_config_free(config);
+    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    assert_ok(fan_broker_start(broker));
+    assert_int_equal(fan_broker_publish(broker, &draft, NULL, NULL), FAN_HANDLER);
+    assert_int_equal(attempts, 1);
+    struct fan_broker_stats stats = { .size = sizeof(stats) };
+    fan_broker_stats(broker, &stats);
+    assert_int_equal(stats.workers, 2);
+    fan_broker_free(broker);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -772,6 +838,8 @@ int main(void)
         cmocka_unit_test(test_H15_the_provider_becomes_a_uri),
         cmocka_unit_test(test_H15_what_cannot_be_opened_is_told_at_open),
         cmocka_unit_test(test_H15_a_broker_opens_as_configured),
+        cmocka_unit_test(test_H15_what_is_given_goes_over_the_options),
+        cmocka_unit_test(test_H01_H15_a_configured_mode_waits_for_handlers),
     };
     return cmocka_run_group_tests_name("config", tests, NULL, NULL);
 }
