@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[1])]
@@ -257,6 +258,28 @@ def test_R01_a_full_disk_refuses_appends_serves_reads_and_recovers():
             assert daemon.publish({"type": "b"}, status=201)["seq"] > stored
             assert next(stream).event == "b"
             daemon.stop()
+
+
+def test_R01_a_log_that_another_locks_is_told_and_recovers():
+    with folder() as place, Daemon(f"sqlite:{place}/log.db", loops=1) as daemon:
+        other = sqlite3.connect(f"{place}/log.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        body = json.dumps({"type": "a", "payload": "x" * 4000})
+        with daemon.connect() as first:
+            first.send("POST /v1/events HTTP/1.1\r\nHost: localhost\r\n"
+                       "Content-Type: application/json\r\n"
+                       f"Content-Length: {len(body)}\r\n\r\n{body}")
+            daemon.until(lambda stats: stats["http"]["bytes_received"] > len(body))
+            # The second one waits for the first one's turn, and then for its own.
+            second = daemon.ask("POST", "/v1/events", body, Content_Type="application/json")
+            for response in (first.response(), second):
+                assert response.status == 503 and response.fields["retry-after"], response.body
+        # Two waits of 4 s for the lock, and room for a machine that is busy.
+        assert time.monotonic() - started < 16
+        other.execute("ROLLBACK")
+        other.close()
+        assert daemon.publish({"type": "b"}, status=201)["seq"] == 1
 
 
 def test_L06_a_stop_tells_that_the_log_refused_what_was_accepted():
