@@ -362,10 +362,10 @@ static void set_error(struct run *run, struct fan__work *work, const struct job 
         fan__text_add_format(error, "exit code %d", WEXITSTATUS(status));
 }
 
-static uint32_t delay_of(const struct run *run, unsigned attempt)
+static uint32_t delay_of(const struct run *run, unsigned asked)
 {
     uint64_t delay_ms = run->delay_ms;
-    for (unsigned i = 1; i < attempt && delay_ms < run->delay_ms_max; i++)
+    for (unsigned i = 1; i < asked && delay_ms < run->delay_ms_max; i++)
         delay_ms *= 2;
     return (uint32_t)(delay_ms < run->delay_ms_max ? delay_ms : run->delay_ms_max);
 }
@@ -389,12 +389,14 @@ static void judge(struct run *run, struct fan__work *work, const struct job *job
         fan__member_end(work, "fail");
         return;
     }
-    if (work->attempt > run->retries) {
+    /* What ended with its holder was no attempt that a command answered. */
+    unsigned asked = work->attempt > work->lapses ? work->attempt - work->lapses : 1;
+    if (asked > run->retries) {
         work->reason = "retries";
         fan__member_end(work, "fail");
         return;
     }
-    work->delay_ms = delay_of(run, work->attempt);
+    work->delay_ms = delay_of(run, asked);
     fan__member_end(work, "retry");
 }
 
@@ -518,6 +520,8 @@ static int serve(struct run *run)
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    /* The terminal has gone; under nohup it is ignored, and stays so. */
+    sigaddset(&signals, SIGHUP);
     sigprocmask(SIG_BLOCK, &signals, &run->mask);
     run->signals = signalfd(-1, &signals, SFD_NONBLOCK | SFD_CLOEXEC);
     if (run->signals < 0) {

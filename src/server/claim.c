@@ -4,6 +4,7 @@
 #include "base/buffer.h"
 #include "base/env.h"
 #include "base/status.h"
+#include "broker/dispatch.h"
 #include "event/json.h"
 #include "server/daemon.h"
 #include "server/field.h"
@@ -75,7 +76,7 @@ static void write_claims(struct fan__seat *seat)
     size_t written = 0;
     for (size_t i = 0; i < seat->count; i++) {
         const struct fan_claim *claim = &seat->given[i];
-        if (claim->lapses >= FAN__CLAIM_LAPSES_MAX)
+        if (claim->lapses >= FAN__LAPSES_MAX)
             continue;
         fan__buffer_add_format(json,
                                "%s\n{\"seq\":%" PRIu64 ",\"token\":\"%" PRIu64
@@ -96,7 +97,7 @@ static size_t bury(struct fan__seat *seat)
     struct fan_settle dead[FAN__CLAIM_LIMIT_MAX];
     size_t count = 0;
     for (size_t i = 0; i < seat->count; i++)
-        if (seat->given[i].lapses >= FAN__CLAIM_LAPSES_MAX)
+        if (seat->given[i].lapses >= FAN__LAPSES_MAX)
             dead[count++] = (struct fan_settle){ .seq = seat->given[i].seq,
                                                  .token = seat->given[i].token,
                                                  .verdict = FAN_VERDICT_FAIL,

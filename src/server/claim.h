@@ -9,8 +9,8 @@
  * that found nothing is not repeated for FAN__CLAIM_QUIET_MS, however many events come that nobody
  * there wants. What was claimed for a client that has gone meanwhile is handed back.
  *
- * A delivery whose holders were lost FAN__CLAIM_LAPSES_MAX times is not given again: it becomes a
- * dead letter.
+ * A delivery whose holders were lost FAN__LAPSES_MAX times is not given again, as in the broker: it
+ * becomes a dead letter.
  *
  * Bounds of a loop: FAN__CLAIM_COUNT_MAX that wait at once; of a wait: FAN__CLAIM_WAIT_MS_MAX.
  */
@@ -29,7 +29,6 @@ struct fan__seat;
 #define FAN__CLAIM_WAIT_MS_MAX 60000
 #define FAN__CLAIM_LOOK_MS 200
 #define FAN__CLAIM_QUIET_MS 10
-#define FAN__CLAIM_LAPSES_MAX 3
 
 /* What the claims of one loop share. */
 struct fan__claims {

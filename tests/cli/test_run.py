@@ -291,16 +291,29 @@ def test_L08_a_killed_member_s_event_is_given_again_and_dead_after_the_third():
         assert "1 done" in worker.stop()
 
 
+def test_H05_a_lapse_uses_up_no_retry():
+    with Daemon() as daemon:
+        publish(daemon, 1)
+        worker = Worker(daemon, "--lease", "300ms", command="sleep 1000")
+        until(lambda: group_of(daemon)["processing"] == 1)
+        worker.kill()
+        done = run(daemon, "run", "--type", "a.>", "--group", "g", "--retries", "1", "--delay",
+                   "10ms", "--count", "2", "--", "false")
+        expect(done, 0, "1 to be retried, 1 dead")
+        one = delivery(daemon, "e1")
+        assert (one["attempts"], one["lapses"], one["reason"]) == (3, 1, "retries")
+
+
 def test_H09_a_signal_lets_commands_finish_and_a_second_one_kills_them():
     with Daemon() as daemon, folder() as place:
-        publish(daemon, 2)
+        publish(daemon, 3)
         command = f'echo run >&2; while ! test -e "{place}/go"; do sleep 0.05; done'
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
             worker = Worker(daemon, command=command)
             until(lambda: "run\n" in worker.said)
             worker.signal(number)
             until(lambda: "still running" in worker.said)
-            if number == signal.SIGTERM:
+            if number != signal.SIGINT:
                 (Path(place) / "go").touch()
                 assert worker.wait() == 0
                 assert "1 done, 0 to be retried, 0 dead, 0 handed back" in worker.said
@@ -311,10 +324,10 @@ def test_H09_a_signal_lets_commands_finish_and_a_second_one_kills_them():
             assert "0 done, 0 to be retried, 0 dead, 1 handed back" in worker.said
         assert (delivery(daemon, "e1")["status"], delivery(daemon, "e1")["attempts"]) == (
             "completed", 1)
-        assert (delivery(daemon, "e2")["status"], delivery(daemon, "e2")["attempts"]) == (
+        assert (delivery(daemon, "e3")["status"], delivery(daemon, "e3")["attempts"]) == (
             "pending", 0)
         worker = Worker(daemon, "--jobs", "3")
-        until(lambda: group_of(daemon)["completed"] == 2)
+        until(lambda: group_of(daemon)["completed"] == 3)
         assert "0 handed back" in worker.stop()
 
 
