@@ -19,16 +19,20 @@ void fan__place_format(const struct fan__place *place, char *text, size_t size)
         snprintf(text, size, "%s", place->name);
 }
 
-static void keep_first(struct fan__problems *problems, enum fan_status status, const char *place,
-                       const char *key, const char *message)
+/* "FILE:3:5: KEY: what is wrong"; a variable or a setting names its key by itself. */
+static void keep_first(struct fan__problems *problems, enum fan_status status,
+                       const struct fan_config_problem *problem)
 {
+    const char *place = problem->place;
     size_t length = strlen(place);
     /* Of a long path the end tells more, and the message must fit behind it. */
     const char *end = length > PLACE_SHORT ? place + length - PLACE_SHORT : place;
     while (((unsigned char)*end & 0xc0) == 0x80)
         end++;
-    (void)fan__fail(&problems->first, status, key, "%s%s%s%s", end == place ? "" : "...", end,
-                    *end ? ": " : "", message);
+    const char *key = problem->line > 0 ? problem->key : "";
+    (void)fan__fail(&problems->first, status, problem->key, "%s%s%s%s%s%s",
+                    end == place ? "" : "...", end, *end ? ": " : "", key, *key ? ": " : "",
+                    problem->message);
 }
 
 void fan__problem(struct fan__problems *problems, const struct fan__place *place,
@@ -43,14 +47,14 @@ void fan__problem(struct fan__problems *problems, const struct fan__place *place
     vsnprintf(message, sizeof(message), format, arguments);
     va_end(arguments);
     fan__place_format(place, where, sizeof(where));
-    if (problems->count == 1)
-        keep_first(problems, status, where, key, message);
     struct fan_config_problem problem = { .size = sizeof(problem),
                                           .place = where,
                                           .line = place->line,
                                           .column = place->column,
                                           .key = key,
                                           .message = message };
+    if (problems->count == 1)
+        keep_first(problems, status, &problem);
     if (problems->call)
         problems->call(problems->context, &problem);
 }
@@ -70,5 +74,10 @@ enum fan_status fan__problems_end(struct fan__problems *problems, struct fan_err
     }
     if (error)
         *error = problems->first;
+    if (error && problems->count > 1) {
+        size_t size = strlen(error->message);
+        snprintf(error->message + size, sizeof(error->message) - size, " (and %u more)",
+                 problems->count - 1);
+    }
     return problems->first.status;
 }

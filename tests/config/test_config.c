@@ -485,6 +485,8 @@ static void test_H15_all_mistakes_are_told_up_to_ten(void **state)
     }
     assert_non_null(strstr(said.text, "||and 2 more mistakes\n"));
     assert_string_equal(error.field, "server.key0");
+    assert_string_equal(error.message, "text:2:3: server.key0: no such key; the nearest is "
+                                       "server.store (and 11 more)");
     /* What is good beside a mistake is not taken either. */
     options = options_for("event_broker: {mode: sync, x: 1}", &said);
     options.problem = NULL;
