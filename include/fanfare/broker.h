@@ -26,6 +26,7 @@ extern "C" {
 
 struct fan_broker;
 struct fan_provider;
+struct fan_retention;
 
 /* Whether fan_broker_publish waits for this process's handlers too. */
 enum fan_mode {
@@ -46,6 +47,8 @@ enum fan_mode {
  * retry               the policy of handlers that bring none
  * lease_ms            how soon another process takes over what this one held when it died; 0 for
  *                     30,000
+ * retention           what the log keeps (keep.h); NULL: everything, and nobody looks
+ * retention_interval_ms  how often that is looked at; 0 for 60,000
  */
 struct fan_broker_options {
     size_t size;
@@ -61,12 +64,14 @@ struct fan_broker_options {
     size_t work_queue_count;
     struct fan_retry_policy retry;
     uint32_t lease_ms;
+    const struct fan_retention *retention;
+    uint32_t retention_interval_ms;
 };
 
 #define FAN_BROKER_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(struct fan_broker_options), NULL, NULL, 0, 0, 0, false, NULL, FAN_MODE_ASYNC, 0, 0, \
-            { 0, 0, 0, 0, 0, false }, 0                                                            \
+            { 0, 0, 0, 0, 0, false }, 0, NULL, 0                                                   \
     }
 
 /*
@@ -200,7 +205,7 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_submit_take(struct fan_broker 
 
 /*
  * Does what there is to do on the caller's thread: one commit, one look at other instances' events,
- * one event for each handler. For stepped brokers alone.
+ * one event for each handler, one slice of retention when it is due. For stepped brokers alone.
  *
  * Returns: FAN_AGAIN when there was nothing to do; FAN_MISUSE for a broker with threads, before
  *          start and in a handler or call-back; FAN_CLOSED after stop.

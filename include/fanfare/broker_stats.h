@@ -42,6 +42,11 @@ struct fan_broker_stats {
     uint64_t late;
     uint64_t lost;
     uint64_t unhandled;
+    uint64_t removed;
+    uint64_t expired;
+    uint64_t discarded;
+    uint64_t groups_expired;
+    uint64_t retention_failures;
 };
 
 /* Reads the counters; set ret_stats->size first. Thread: any. Blocks: short locks only. */

@@ -13,6 +13,7 @@
 
 #define STOP_TIMEOUT_MS 5000
 #define TAIL_WAKE_MS 5
+#define KEEP_INTERVAL_MS_DEFAULT 60000
 
 static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
                                   const struct fan_broker_options *options, struct fan_error *error)
@@ -55,6 +56,7 @@ static void release(struct fan_broker *broker)
     fan__free(broker->env, broker->items);
     fan__free(broker->env, broker->taken);
     fan__free(broker->env, broker->instance_id);
+    fan__cond_deinit(&broker->keep.wake);
     fan__cond_deinit(&broker->idle);
     fan__cond_deinit(&broker->room);
     fan__cond_deinit(&broker->writer_wake);
@@ -75,6 +77,10 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
         (!*options->instance_id || strlen(options->instance_id) > FAN_TEXT_SIZE_MAX))
         return fan__fail(ret_error, FAN_INVALID, "instance_id", "must have 1 to %d bytes",
                          FAN_TEXT_SIZE_MAX);
+    struct fan_retention retention = { .size = FAN_RETENTION_SIZE };
+    if (options->retention &&
+        !fan__adopt(&retention, sizeof(retention), options->retention, sizeof(retention)))
+        return fan__fail(ret_error, FAN_INVALID, "retention.size", "must be FAN_RETENTION_SIZE");
     struct fan_broker *broker = fan__alloc_zero(options->env, 1, sizeof(*broker));
     if (!broker)
         return fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
@@ -86,11 +92,17 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
     broker->publish_timeout_ms = options->publish_timeout_ms ? options->publish_timeout_ms : 30000;
     broker->stepped = options->stepped;
     broker->mode = options->mode;
+    broker->keep.asked = options->retention != NULL;
+    broker->keep.retention = retention;
+    broker->keep.interval_ms =
+        options->retention_interval_ms ? options->retention_interval_ms : KEEP_INTERVAL_MS_DEFAULT;
     broker->fork_generation = fan__fork_generation();
     fan__mutex_init(&broker->mutex);
     fan__cond_init(&broker->writer_wake);
     fan__cond_init(&broker->room);
     fan__cond_init(&broker->idle);
+    fan__cond_init(&broker->keep.wake);
+    fan__high_init(&broker->torn_seq);
     fan__backlog_init(&broker->queue);
     enum fan_status status = open_parts(broker, uri, options, ret_error);
     if (status != FAN_OK) {
@@ -109,6 +121,8 @@ static enum fan_status start_threads(struct fan_broker *broker)
         status = fan__thread_start(&broker->tail, "fan-tail", fan__tail_main, broker);
     if (status == FAN_OK)
         status = fan__dispatch_start(broker);
+    if (status == FAN_OK)
+        status = fan__keep_start(broker);
     return status;
 }
 

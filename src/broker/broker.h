@@ -8,9 +8,11 @@
 #ifndef FAN_BROKER_BROKER_H
 #define FAN_BROKER_BROKER_H
 
+#include "base/high.h"
 #include "base/thread.h"
 
 #include <fanfare/broker.h>
+#include <fanfare/keep.h>
 #include <fanfare/store.h>
 
 struct fan_batch;
@@ -54,6 +56,18 @@ struct fan__backlog {
 
 struct fan__dispatch;
 
+/* Retention, where it is asked for (keep.c). */
+struct fan__keep {
+    bool asked;
+    struct fan_retention retention;
+    uint32_t interval_ms;
+    int64_t due_ns;          /* the next pass, by env's clock: of a stepped broker */
+    struct fan_retained sum; /* of the pass that is under way */
+    enum fan_status status;  /* of the last call; what is told again and again is logged once */
+    struct fan__thread thread;
+    struct fan__cond wake;
+};
+
 struct fan_broker {
     const struct fan_env *env;
     struct fan_event_defaults defaults;
@@ -87,6 +101,10 @@ struct fan_broker {
     struct fan_batch *page;
     uint64_t notified_seq;
 
+    /* Up to here retention had removed some of what the bus was still to be told. */
+    struct fan__high torn_seq;
+
+    struct fan__keep keep;
     struct fan__thread writer;
     struct fan__thread tail;
 };
@@ -120,6 +138,11 @@ void fan__catch_up(struct fan_broker *broker);
 
 /* Ends every queued submission as refused; likewise. */
 void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status);
+
+/* keep.c: one call of retention, if it is due; gives whether there was something to do. */
+bool fan__keep_step(struct fan_broker *broker);
+FAN_MUST_CHECK enum fan_status fan__keep_start(struct fan_broker *broker);
+void fan__keep_stop(struct fan_broker *broker);
 
 void fan__writer_main(void *broker);
 void fan__tail_main(void *broker);

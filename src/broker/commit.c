@@ -3,6 +3,7 @@
  *
  * What is told to the bus is always the next of the log: before a commit's first event goes out,
  * whatever lies between it and the last one told (written by other instances) is read and told.
+ * What retention removed before it could be told is a loss that readers are told of (torn_seq).
  * When that reading fails, nothing is told, the debt is remembered in `catch_up`, and the
  * acknowledgements go out all the same: they speak of the log, not of the bus.
  */
@@ -117,6 +118,9 @@ static enum fan_status tell_log(struct fan_broker *broker, uint64_t until_seq)
             fan_store_read(broker->store, broker->notified_seq, &query, broker->page, &result);
         if (status != FAN_OK)
             return status;
+        /* Before what comes after the loss: a reader that sees that knows of this, too. */
+        if (result.trimmed_seq > broker->notified_seq)
+            fan__high_raise(&broker->torn_seq, result.trimmed_seq);
         notify_page(broker);
         if (result.scanned_seq <= broker->notified_seq)
             break;

@@ -97,6 +97,18 @@ enum fan__cursor_action fan__cursor_ring_gap(struct fan__cursor *cursor, const s
     return FAN__CURSOR_TELL_GAP;
 }
 
+enum fan__cursor_action fan__cursor_torn(struct fan__cursor *cursor, uint64_t torn_seq)
+{
+    assert(cursor->state == FAN__CURSOR_LIVE);
+    if (torn_seq <= cursor->seq)
+        return FAN__CURSOR_SKIP;
+    if (!cursor->refill)
+        return tell(cursor, torn_seq + 1, FAN_GAP_RETENTION);
+    move(cursor, FAN__CURSOR_BEHIND);
+    cursor->refills++;
+    return FAN__CURSOR_SKIP;
+}
+
 void fan__cursor_close(struct fan__cursor *cursor)
 {
     move(cursor, FAN__CURSOR_CLOSED);

@@ -61,6 +61,12 @@ void fan__cursor_page_end(struct fan__cursor *cursor, const struct fan_read_resu
 /* The ring lost messages: SKIP (they were seen, or will be read from the log) or TELL_GAP. */
 enum fan__cursor_action fan__cursor_ring_gap(struct fan__cursor *cursor, const struct fan_gap *gap);
 
+/*
+ * Of what the ring was to give, some up to torn_seq was removed from the log before: SKIP (it was
+ * seen, or the log is read and tells the gap) or TELL_GAP.
+ */
+enum fan__cursor_action fan__cursor_torn(struct fan__cursor *cursor, uint64_t torn_seq);
+
 void fan__cursor_close(struct fan__cursor *cursor);
 
 #endif

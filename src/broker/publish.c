@@ -429,5 +429,6 @@ enum fan_status fan_broker_step(struct fan_broker *broker)
     worked |= broker->stats.notified_seq != told_seq;
     fan__mutex_unlock(&broker->mutex);
     worked |= fan__dispatch_step(broker);
+    worked |= fan__keep_step(broker);
     return worked ? FAN_OK : FAN_AGAIN;
 }

@@ -34,6 +34,7 @@ struct fan_reader {
     struct fan_read_result result;
     size_t index; /* of the next event in the page */
     bool page_held;
+    const struct fan_event *after_gap; /* from the ring: comes when the gap was told */
     bool raised;
     int epoll_fd;
     int behind_fd;
@@ -148,7 +149,8 @@ static void drop_page(struct fan_reader *reader)
  */
 static void raise_behind(struct fan_reader *reader)
 {
-    bool behind = reader->page_held || reader->cursor.state == FAN__CURSOR_BEHIND;
+    bool behind =
+        reader->page_held || reader->after_gap || reader->cursor.state == FAN__CURSOR_BEHIND;
     if (reader->behind_fd < 0 || behind == reader->raised)
         return;
     uint64_t one = 1;
@@ -227,9 +229,27 @@ static enum fan_status read_ring(struct fan_reader *reader, uint32_t timeout_ms,
         fan__cursor_close(&reader->cursor);
     if (status != FAN_OK)
         return status;
+    const struct fan_event *event = (const struct fan_event *)(const void *)message->payload.data;
+    if (fan__cursor_torn(&reader->cursor, fan__high_get(&reader->broker->torn_seq)) ==
+        FAN__CURSOR_TELL_GAP) {
+        reader->after_gap = event;
+        return told_gap(reader);
+    }
+    if (reader->cursor.state != FAN__CURSOR_LIVE)
+        return FAN_OK; /* the log has it, or tells the gap */
     if (fan__cursor_event(&reader->cursor, message->seq) == FAN__CURSOR_DELIVER)
-        *ret_event = (const struct fan_event *)(const void *)message->payload.data;
+        *ret_event = event;
     return FAN_OK;
+}
+
+/* The event that stood behind a gap. It is still ours: nothing was taken from the ring since. */
+static const struct fan_event *take_after_gap(struct fan_reader *reader)
+{
+    const struct fan_event *event = reader->after_gap;
+    reader->after_gap = NULL;
+    if (!event || fan__cursor_event(&reader->cursor, fan_event_seq(event)) != FAN__CURSOR_DELIVER)
+        return NULL;
+    return event;
 }
 
 static uint32_t left_ms(int64_t deadline_ns)
@@ -248,6 +268,11 @@ static enum fan_status step(struct fan_reader *reader, uint32_t timeout_ms,
     for (;;) {
         if (fan__flag_get(&reader->unsubscribed))
             return FAN_CLOSED;
+        if (reader->after_gap) {
+            *ret_event = take_after_gap(reader);
+            if (*ret_event)
+                return FAN_OK;
+        }
         if (reader->page_held) {
             *ret_event = next_of_page(reader);
             if (*ret_event)

@@ -41,7 +41,7 @@ static void place_remove(struct place *place)
     nftw(place->folder, place_remove_entry, 8, FTW_DEPTH | FTW_PHYS);
 }
 
-static struct fan_broker *broker_open(const struct place *place)
+static inline struct fan_broker *broker_open(const struct place *place)
 {
     struct fan_broker *broker = NULL;
     struct fan_error error = FAN_ERROR_INIT;

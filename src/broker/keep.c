@@ -1,0 +1,115 @@
+/*
+ * Retention at work: one pass after the other, slice by slice. Between two slices it rests for as
+ * long as a slice took, so that it never has more than half of the storage's time.
+ */
+#include "broker/broker.h"
+
+#include "base/env.h"
+#include "base/status.h"
+
+#include <inttypes.h>
+
+#define REST_MS_MIN 1
+
+static void log_group(const struct fan_broker *broker, const struct fan_retained *one)
+{
+    if (one->groups_expired > 0)
+        fan__log(broker->env, FAN_LOG_WARNING,
+                 "group %s%s%s: no member has asked for work in too long; it is deleted, with what "
+                 "it was owed",
+                 one->group, *one->handler ? "/" : "", one->handler);
+}
+
+static void log_pass(const struct fan_broker *broker, const struct fan_retained *sum)
+{
+    if (sum->removed + sum->expired + sum->discarded > 0)
+        fan__log(broker->env, FAN_LOG_INFO,
+                 "retention: %" PRIu64 " events removed, %" PRIu64 " deliveries expired, %" PRIu64
+                 " dead letters discarded; trimmed up to %" PRIu64,
+                 sum->removed, sum->expired, sum->discarded, sum->trimmed_seq);
+}
+
+/* One call. *ret_more tells whether the pass goes on. */
+static void call(struct fan_broker *broker, bool *ret_more)
+{
+    struct fan__keep *keep = &broker->keep;
+    struct fan_retained one = { .size = sizeof(one) };
+    struct fan_error error = FAN_ERROR_INIT;
+    enum fan_status status = fan_store_retain(broker->store, &keep->retention, &one, &error);
+    if (status != FAN_OK && status != keep->status)
+        fan__log(broker->env, FAN_LOG_WARNING, "retention: %s",
+                 *error.message ? error.message : fan_status_text(status));
+    keep->status = status;
+    keep->sum.removed += one.removed;
+    keep->sum.expired += one.expired;
+    keep->sum.discarded += one.discarded;
+    keep->sum.trimmed_seq = one.trimmed_seq;
+    log_group(broker, &one);
+    *ret_more = status == FAN_OK && one.more;
+    if (!*ret_more) {
+        log_pass(broker, &keep->sum);
+        keep->sum = (struct fan_retained){ 0 };
+    }
+    fan__mutex_lock(&broker->mutex);
+    broker->stats.removed += one.removed;
+    broker->stats.expired += one.expired;
+    broker->stats.discarded += one.discarded;
+    broker->stats.groups_expired += one.groups_expired;
+    broker->stats.retention_failures += status != FAN_OK;
+    fan__mutex_unlock(&broker->mutex);
+}
+
+bool fan__keep_step(struct fan_broker *broker)
+{
+    struct fan__keep *keep = &broker->keep;
+    int64_t now_ns = fan__monotonic_ns(broker->env);
+    if (!keep->asked || now_ns < keep->due_ns)
+        return false;
+    bool more = false;
+    call(broker, &more);
+    if (!more)
+        keep->due_ns = now_ns + (int64_t)keep->interval_ms * FAN__NS_PER_MS;
+    return more;
+}
+
+/* Waits, unless the broker stops; with the lock. */
+static void rest(struct fan_broker *broker, int64_t until_ns)
+{
+    bool in_time = true;
+    while (in_time && broker->run < FAN__RUN_STOPPING)
+        in_time = fan__cond_wait_until(&broker->keep.wake, &broker->mutex, until_ns);
+}
+
+static void keep_main(void *context)
+{
+    struct fan_broker *broker = context;
+    fan__mutex_lock(&broker->mutex);
+    while (broker->run < FAN__RUN_STOPPING) {
+        fan__mutex_unlock(&broker->mutex);
+        int64_t begun_ns = fan__deadline_ns(0);
+        bool more = false;
+        call(broker, &more);
+        int64_t ended_ns = fan__deadline_ns(REST_MS_MIN);
+        fan__mutex_lock(&broker->mutex);
+        rest(broker,
+             more ? ended_ns + (ended_ns - begun_ns) : fan__deadline_ns(broker->keep.interval_ms));
+    }
+    fan__mutex_unlock(&broker->mutex);
+}
+
+enum fan_status fan__keep_start(struct fan_broker *broker)
+{
+    if (!broker->keep.asked)
+        return FAN_OK;
+    return fan__thread_start(&broker->keep.thread, "fan-keep", keep_main, broker);
+}
+
+void fan__keep_stop(struct fan_broker *broker)
+{
+    if (!broker->keep.thread.started)
+        return;
+    fan__mutex_lock(&broker->mutex);
+    fan__cond_broadcast(&broker->keep.wake);
+    fan__mutex_unlock(&broker->mutex);
+    fan__thread_join(&broker->keep.thread);
+}

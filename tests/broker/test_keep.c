@@ -1,0 +1,476 @@
+/* Retention under a broker: who is told what it took, and that everything else goes on. */
+#include "support.h"
+
+#include <fanfare/env.h>
+#include <fanfare/keep.h>
+
+#include <pthread.h>
+#include <sched.h>
+
+static struct fan_retained retain_all(struct fan_store *store, struct fan_retention retention)
+{
+    struct fan_retained one = { .size = sizeof(one), .more = true };
+    retention.size = FAN_RETENTION_SIZE;
+    while (one.more)
+        assert_ok(fan_store_retain(store, &retention, &one, NULL));
+    return one;
+}
+
+static void append(struct fan_store *store, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+        struct fan_event *event = NULL;
+        assert_ok(fan_event_new(&draft, NULL, &event, NULL));
+        struct fan_append item = { .event = event };
+        assert_ok(fan_store_append(store, &item, 1, NULL));
+        fan_event_free(event, NULL);
+    }
+}
+
+static struct fan_reader *subscribe(struct fan_broker *broker, enum fan_policy policy)
+{
+    const struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE, .policy = policy };
+    struct fan_reader *reader = NULL;
+    assert_ok(fan_broker_subscribe(broker, &options, &reader, NULL));
+    return reader;
+}
+
+static void check_next_is_gap(struct fan_reader *reader, uint64_t after, uint64_t before)
+{
+    const struct fan_event *event = NULL;
+    struct fan_gap gap;
+    assert_int_equal(fan_reader_next(reader, 0, &event), FAN_GAP);
+    fan_reader_gap(reader, &gap);
+    assert_int_equal(gap.reason, FAN_GAP_RETENTION);
+    assert_int_equal(gap.after, after);
+    assert_int_equal(gap.before, before);
+    assert_true(gap.count == FAN_GAP_COUNT_UNKNOWN);
+}
+
+/*
+ * Another instance appends and trims before this one looks: what its live readers never had a
+ * chance to get is told, to those that go back to the log and to those that do not.
+ */
+static void test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.stepped = true;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    struct fan_store *other = NULL;
+    assert_ok(fan_store_open(place.uri, NULL, &other, NULL));
+    const enum fan_policy policies[] = { FAN_POLICY_REFILL, FAN_POLICY_DROP_OLDEST,
+                                         FAN_POLICY_DROP_NEWEST };
+    struct fan_reader *readers[3];
+    for (size_t i = 0; i < 3; i++)
+        readers[i] = subscribe(broker, policies[i]);
+    append(other, 3);
+    assert_ok(fan_broker_step(broker));
+    for (size_t i = 0; i < 3; i++) {
+        for (uint64_t seq = 1; seq <= 3; seq++)
+            assert_int_equal(next_seq(readers[i]), seq);
+    }
+    append(other, 10);
+    assert_int_equal(retain_all(other, (struct fan_retention){ .count = 4 }).trimmed_seq, 9);
+    assert_ok(fan_broker_step(broker));
+    for (size_t i = 0; i < 3; i++) {
+        check_next_is_gap(readers[i], 3, 10);
+        for (uint64_t seq = 10; seq <= 13; seq++)
+            assert_int_equal(next_seq(readers[i]), seq);
+        const struct fan_event *event = NULL;
+        assert_int_equal(fan_reader_next(readers[i], 0, &event), FAN_AGAIN);
+    }
+    /* What was told before it was trimmed is no loss: it lies in the ring. */
+    append(other, 5);
+    assert_ok(fan_broker_step(broker));
+    retain_all(other, (struct fan_retention){ .count = 1 });
+    append(other, 1);
+    assert_ok(fan_broker_step(broker));
+    for (size_t i = 0; i < 3; i++) {
+        for (uint64_t seq = 14; seq <= 19; seq++)
+            assert_int_equal(next_seq(readers[i]), seq);
+        fan_reader_free(readers[i]);
+    }
+    fan_store_close(other);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+/* Clocks that the test moves, and lines that were logged. */
+struct world {
+    struct fan_env env;
+    pthread_mutex_t mutex;
+    int64_t passed_us;
+    int64_t wrong_us; /* the wall clock's alone */
+    int64_t bytes;
+    int64_t bytes_max;
+    char lines[4096];
+};
+
+static int64_t get(struct world *world, const int64_t *number)
+{
+    pthread_mutex_lock(&world->mutex);
+    int64_t value = *number;
+    pthread_mutex_unlock(&world->mutex);
+    return value;
+}
+
+static void set(struct world *world, int64_t *number, int64_t value)
+{
+    pthread_mutex_lock(&world->mutex);
+    *number = value;
+    pthread_mutex_unlock(&world->mutex);
+}
+
+static int64_t world_wall_us(void *context)
+{
+    struct world *world = context;
+    const struct fan_env *real = fan_env_default();
+    return real->wall_us(real->context) + get(world, &world->passed_us) +
+           get(world, &world->wrong_us);
+}
+
+static int64_t world_monotonic_ns(void *context)
+{
+    struct world *world = context;
+    const struct fan_env *real = fan_env_default();
+    return real->monotonic_ns(real->context) + get(world, &world->passed_us) * 1000;
+}
+
+static void world_log(void *context, enum fan_log_level level, const char *message)
+{
+    struct world *world = context;
+    (void)level;
+    pthread_mutex_lock(&world->mutex);
+    size_t size = strlen(world->lines);
+    snprintf(world->lines + size, sizeof(world->lines) - size, "%s\n", message);
+    pthread_mutex_unlock(&world->mutex);
+}
+
+static bool was_logged(struct world *world, const char *words)
+{
+    pthread_mutex_lock(&world->mutex);
+    bool there = strstr(world->lines, words) != NULL;
+    pthread_mutex_unlock(&world->mutex);
+    return there;
+}
+
+/* Every block has its size before it. */
+static void *world_resize(void *context, void *pointer, size_t size)
+{
+    struct world *world = context;
+    max_align_t *old = pointer ? (max_align_t *)pointer - 1 : NULL;
+    size_t before = old ? *(size_t *)old : 0;
+    max_align_t *block = realloc(old, size + sizeof(*block));
+    if (!block)
+        return NULL;
+    *(size_t *)block = size;
+    pthread_mutex_lock(&world->mutex);
+    world->bytes += (int64_t)size - (int64_t)before;
+    if (world->bytes > world->bytes_max)
+        world->bytes_max = world->bytes;
+    pthread_mutex_unlock(&world->mutex);
+    return block + 1;
+}
+
+static void world_release(void *context, void *pointer)
+{
+    struct world *world = context;
+    if (!pointer)
+        return;
+    max_align_t *block = (max_align_t *)pointer - 1;
+    pthread_mutex_lock(&world->mutex);
+    world->bytes -= (int64_t) * (size_t *)block;
+    pthread_mutex_unlock(&world->mutex);
+    free(block);
+}
+
+static void world_make(struct world *world)
+{
+    *world = (struct world){ .env = *fan_env_default() };
+    pthread_mutex_init(&world->mutex, NULL);
+    world->env.context = world;
+    world->env.wall_us = world_wall_us;
+    world->env.monotonic_ns = world_monotonic_ns;
+    world->env.log = world_log;
+    world->env.resize = world_resize;
+    world->env.release = world_release;
+}
+
+static struct fan_broker_stats stats_of(struct fan_broker *broker)
+{
+    struct fan_broker_stats stats = { .size = sizeof(stats) };
+    fan_broker_stats(broker, &stats);
+    return stats;
+}
+
+#define DAY_US INT64_C(86400000000)
+
+static void test_P11_a_broker_keeps_house(void **state)
+{
+    struct place place;
+    static struct world world;
+    place_make(&place, *state);
+    world_make(&world);
+    struct fan_retention retention = { .size = FAN_RETENTION_SIZE,
+                                       .age_ms = 86400000,
+                                       .group_age_ms = (uint64_t)86400000 * 7,
+                                       .limit = 10 };
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = &world.env;
+    options.retention = &retention;
+    options.retention_interval_ms = 1;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    retention = (struct fan_retention){ .size = 0 }; /* it was copied */
+    assert_ok(fan_broker_start(broker));
+    const struct fan_group_name name = { .group = "left", .handler = "alone" };
+    const struct fan_group_options group = { .size = FAN_GROUP_OPTIONS_SIZE };
+    for (int i = 0; i < 100; i++)
+        publish(broker, "a.b.c", "t");
+    assert_ok(fan_group_create(fan_broker_store(broker), &name, &group, NULL));
+    set(&world, &world.passed_us, 2 * DAY_US);
+    while (stats_of(broker).removed < 100)
+        sched_yield();
+    set(&world, &world.passed_us, 9 * DAY_US);
+    while (stats_of(broker).groups_expired == 0)
+        sched_yield();
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_int_equal(stats.events, 0);
+    assert_int_equal(stats.groups, 0);
+    assert_int_equal(stats_of(broker).retention_failures, 0);
+    assert_ok(fan_broker_stop(broker, 1000));
+    assert_true(was_logged(&world, "retention: 100 events removed, 0 deliveries expired"));
+    assert_true(was_logged(&world, "group left/alone: no member has asked for work in too long"));
+    fan_broker_free(broker);
+    assert_int_equal(world.bytes, 0);
+    place_remove(&place);
+    pthread_mutex_destroy(&world.mutex);
+}
+
+static void test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed(void **state)
+{
+    struct place place;
+    static struct world world;
+    place_make(&place, *state);
+    world_make(&world);
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .age_ms = 60000 };
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = &world.env;
+    options.retention = &retention;
+    options.retention_interval_ms = 1000;
+    options.stepped = true;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    append(fan_broker_store(broker), 5);
+    while (fan_broker_step(broker) == FAN_OK)
+        ;
+    for (int i = 1; i <= 3; i++) {
+        set(&world, &world.wrong_us, i % 2 ? 3 * DAY_US : -3 * DAY_US);
+        set(&world, &world.passed_us, i * 2000000);
+        while (fan_broker_step(broker) == FAN_OK)
+            ;
+        assert_int_equal(stats_of(broker).retention_failures, i);
+    }
+    assert_true(was_logged(&world, "nothing is removed until the clock is set right"));
+    assert_int_equal(stats_of(broker).removed, 0);
+    /* Set right, it goes on by itself. */
+    set(&world, &world.wrong_us, 0);
+    set(&world, &world.passed_us, 100000000);
+    while (stats_of(broker).removed < 5)
+        (void)!fan_broker_step(broker);
+    assert_int_equal(stats_of(broker).retention_failures, 3);
+    fan_broker_free(broker);
+    place_remove(&place);
+    pthread_mutex_destroy(&world.mutex);
+}
+
+/* One reader of the soak: what comes is the next, or the gap before it was told. */
+struct listener {
+    struct fan_reader *reader;
+    pthread_t thread;
+    uint64_t last_seq;
+    uint64_t until_seq;
+    uint64_t delivered;
+    uint64_t gaps;
+    bool slow;
+    const char *wrong;
+};
+
+static void *listen(void *context)
+{
+    struct listener *listener = context;
+    uint64_t expected_seq = 1;
+    while (!listener->wrong && listener->last_seq < listener->until_seq) {
+        const struct fan_event *event = NULL;
+        enum fan_status status = fan_reader_next(listener->reader, 60000, &event);
+        if (status == FAN_GAP) {
+            struct fan_gap gap;
+            fan_reader_gap(listener->reader, &gap);
+            listener->gaps++;
+            if (gap.after != listener->last_seq || gap.before <= gap.after + 1)
+                listener->wrong = "a gap does not begin where the reader is";
+            listener->last_seq = gap.before - 1;
+            expected_seq = gap.before;
+            continue;
+        }
+        if (status != FAN_OK) {
+            listener->wrong = fan_status_name(status);
+            break;
+        }
+        if (fan_event_seq(event) != expected_seq)
+            listener->wrong = "an event is missing, and no gap told it";
+        listener->last_seq = fan_event_seq(event);
+        expected_seq = listener->last_seq + 1;
+        listener->delivered++;
+        for (int i = 0; listener->slow && i < 200; i++)
+            sched_yield();
+    }
+    return NULL;
+}
+
+struct publisher {
+    struct fan_broker *broker;
+    pthread_t thread;
+    size_t count;
+};
+
+static void *publish_many(void *context)
+{
+    const struct publisher *publisher = context;
+    for (size_t i = 0; i < publisher->count; i++)
+        publish(publisher->broker, i % 4 ? "a.b.c" : "d.e.f", "t");
+    return NULL;
+}
+
+static enum fan_verdict on_event(void *context, const struct fan_event *event,
+                                 const struct fan_handling *handling)
+{
+    (void)context;
+    (void)handling;
+    return fan_event_seq(event) % 100 == 0 ? FAN_VERDICT_FAIL : FAN_VERDICT_DONE;
+}
+
+enum { PUBLISHERS = 3, LISTENERS = 4 };
+
+static void start_listeners(struct fan_broker *broker, struct listener *listeners, uint64_t total)
+{
+    static const struct {
+        enum fan_start start;
+        enum fan_policy policy;
+        bool slow;
+    } kinds[LISTENERS] = {
+        { FAN_START_BEGINNING, FAN_POLICY_REFILL, false },
+        { FAN_START_BEGINNING, FAN_POLICY_REFILL, true },
+        { FAN_START_NOW, FAN_POLICY_DROP_OLDEST, true },
+        { FAN_START_NOW, FAN_POLICY_REFILL, true },
+    };
+    for (size_t i = 0; i < LISTENERS; i++) {
+        const struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE,
+                                                    .start = kinds[i].start,
+                                                    .policy = kinds[i].policy,
+                                                    .buffer_count = 64 };
+        listeners[i] = (struct listener){ .until_seq = total, .slow = kinds[i].slow };
+        assert_ok(fan_broker_subscribe(broker, &options, &listeners[i].reader, NULL));
+        assert_int_equal(pthread_create(&listeners[i].thread, NULL, listen, &listeners[i]), 0);
+    }
+}
+
+/* One half of the soak; gives how much memory it had at most. */
+static void run_half(struct fan_broker *broker, struct publisher *publishers, size_t count)
+{
+    for (size_t i = 0; i < PUBLISHERS; i++) {
+        publishers[i] = (struct publisher){ .broker = broker, .count = count };
+        assert_int_equal(pthread_create(&publishers[i].thread, NULL, publish_many, &publishers[i]),
+                         0);
+    }
+    for (size_t i = 0; i < PUBLISHERS; i++)
+        pthread_join(publishers[i].thread, NULL);
+}
+
+static bool show_finding(void *context, const struct fan_finding *finding)
+{
+    (void)context;
+    print_error("%s %llu: %s\n", finding->part, (unsigned long long)finding->seq, finding->words);
+    return true;
+}
+
+/* Everything at once: publishers, workers, readers of all kinds, and retention. */
+static void test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on(void **state)
+{
+    struct place place;
+    static struct world world;
+    place_make(&place, *state);
+    strcat(place.uri, strcmp(*state, "sqlite") == 0 ? "?synchronous=normal&checkpoint_frames=500"
+                                                    : "?capacity=10000000");
+    world_make(&world);
+    bool soak = getenv("FANFARE_SOAK") != NULL;
+    size_t count = soak ? 200000 : 2000;
+    const struct fan_retention retention = {
+        .size = FAN_RETENTION_SIZE, .count = 300, .dead_age_ms = 1, .limit = 50
+    };
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = &world.env;
+    options.retention = &retention;
+    options.retention_interval_ms = 1;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    const struct fan_handler_options handler = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                                 .group = "workers",
+                                                 .pattern = "a.>",
+                                                 .start = FAN_START_BEGINNING,
+                                                 .handle = on_event };
+    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    assert_ok(fan_broker_start(broker));
+    uint64_t total = PUBLISHERS * count * 2;
+    struct listener listeners[LISTENERS];
+    struct publisher publishers[PUBLISHERS];
+    start_listeners(broker, listeners, total);
+    run_half(broker, publishers, count);
+    int64_t first_half = get(&world, &world.bytes_max);
+    run_half(broker, publishers, count);
+    for (size_t i = 0; i < LISTENERS; i++) {
+        pthread_join(listeners[i].thread, NULL);
+        if (listeners[i].wrong)
+            fail_msg("reader %zu at %llu: %s", i, (unsigned long long)listeners[i].last_seq,
+                     listeners[i].wrong);
+        print_message("# reader %zu: %llu delivered, %llu gaps\n", i,
+                      (unsigned long long)listeners[i].delivered,
+                      (unsigned long long)listeners[i].gaps);
+        fan_reader_free(listeners[i].reader);
+    }
+    /* Memory is that of what is kept, not of what has passed. */
+    if (soak)
+        assert_true(get(&world, &world.bytes_max) <= first_half * 3 / 2);
+    while (stats_of(broker).removed < total - 300)
+        sched_yield();
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_true(stats.last_seq == total && stats.events <= 300);
+    assert_true(stats_of(broker).discarded > 0);
+    if (strcmp(*state, "sqlite") == 0)
+        assert_ok(fan_store_verify(fan_broker_store(broker), show_finding, NULL, NULL));
+    fan_broker_free(broker);
+    assert_int_equal(world.bytes, 0);
+    place_remove(&place);
+    pthread_mutex_destroy(&world.mutex);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        { "test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard",
+          test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard, NULL, NULL,
+          scheme_sqlite },
+        on_every_store(test_P11_a_broker_keeps_house),
+        on_every_store(test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed),
+        on_every_store(test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
