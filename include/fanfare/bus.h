@@ -14,8 +14,11 @@
  *
  * In a fork's child, what the parent opened answers FAN_FORKED, or does nothing.
  *
- * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults); topic and type
- * 255 bytes.
+ * Subscriptions with the same topic, kinds and pattern share a ring, into which a message is
+ * written once. A subscriber that stands still costs the publisher and the others nothing.
+ *
+ * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults), 64 rings within
+ * a quarter of that; topic and type 255 bytes.
  */
 #ifndef FANFARE_BUS_H
 #define FANFARE_BUS_H
@@ -35,10 +38,14 @@ struct fan_subscription;
 
 /*
  * kinds               the closed set, or NULL for open types; the array must outlive the bus
- * single_publisher    one thread publishes (asserted), so that its path need not lock
+ * single_publisher    one thread publishes (asserted), without lock or fence on its path; whoever
+ *                     subscribes, ends, or falls asleep pays for that, with microseconds
  * memory_size_max     bound on bytes held for slow subscribers, 0 for 64 MiB; past it those that
  *                     hold more than their share lose messages as if their buffer were full
  * block_timeout_ms    how long a publish may wait for FAN_POLICY_BLOCK; 0 refuses that policy
+ * slot_size           bytes of a place in a shared ring, 64 to 4,096 in eights, 0 for 128: what
+ *                     does not fit with 32 bytes for itself goes by reference, and costs more
+ * by_reference        no shared rings: for messages that are mostly larger than a slot
  */
 struct fan_bus_options {
     size_t size;
@@ -48,11 +55,13 @@ struct fan_bus_options {
     bool single_publisher;
     size_t memory_size_max;
     unsigned block_timeout_ms;
+    size_t slot_size;
+    bool by_reference;
 };
 
 #define FAN_BUS_OPTIONS_INIT                                                                       \
     {                                                                                              \
-        sizeof(struct fan_bus_options), NULL, NULL, 0, false, 0, 0                                 \
+        sizeof(struct fan_bus_options), NULL, NULL, 0, false, 0, 0, 0, false                       \
     }
 
 /*

@@ -31,6 +31,7 @@ static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
     broker->stats.notified_seq = broker->notified_seq;
     struct fan_bus_options bus_options = FAN_BUS_OPTIONS_INIT;
     bus_options.env = env;
+    bus_options.by_reference = true;
     status = fan_bus_open(&bus_options, &broker->bus, error);
     if (status != FAN_OK)
         return status;

@@ -1,8 +1,8 @@
 /* Checking what a publisher gave, and copying it into one block. */
-#include "bus/block.h"
+#include "bus/bus.h"
 
 #include "base/adopt.h"
-#include "base/env.h"
+#include "base/hash.h"
 
 #include <fanfare/kind.h>
 
@@ -46,12 +46,12 @@ size_t fan__draft_block_size(const struct fan__draft *draft)
            draft->topic_size + 1;
 }
 
-struct fan__block *fan__block_new(const struct fan_env *env, const struct fan__draft *draft)
+struct fan__block *fan__block_new(struct fan_bus *bus, const struct fan__draft *draft)
 {
     _Static_assert(sizeof(struct fan__block) % 8 == 0, "the payload behind it is aligned");
     const struct fan_message *message = draft->message;
     size_t size = fan__draft_block_size(draft);
-    struct fan__block *block = fan__alloc(env, size);
+    struct fan__block *block = fan__alloc(bus->env, size);
     if (!block)
         return NULL;
     char *payload = (char *)(block + 1);
@@ -65,14 +65,19 @@ struct fan__block *fan__block_new(const struct fan_env *env, const struct fan__d
     topic[draft->topic_size] = '\0';
     *block = (struct fan__block){
         .message = { .size = FAN_MESSAGE_SIZE,
-                     .time_us = message->time_us != 0 ? message->time_us : fan__wall_us(env),
+                     .time_us = message->time_us != 0 ? message->time_us : fan__wall_us(bus->env),
                      .kind = draft->kind,
                      .type = type,
                      .topic = topic,
                      .payload = { payload, message->payload.size } },
         .size = size,
-        .holders = 1,
     };
+    atomic_init(&block->holders, 1);
+    if (bus->latest_count > 0)
+        block->key = fan__hash(fan__hash(bus->hash_seed, draft->topic, draft->topic_size),
+                               draft->type, draft->type_size);
+    /* relaxed: it is a sum. */
+    atomic_fetch_add_explicit(&bus->held_size, size, memory_order_relaxed);
     return block;
 }
 

@@ -1,6 +1,6 @@
 /*
- * A message as the bus holds it: one allocation, shared by all subscriptions that have it queued or
- * lent to their reader. Nothing in it changes once it is published.
+ * A message that is held by reference: one allocation, shared by all subscriptions that have it
+ * queued or lent to their reader. Nothing in it changes once it is published.
  *
  *     [ struct fan__block | payload, aligned to 8 | type NUL | topic NUL ]
  */
@@ -8,6 +8,8 @@
 #define FAN_BUS_BLOCK_H
 
 #include <fanfare/bus.h>
+
+#include <stdatomic.h>
 
 /* A message that was found valid, with its lengths; it borrows the publisher's strings. */
 struct fan__draft {
@@ -21,9 +23,9 @@ struct fan__draft {
 
 struct fan__block {
     struct fan_message message;
-    size_t size;    /* of the whole allocation, as the bus's budget counts it */
-    size_t holders; /* counted under the bus's lock */
-    uint64_t key;   /* a hash of topic and type; 0 where nobody asked for it */
+    size_t size; /* of the whole allocation, as the bus's budget counts it */
+    atomic_size_t holders;
+    uint64_t key; /* a hash of topic and type; 0 where nobody asked for it */
 };
 
 /*
@@ -36,8 +38,11 @@ FAN_MUST_CHECK enum fan_status fan__draft_init(struct fan__draft *draft,
 
 size_t fan__draft_block_size(const struct fan__draft *draft);
 
-/* Copies a draft into a block with one holder and sequence 0, stamped; NULL without memory. */
-struct fan__block *fan__block_new(const struct fan_env *env, const struct fan__draft *draft);
+/*
+ * Copies a draft into a block with one holder and sequence 0, stamped, and counts its size; NULL
+ * without memory.
+ */
+struct fan__block *fan__block_new(struct fan_bus *bus, const struct fan__draft *draft);
 
 bool fan__block_same_key(const struct fan__block *a, const struct fan__block *b);
 

@@ -1,7 +1,8 @@
-/* Opening, closing and counting; what happens at the edges of the lock; held topics and kinds. */
+/* Opening, closing and counting; held topics and kinds. */
 #include "bus/bus.h"
 
 #include "base/adopt.h"
+#include "base/futex.h"
 #include "base/status.h"
 #include "bus/notify.h"
 
@@ -9,6 +10,7 @@
 #include <fanfare/pattern.h>
 
 #include <assert.h>
+#include <sched.h>
 #include <string.h>
 
 #define MEMORY_SIZE_MAX_DEFAULT ((size_t)64 << 20)
@@ -50,6 +52,48 @@ static enum fan_status check_kinds(const struct fan_bus_options *options,
     return FAN_OK;
 }
 
+static enum fan_status check_slot_size(size_t size, struct fan_error *ret_error)
+{
+    if (size == 0 || (size >= FAN__LINE_SIZE && size <= FAN__SLOT_SIZE_MAX && size % 8 == 0))
+        return FAN_OK;
+    return fan__fail(ret_error, FAN_INVALID, "slot_size",
+                     "%zu bytes given, expected %d to %d, a multiple of 8, or 0 for %d", size,
+                     FAN__LINE_SIZE, FAN__SLOT_SIZE_MAX, FAN__SLOT_SIZE_DEFAULT);
+}
+
+static void init(struct fan_bus *bus, const struct fan_bus_options *given)
+{
+    size_t slot_size = given->slot_size > 0 ? given->slot_size : FAN__SLOT_SIZE_DEFAULT;
+    bus->env = given->env;
+    bus->fork_generation = fan__fork_generation();
+    bus->kinds = given->kinds;
+    bus->kind_count = given->kind_count;
+    bus->single_publisher = given->single_publisher;
+    bus->asymmetric = given->single_publisher && fan__barrier_init();
+    bus->by_reference = given->by_reference;
+    bus->slot_words = slot_size / sizeof(uint64_t);
+    bus->memory_size_max =
+        given->memory_size_max > 0 ? given->memory_size_max : MEMORY_SIZE_MAX_DEFAULT;
+    bus->block_timeout_ms = given->block_timeout_ms;
+    fan__random(bus->env, &bus->hash_seed, sizeof(bus->hash_seed));
+    atomic_init(&bus->subscription_count, 0);
+    atomic_init(&bus->turn, 0);
+    atomic_init(&bus->wanted, 0);
+    atomic_init(&bus->held_size, 0);
+    atomic_init(&bus->gate_waiter_count, 0);
+    atomic_init(&bus->gate_word, 0);
+    atomic_init(&bus->chain_lock, 0);
+    atomic_init(&bus->chain_count, 0);
+    fan__mutex_init(&bus->mutex);
+    fan__cond_init(&bus->wake_done);
+    fan__topics_init(&bus->topics, bus->env, bus->hash_seed);
+    fan__link_init(&bus->all);
+    fan__link_init(&bus->touched);
+    fan__link_init(&bus->chain);
+    bus->routes.generation = 1;
+    bus->holders = 1;
+}
+
 enum fan_status fan_bus_open(const struct fan_bus_options *options, struct fan_bus **ret_bus,
                              struct fan_error *ret_error)
 {
@@ -57,82 +101,35 @@ enum fan_status fan_bus_open(const struct fan_bus_options *options, struct fan_b
     if (options && !fan__adopt(&given, sizeof(given), options, sizeof(size_t)))
         return fan__fail(ret_error, FAN_INVALID, "size", "expected the size of the options");
     enum fan_status status = check_kinds(&given, ret_error);
+    if (status == FAN_OK)
+        status = check_slot_size(given.slot_size, ret_error);
     if (status != FAN_OK)
         return status;
     struct fan_bus *bus = fan__alloc_zero(given.env, 1, sizeof(*bus));
     if (!bus)
         return fan__fail(ret_error, FAN_NO_MEMORY, NULL, "no memory for a bus");
-    bus->env = given.env;
-    bus->fork_generation = fan__fork_generation();
-    bus->kinds = given.kinds;
-    bus->kind_count = given.kind_count;
-    bus->single_publisher = given.single_publisher;
-    bus->memory_size_max =
-        given.memory_size_max > 0 ? given.memory_size_max : MEMORY_SIZE_MAX_DEFAULT;
-    bus->block_timeout_ms = given.block_timeout_ms;
-    fan__random(bus->env, &bus->hash_seed, sizeof(bus->hash_seed));
-    atomic_init(&bus->subscription_count, 0);
-    fan__mutex_init(&bus->mutex);
-    fan__cond_init(&bus->gate);
-    fan__topics_init(&bus->topics, bus->env, bus->hash_seed);
-    bus->holders = 1;
+    init(bus, &given);
     *ret_bus = bus;
     return FAN_OK;
 }
 
-void fan__bus_enter(struct fan_bus *bus)
-{
-    fan__mutex_lock(&bus->mutex);
-    assert(!bus->touched && !bus->woken);
-}
-
-/* Calls each wake once, and again for those that turned readable meanwhile. Without the lock. */
-static void call_wakes(struct fan_bus *bus, struct fan_subscription *subscription)
-{
-    while (subscription) {
-        /* Read first: nobody frees a subscription whose wake is due, but this one will not be. */
-        struct fan_subscription *next = subscription->woken_next;
-        subscription->wake(subscription->wake_context);
-        fan__mutex_lock(&bus->mutex);
-        while (subscription->wake_again) {
-            subscription->wake_again = false;
-            fan__mutex_unlock(&bus->mutex);
-            subscription->wake(subscription->wake_context);
-            fan__mutex_lock(&bus->mutex);
-        }
-        subscription->waking = false;
-        fan__cond_broadcast(&subscription->cond);
-        fan__mutex_unlock(&bus->mutex);
-        subscription = next;
-    }
-}
-
-void fan__bus_leave(struct fan_bus *bus)
-{
-    while (bus->touched) {
-        struct fan_subscription *subscription = bus->touched;
-        bus->touched = subscription->touched_next;
-        subscription->touched = false;
-        fan__subscription_settle(subscription);
-    }
-    struct fan_subscription *woken = bus->woken;
-    bus->woken = NULL;
-    fan__mutex_unlock(&bus->mutex);
-    call_wakes(bus, woken);
-}
-
-void fan__bus_open_gate(struct fan_bus *bus)
-{
-    if (bus->gate_waiter_count > 0)
-        fan__cond_broadcast(&bus->gate);
-}
-
 void fan__bus_release(struct fan_bus *bus, struct fan__block *block)
 {
-    if (--block->holders > 0)
+    /* acq_rel: what every holder did comes before the free by the last one. */
+    if (atomic_fetch_sub_explicit(&block->holders, 1, memory_order_acq_rel) > 1)
         return;
-    bus->held_size -= block->size;
+    /* relaxed: it is a sum. */
+    atomic_fetch_sub_explicit(&bus->held_size, block->size, memory_order_relaxed);
     fan__free(bus->env, block);
+}
+
+void fan__bus_release_segment(struct fan_bus *bus, struct fan__segment *segment)
+{
+    /* acq_rel: what every holder did comes before the free by the last one; relaxed: a sum. */
+    if (atomic_fetch_sub_explicit(&segment->holders, 1, memory_order_acq_rel) > 1)
+        return;
+    atomic_fetch_sub_explicit(&bus->held_size, segment->size, memory_order_relaxed);
+    fan__free(bus->env, segment);
 }
 
 void fan_bus_close(struct fan_bus *bus)
@@ -141,28 +138,30 @@ void fan_bus_close(struct fan_bus *bus)
         return;
     fan__bus_enter(bus);
     bus->closed = true;
-    for (struct fan_subscription *at = bus->all; at; at = at->all_next) {
-        fan__subscription_detach(at);
-        fan__subscription_settle(at);
+    for (struct fan__link *at = bus->all.next; at != &bus->all; at = at->next)
+        fan__subscription_end(FAN__HOLDER(at, struct fan_subscription, all_link));
+    fan__bus_leave(bus);
+    /* Those at the gate leave as soon as they look. relaxed: they count in the turn. */
+    for (bool waiting = true; waiting;) {
+        fan__bus_open_gate(bus);
+        sched_yield();
+        fan__bus_enter(bus);
+        waiting = bus->gate_taken ||
+                  atomic_load_explicit(&bus->gate_waiter_count, memory_order_relaxed) > 0;
+        fan__bus_leave(bus);
     }
-    fan__bus_open_gate(bus);
-    fan__bus_leave(bus);
-    fan__bus_enter(bus);
-    while (bus->gate_waiter_count > 0)
-        fan__cond_wait(&bus->gate, &bus->mutex);
-    fan__bus_leave(bus);
 }
 
 void fan__bus_drop(struct fan_bus *bus)
 {
-    fan__mutex_lock(&bus->mutex);
+    fan__bus_enter(bus);
     bool last = --bus->holders == 0;
-    fan__mutex_unlock(&bus->mutex);
+    fan__bus_leave(bus);
     if (!last)
         return;
-    assert(bus->held_size == 0 && !bus->all);
+    assert(bus->held_size == 0 && fan__link_alone(&bus->all) && bus->ring_count == 0);
     fan__topics_deinit(&bus->topics);
-    fan__cond_deinit(&bus->gate);
+    fan__cond_deinit(&bus->wake_done);
     fan__mutex_deinit(&bus->mutex);
     fan__free(bus->env, bus);
 }
@@ -239,11 +238,14 @@ void fan_bus_counters(struct fan_bus *bus, struct fan_bus_counters *ret_counters
         counters.published = bus->published;
         counters.unheard = bus->unheard;
         counters.topics = bus->topics.count;
-        /* relaxed: it is written under this lock. */
+        /* relaxed: it is written in the turn. */
         counters.subscriptions =
             atomic_load_explicit(&bus->subscription_count, memory_order_relaxed);
-        for (const struct fan_subscription *at = bus->all; at; at = at->all_next)
-            fan__counters_add(&counters, &at->counters);
+        for (struct fan__link *at = bus->all.next; at != &bus->all; at = at->next) {
+            struct fan_subscription_counters own;
+            fan__subscription_count(FAN__HOLDER(at, struct fan_subscription, all_link), &own);
+            fan__counters_add(&counters, &own);
+        }
         fan__bus_leave(bus);
     }
     size_t size = ret_counters->size < sizeof(counters) ? ret_counters->size : sizeof(counters);

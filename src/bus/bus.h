@@ -1,13 +1,19 @@
 /*
- * The inside of the bus. One lock covers all of it: the topics, every subscription's queue, the
- * counting of blocks. Whoever changes what a reader could read does it between enter and leave.
+ * The inside of the bus.
  *
- *     bus ── topics ── topic ── subscription ── subscription
- *      ├──── everywhere ─────── subscription                    (those without a topic)
- *      └──── all ────────────── every subscription until it is freed
- *                                   └── queue ── block          (blocks are shared)
+ *     bus ── topics ── topic ── lane ── lane          (lane.h: one for each distinct filter)
+ *      ├──── everywhere ─────── lane                  (those without a topic)
+ *      ├──── routes: which lanes want a type and a topic, remembered
+ *      └──── all: every subscription until it is freed
  *
- * Order of locks: a cancel token's, then the bus's. A subscription keeps the bus's memory alive.
+ * What is locked, in this order; a cancel token's lock comes before all of it:
+ *
+ *     mutex     one who subscribes, ends, counts, or is about to sleep
+ *     turn      one who publishes, or holds the mutex (turn.c): lanes, routes, who is where
+ *     a subscription's lock   its own queue (queue.h), shared by its reader and the turn
+ *     chain     who is to be woken
+ *
+ * A reader that is awake on a lane takes none of these. A subscription keeps the bus's memory.
  */
 #ifndef FAN_BUS_BUS_H
 #define FAN_BUS_BUS_H
@@ -15,12 +21,17 @@
 #include "base/cancel.h"
 #include "base/env.h"
 #include "base/thread.h"
+#include "bus/lane.h"
+#include "bus/link.h"
 #include "bus/queue.h"
+#include "bus/route.h"
 #include "bus/topics.h"
 
 #include <fanfare/subscription.h>
 
 #include <stdatomic.h>
+
+#define FAN__LINE_SIZE 64
 
 struct fan_bus {
     const struct fan_env *env;
@@ -28,13 +39,24 @@ struct fan_bus {
     const struct fan_kind *kinds;
     size_t kind_count;
     bool single_publisher;
+    bool asymmetric; /* the kernel has barriers, so the one publisher needs none */
+    bool by_reference;
+    size_t slot_words;
     size_t memory_size_max;
     unsigned block_timeout_ms;
     uint64_t hash_seed;
-    atomic_size_t subscription_count; /* attached ones; written under the lock */
+    atomic_size_t subscription_count; /* attached ones; written in the turn */
 
-    struct fan__mutex mutex; /* covers all that follows, and the subscriptions */
-    size_t holders;          /* the owner, until fan_bus_free, and each subscription */
+    char before_turn[FAN__LINE_SIZE];
+    atomic_uint turn;   /* 1 while somebody has it */
+    atomic_uint wanted; /* one publisher: somebody else wants it */
+    char after_turn[FAN__LINE_SIZE];
+
+    struct fan__mutex mutex;
+    struct fan__cond wake_done; /* with the mutex: a wake has returned */
+
+    /* From here on: in the turn. */
+    size_t holders; /* the owner, until fan_bus_free, and each subscription */
     bool closed;
     bool publisher_known;
     pthread_t publisher;
@@ -42,61 +64,110 @@ struct fan_bus {
     uint64_t published;
     uint64_t unheard;
     struct fan_bus_counters departed; /* sums over freed subscriptions */
-    size_t held_size;                 /* bytes of all blocks that exist */
     size_t latest_count;              /* attached ones with FAN_POLICY_LATEST */
+    size_t ring_count;
+    size_t ring_size; /* bytes */
     struct fan__topics topics;
-    struct fan_subscription *everywhere;
-    struct fan_subscription *all;
+    struct fan__lane *everywhere;
+    struct fan__routes routes;
+    struct fan__link all;
     size_t all_count;
+    struct fan__link touched;       /* turned readable in this turn, and want to be told */
+    struct fan_subscription *woken; /* whose wake is to be called after it */
+
+    atomic_size_t held_size; /* bytes of all blocks and segments that exist */
 
     /*
-     * Publishers that wait for a FAN_POLICY_BLOCK reader: one has the turn, the others wait for it.
+     * Publishers that wait for a FAN_POLICY_BLOCK reader: one has the gate, the others wait for it.
      */
-    struct fan__cond gate;
-    bool gate_taken;
-    size_t gate_waiter_count;
+    bool gate_taken; /* in the turn */
+    atomic_uint gate_waiter_count;
+    atomic_uint gate_word; /* moves when there may be room */
 
-    struct fan_subscription *touched; /* got something in this critical section, not yet settled */
-    struct fan_subscription *woken;   /* whose wake is to be called after it */
+    /* Sleepers that are to be woken, each by the one before it. */
+    atomic_uint chain_lock;
+    struct fan__link chain;
+    atomic_uint chain_count;
 };
 
 #define FAN__BATCH_COUNT_MAX 256
 
+/*
+ * The two low bits of a reader's place; the position on the lane is above them. Without them, only
+ * the reader moves its place, by compare-and-swap; they are set, and with them it moves, under its
+ * lock.
+ */
+#define FAN__PLACE_QUEUED UINT64_C(1) /* it reads from its queue, not from the lane */
+#define FAN__PLACE_LAPPED UINT64_C(2) /* the gate does not look after the slot at its position */
+#define FAN__PLACE_SHIFT 2
+#define FAN__NO_LIMIT UINT64_MAX
+
+/* A message that is lent to the reader: a copied slot, or a block. */
+struct fan__lent {
+    struct fan_message message;
+    struct fan__block *block;
+    uint64_t words[];
+};
+
 struct fan_subscription {
     struct fan_bus *bus;
+    struct fan__lane *lane;
     enum fan_policy policy;
     unsigned yield_us;
-    uint64_t kind_mask;
-    char *pattern; /* NULL where every type matches, or where kind_mask has it */
-    struct fan__topic *topic;
+    size_t buffer_count;
+    bool ring; /* the lane's ring has room for it */
 
-    struct fan_subscription **list; /* the head of the list below; NULL once it has ended */
-    struct fan_subscription *next;
-    struct fan_subscription *previous;
-    struct fan_subscription *all_next;
-    struct fan_subscription *all_previous;
-    struct fan_subscription *match_next;
-    struct fan_subscription *touched_next;
-    struct fan_subscription *woken_next;
-    bool touched;
-
-    struct fan__queue queue;
-    size_t held_size; /* bytes of the blocks in its queue and lent */
-    struct fan_subscription_counters counters;
-
-    struct fan__block **lent; /* to the reader, until its next read */
-    size_t lent_count;
-    size_t lent_count_max;
-    struct fan_gap gap;
-
-    bool sleeping; /* the reader, on `cond`, and not woken yet */
-    struct fan__cond cond;
-    atomic_bool readable; /* written under the lock; a yielding reader peeks */
-    int descriptor;       /* an eventfd that is set while readable; -1 until somebody asks */
+    /* In the turn. */
+    struct fan__link all_link;
+    struct fan__link lane_link;  /* among those on the ring, or those with a queue, or alone */
+    struct fan__link armed_link; /* wants to be told when it turns readable */
+    bool ended;
+    bool unsubscribed;
+    bool keep;                   /* publishing found that its queue will take the message */
+    uint64_t start;              /* the lane's position when it subscribed */
+    atomic_uint_least64_t limit; /* and when it ended; FAN__NO_LIMIT before */
+    uint64_t discarded;
+    atomic_bool watched; /* it has a descriptor or a wake */
+    bool signalled;      /* descriptor and wake were told that it is readable */
+    int descriptor;      /* an eventfd that is set while signalled; -1 until somebody asks */
     void (*wake)(void *context);
     void *wake_context;
     bool waking; /* the wake is being called, or about to be */
     bool wake_again;
+    struct fan_subscription *woken_next;
+
+    char before_place[FAN__LINE_SIZE];
+    /* The reader's own, looked at by others. */
+    atomic_uint_least64_t place;
+    atomic_uint_least64_t delivered;
+    atomic_uint_least64_t lapped; /* dropped on the lane */
+    atomic_uint_least64_t queued_max_lane;
+    /* The reader's own. */
+    struct fan__lent *lent_one;
+    struct fan__lent *lent_many;
+    struct fan__lent *lent; /* one of the two */
+    size_t lent_count;
+    size_t lent_many_count;
+    uint64_t seen_tail; /* of the lane, when it last looked at its queue */
+    struct fan_gap gap;
+    char after_place[FAN__LINE_SIZE];
+
+    struct fan__mutex lock; /* covers all that follows */
+    struct fan__queue queue;
+    uint64_t lapped_seq; /* of the slot at its position, or a lower one, with FAN__PLACE_LAPPED */
+    uint64_t parked_at;  /* the lane's position, when its queue was full for a while */
+    bool parked;
+    unsigned lost_in_a_row;
+    uint64_t dropped;
+    uint64_t conflated;
+    uint64_t queued_max;
+
+    atomic_size_t held_size; /* bytes of what is queued or lent */
+    atomic_bool asked;       /* it is among those the lane is to attend to */
+    struct fan_subscription *asked_next;
+
+    atomic_uint sleep_word;      /* 1 while the reader sleeps */
+    struct fan__link chain_link; /* covered by the bus's chain lock */
 
     bool registered; /* with the cancel token */
     struct fan__cancel_entry cancel;
@@ -107,49 +178,89 @@ static inline bool fan__bus_forked(const struct fan_bus *bus)
     return bus->fork_generation != fan__fork_generation();
 }
 
+/* The publisher's turn; leaving it tells the readers that something is there (turn.c). */
+void fan__turn_enter(struct fan_bus *bus);
+void fan__turn_leave(struct fan_bus *bus);
+
+/* The mutex and the turn, for everybody else. */
 void fan__bus_enter(struct fan_bus *bus);
-/* Tells the readers that something is there, unlocks, and calls the wakes that are due. */
 void fan__bus_leave(struct fan_bus *bus);
+
+/* Waits until its wake, if one is under way, has returned. Between enter and leave. */
+void fan__bus_await_wake(struct fan_subscription *subscription);
+
+/* Marks those on the lane who want to be told that it has something, in the turn. */
+void fan__lane_touch(struct fan__lane *lane);
+
+/* Notes a subscription that turned readable, to be told when the turn ends. In the turn. */
+void fan__subscription_touch(struct fan_subscription *subscription);
+
+/* After a sleep: takes itself out of the chain, and wakes the next in it. */
+void fan__chain_go_on(struct fan_subscription *subscription);
 
 /* Frees the bus when nobody holds it any more. Takes the lock; the bus is gone after it. */
 void fan__bus_drop(struct fan_bus *bus);
 
-/* Lets a publisher at the gate look again. */
-void fan__bus_open_gate(struct fan_bus *bus);
+/*
+ * Lets publishers at the gate look again. Whoever made room did so by a seq_cst operation or under
+ * a lock that the waiting publisher takes when it looks.
+ */
+static inline void fan__bus_open_gate(struct fan_bus *bus);
 
 /* Adds what one subscription counted. */
 void fan__counters_add(struct fan_bus_counters *sum,
                        const struct fan_subscription_counters *counters);
 
+/* Lets go of a block; any thread. */
 void fan__bus_release(struct fan_bus *bus, struct fan__block *block);
 
-/* What a read would return now: FAN_OK, FAN_GAP, FAN_AGAIN or FAN_CLOSED. */
-enum fan_status fan__subscription_peek(const struct fan_subscription *subscription);
+/* Lets go of a segment; any thread. */
+void fan__bus_release_segment(struct fan_bus *bus, struct fan__segment *segment);
 
-/* Brings flag, descriptor, sleeper and wake in line with what a read would return now. */
+/* What a read would return now: FAN_OK, FAN_GAP, FAN_AGAIN or FAN_CLOSED. In the turn. */
+enum fan_status fan__subscription_peek(struct fan_subscription *subscription);
+
+/* Brings descriptor, sleeper and wake in line with what a read would return now. In the turn. */
 void fan__subscription_settle(struct fan_subscription *subscription);
 
-/* Takes it off the lists that publishing looks at. Does nothing when that is done already. */
-void fan__subscription_detach(struct fan_subscription *subscription);
+/* All that it counted so far. In the turn. */
+void fan__subscription_count(struct fan_subscription *subscription,
+                             struct fan_subscription_counters *ret_counters);
+
+/* Takes it off what publishing looks at. Does nothing when that is done already. In the turn. */
+void fan__subscription_end(struct fan_subscription *subscription);
 
 /* Lets go of a block that was taken out of its queue or lent. */
 void fan__subscription_release(struct fan_subscription *subscription, struct fan__block *block);
 
-/* All subscriptions that want the message, linked by match_next. */
-struct fan_subscription *fan__bus_match(struct fan_bus *bus, const struct fan__draft *draft);
+/* Lets go of a segment that its queue has used up; with its lock. */
+void fan__subscription_release_used_up(struct fan_subscription *subscription);
 
-/* Whether one of these is a FAN_POLICY_BLOCK reader without room for a block of this size. */
-bool fan__bus_must_wait(const struct fan_bus *bus, const struct fan_subscription *matched,
-                        size_t block_size);
+/* Takes back what was lent to its reader. */
+void fan__subscription_take_back(struct fan_subscription *subscription);
 
-/* Whether one of these would keep the message, so that a block is needed. */
-bool fan__bus_must_copy(const struct fan_subscription *matched);
+/* Counts what a parked subscription lost; in the turn, with its lock. */
+void fan__subscription_fold(struct fan_subscription *subscription);
 
-/*
- * Counts the message as published with this sequence and gives it to all that matched, each by its
- * policy. Takes the caller's hold of `block`; NULL counts as lost for all of them.
- */
-void fan__bus_spread(struct fan_bus *bus, struct fan_subscription *matched,
-                     struct fan__block *block, uint64_t seq);
+/* What publishing does to the subscriptions with queues, in the turn (deliver.c). */
+enum fan__verdict {
+    FAN__KEEP,
+    FAN__LOSE,
+    FAN__WAIT,
+    FAN__NO_MEMORY,
+};
+enum fan__verdict fan__subscription_prepare(struct fan_subscription *subscription,
+                                            size_t block_size, bool may_wait);
+void fan__subscription_give(struct fan_subscription *subscription, struct fan__block *block,
+                            uint64_t seq);
+
+void fan__gate_wake(struct fan_bus *bus);
+
+static inline void fan__bus_open_gate(struct fan_bus *bus)
+{
+    /* seq_cst: see fan_bus's gate in publish.c. */
+    if (atomic_load_explicit(&bus->gate_waiter_count, memory_order_seq_cst) > 0)
+        fan__gate_wake(bus);
+}
 
 #endif

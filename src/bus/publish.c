@@ -1,48 +1,83 @@
 /*
- * Publishing: check, pass the gate, copy once, spread. A publisher that must wait for a reader
- * takes the turn, so that nobody publishes in between while the lock is free; all who wait for the
- * turn or for room wait at the gate, each until its own deadline.
+ * Publishing: check, find the lanes, pass their gates, write once into each.
+ *
+ * A publisher that must wait for a reader takes the gate, so that nobody publishes in between while
+ * the turn is free; all who wait for the gate or for room do so until their own deadlines. They
+ * give the processor away for a while, then announce themselves (gate_waiter_count), look once
+ * more, and sleep on gate_word. A reader makes room first and looks for waiters then. On a lane all
+ * four accesses are seq_cst, so that one of the two sees the other; a queue is looked at under its
+ * lock, which does the same.
  */
 #include "bus/bus.h"
 
-#include "base/hash.h"
+#include "base/futex.h"
 #include "bus/notify.h"
 
 #include <assert.h>
+#include <sched.h>
 #include <string.h>
 
+#define YIELD_COUNT 300
+
 /* One call of publish or publish_many. deadline_ns is 0 until it waits for the first time. */
-struct turn {
+struct call {
     struct fan_bus *bus;
     int64_t deadline_ns;
-    bool taken;
+    unsigned yields;
+    bool announced;
+    unsigned gate_word;
+    bool gate_taken;
 };
 
-/* Unlocks and waits for a change; false when the deadline has passed. */
-static bool wait_at_gate(struct turn *turn)
+/* Gives the turn away and waits for a change; false when the deadline has passed. */
+static bool wait_at_gate(struct call *call)
 {
-    struct fan_bus *bus = turn->bus;
-    if (turn->deadline_ns == 0)
-        turn->deadline_ns = fan__deadline_ns(bus->block_timeout_ms);
-    /* What was published so far must be readable, else the reader never makes room. */
-    if (bus->touched) {
-        fan__bus_leave(bus);
-        fan__bus_enter(bus);
+    struct fan_bus *bus = call->bus;
+    bool in_time = true;
+    if (call->deadline_ns == 0)
+        call->deadline_ns = fan__deadline_ns(bus->block_timeout_ms);
+    if (!call->announced && call->yields++ >= YIELD_COUNT) {
+        call->announced = true;
+        /* seq_cst: see above. */
+        atomic_fetch_add_explicit(&bus->gate_waiter_count, 1, memory_order_seq_cst);
+        /* acquire: who sees it moved sees the room. */
+        call->gate_word = atomic_load_explicit(&bus->gate_word, memory_order_acquire);
         return true;
     }
-    bus->gate_waiter_count++;
-    bool in_time = fan__cond_wait_until(&bus->gate, &bus->mutex, turn->deadline_ns);
-    bus->gate_waiter_count--;
-    /* Close waits here too, for the last one to go. */
-    if (bus->closed)
-        fan__cond_broadcast(&bus->gate);
+    fan__turn_leave(bus);
+    if (call->announced) {
+        in_time = fan__futex_wait(&bus->gate_word, call->gate_word, call->deadline_ns);
+        /* relaxed: who counts it still wakes nobody. */
+        atomic_fetch_sub_explicit(&bus->gate_waiter_count, 1, memory_order_relaxed);
+        call->announced = false;
+    } else {
+        sched_yield();
+        in_time = call->deadline_ns == FAN__FOREVER || fan__deadline_ns(0) < call->deadline_ns;
+    }
+    fan__turn_enter(bus);
     return in_time;
 }
 
-static enum fan_status turn_begin(struct turn *turn)
+/* Ends the call's stay at the gate. */
+static void leave_gate(struct call *call)
 {
-    struct fan_bus *bus = turn->bus;
-    for (bool in_time = true; !bus->closed && bus->gate_taken; in_time = wait_at_gate(turn)) {
+    struct fan_bus *bus = call->bus;
+    /* relaxed: who counts it still wakes nobody. */
+    if (call->announced)
+        atomic_fetch_sub_explicit(&bus->gate_waiter_count, 1, memory_order_relaxed);
+    call->announced = false;
+    if (!call->gate_taken)
+        return;
+    call->gate_taken = false;
+    bus->gate_taken = false;
+    fan__bus_open_gate(bus);
+}
+
+static enum fan_status begin(struct call *call)
+{
+    struct fan_bus *bus = call->bus;
+    fan__turn_enter(bus);
+    for (bool in_time = true; !bus->closed && bus->gate_taken; in_time = wait_at_gate(call)) {
         if (!in_time)
             return FAN_TIMED_OUT;
     }
@@ -56,65 +91,136 @@ static enum fan_status turn_begin(struct turn *turn)
     return FAN_OK;
 }
 
-static void turn_end(struct turn *turn)
+/* A message on its way: what was found out before anything changes. */
+struct parcel {
+    struct fan__draft draft;
+    struct fan__lane *lanes; /* linked by match_next */
+    bool small;              /* it fits a slot */
+    bool want_block;
+    bool may_wait;
+    bool must; /* it cannot be refused, so those without memory lose it */
+};
+
+/* Looks at those of a lane that have queues. */
+static enum fan_status prepare_queued(const struct fan__lane *lane, struct parcel *parcel,
+                                      size_t block_size)
 {
-    if (!turn->taken)
-        return;
-    turn->bus->gate_taken = false;
-    fan__bus_open_gate(turn->bus);
+    for (struct fan__link *at = lane->queued.next; at != &lane->queued; at = at->next) {
+        struct fan_subscription *subscription = FAN__HOLDER(at, struct fan_subscription, lane_link);
+        switch (fan__subscription_prepare(subscription, block_size, parcel->may_wait)) {
+        case FAN__KEEP:
+            parcel->want_block = true;
+            break;
+        case FAN__LOSE:
+            break;
+        case FAN__WAIT:
+            return FAN_TIMED_OUT;
+        case FAN__NO_MEMORY:
+            if (!parcel->must)
+                return FAN_NO_MEMORY;
+            break;
+        }
+    }
+    return FAN_OK;
 }
 
-/* Finds who wants the message, once all of them that insist have room. */
-static enum fan_status pass_gate(struct turn *turn, const struct fan__draft *draft,
-                                 struct fan_subscription **ret_matched)
+/* FAN_TIMED_OUT when a reader that insists has no room. */
+static enum fan_status prepare(struct fan_bus *bus, struct parcel *parcel)
 {
-    struct fan_bus *bus = turn->bus;
-    size_t size = fan__draft_block_size(draft);
-    for (bool in_time = true; !bus->closed; in_time = wait_at_gate(turn)) {
-        struct fan_subscription *matched = fan__bus_match(bus, draft);
-        if (!fan__bus_must_wait(bus, matched, size)) {
-            *ret_matched = matched;
-            return FAN_OK;
+    size_t block_size = 0;
+    parcel->lanes = fan__route_find(bus, &parcel->draft);
+    parcel->want_block = false;
+    for (struct fan__lane *lane = parcel->lanes; lane; lane = lane->match_next) {
+        enum fan_status status =
+            fan__lane_pass(lane, !parcel->small, parcel->may_wait, parcel->must);
+        if (status == FAN_OK && !fan__link_alone(&lane->queued)) {
+            block_size = block_size > 0 ? block_size : fan__draft_block_size(&parcel->draft);
+            status = prepare_queued(lane, parcel, block_size);
         }
-        if (!in_time)
-            return FAN_TIMED_OUT;
-        turn->taken = true;
+        if (status != FAN_OK)
+            return status;
+    }
+    return FAN_OK;
+}
+
+/* Waits until all that insist have room. */
+static enum fan_status pass_gate(struct call *call, struct parcel *parcel)
+{
+    struct fan_bus *bus = call->bus;
+    for (bool in_time = true; !bus->closed; in_time = wait_at_gate(call)) {
+        enum fan_status status = prepare(bus, parcel);
+        if (status != FAN_TIMED_OUT || !in_time)
+            return status;
+        call->gate_taken = true;
         bus->gate_taken = true;
     }
     return FAN_CLOSED;
 }
 
-static struct fan__block *copy(struct fan_bus *bus, const struct fan__draft *draft)
+static void spread_to_lane(struct fan__lane *lane, const struct parcel *parcel,
+                           struct fan__block *block, uint64_t seq, int64_t time_us)
 {
-    struct fan__block *block = fan__block_new(bus->env, draft);
-    if (!block)
-        return NULL;
-    bus->held_size += block->size;
-    if (bus->latest_count > 0)
-        block->key = fan__hash(fan__hash(bus->hash_seed, draft->topic, draft->topic_size),
-                               draft->type, draft->type_size);
-    return block;
+    /* relaxed: only the turn moves it. */
+    uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
+    if (!fan__link_alone(&lane->ringed) && parcel->small)
+        fan__slot_write(lane, tail, &parcel->draft, seq, time_us);
+    /* relaxed: a hint to readers, who ask again in the turn. */
+    if (!parcel->small && lane->capacity > 0)
+        atomic_store_explicit(&lane->queued_until, tail + FAN__LANE_QUEUED_COUNT,
+                              memory_order_relaxed);
+    struct fan__link *next;
+    for (struct fan__link *at = lane->queued.next; at != &lane->queued; at = next) {
+        next = at->next;
+        fan__subscription_give(FAN__HOLDER(at, struct fan_subscription, lane_link), block, seq);
+    }
+    lane->last_seq = seq;
+    /* release: who sees the position there sees its slot. */
+    atomic_store_explicit(&lane->tail, tail + 1, memory_order_release);
+    fan__lane_touch(lane);
 }
 
-static enum fan_status publish_one(struct turn *turn, const struct fan_message *message)
+/* Counts the message as published, and gives it to all that want it. */
+static void spread(struct fan_bus *bus, const struct parcel *parcel, struct fan__block *block,
+                   uint64_t seq)
 {
-    struct fan_bus *bus = turn->bus;
-    struct fan__draft draft;
-    struct fan_subscription *matched;
-    enum fan_status status = fan__draft_init(&draft, message, bus->kinds, bus->kind_count);
+    assert(seq > bus->seq);
+    bus->seq = seq;
+    bus->published++;
+    if (!parcel->lanes)
+        bus->unheard++;
+    int64_t time_us = parcel->draft.message->time_us;
+    if (block) {
+        block->message.seq = seq;
+        time_us = block->message.time_us;
+    } else if (time_us == 0 && parcel->lanes) {
+        time_us = fan__wall_us(bus->env);
+    }
+    for (struct fan__lane *lane = parcel->lanes; lane; lane = lane->match_next)
+        spread_to_lane(lane, parcel, block, seq, time_us);
+    if (block)
+        fan__bus_release(bus, block);
+}
+
+static enum fan_status publish_one(struct call *call, const struct fan_message *message)
+{
+    struct fan_bus *bus = call->bus;
+    struct parcel parcel = { .may_wait = bus->block_timeout_ms > 0 };
+    enum fan_status status = fan__draft_init(&parcel.draft, message, bus->kinds, bus->kind_count);
     if (status == FAN_OK && message->payload.size > FAN_MESSAGE_SIZE_MAX)
         status = FAN_INVALID;
-    if (status == FAN_OK)
-        status = pass_gate(turn, &draft, &matched);
+    if (status != FAN_OK)
+        return status;
+    parcel.small = fan__slot_fits(bus, &parcel.draft);
+    status = pass_gate(call, &parcel);
     if (status != FAN_OK)
         return status;
     struct fan__block *block = NULL;
-    if (fan__bus_must_copy(matched)) {
-        block = copy(bus, &draft);
+    if (parcel.want_block) {
+        block = fan__block_new(bus, &parcel.draft);
         if (!block)
             return FAN_NO_MEMORY;
     }
-    fan__bus_spread(bus, matched, block, bus->seq + 1);
+    spread(bus, &parcel, block, bus->seq + 1);
     return FAN_OK;
 }
 
@@ -123,14 +229,13 @@ enum fan_status fan_bus_publish(struct fan_bus *bus, const struct fan_message *m
 {
     if (fan__bus_forked(bus))
         return FAN_FORKED;
-    fan__bus_enter(bus);
-    struct turn turn = { .bus = bus };
-    enum fan_status status = turn_begin(&turn);
+    struct call call = { .bus = bus };
+    enum fan_status status = begin(&call);
     if (status == FAN_OK)
-        status = publish_one(&turn, message);
+        status = publish_one(&call, message);
     uint64_t seq = bus->seq;
-    turn_end(&turn);
-    fan__bus_leave(bus);
+    leave_gate(&call);
+    fan__turn_leave(bus);
     if (status == FAN_OK && ret_seq)
         *ret_seq = seq;
     return status;
@@ -143,21 +248,20 @@ enum fan_status fan_bus_publish_many(struct fan_bus *bus, const struct fan_messa
         *ret_count = 0;
     if (fan__bus_forked(bus))
         return FAN_FORKED;
-    fan__bus_enter(bus);
-    struct turn turn = { .bus = bus };
-    enum fan_status status = turn_begin(&turn);
+    struct call call = { .bus = bus };
+    enum fan_status status = begin(&call);
     size_t published = 0;
     const struct fan_message *at = messages;
     while (status == FAN_OK && published < count) {
-        status = publish_one(&turn, at);
+        status = publish_one(&call, at);
         if (status != FAN_OK)
             break;
         published++;
         /* A step is what the caller says: its struct may be a later one that has grown. */
         at = (const void *)((const char *)at + messages->size);
     }
-    turn_end(&turn);
-    fan__bus_leave(bus);
+    leave_gate(&call);
+    fan__turn_leave(bus);
     if (ret_count)
         *ret_count = published;
     return status;
@@ -167,16 +271,19 @@ void fan__bus_notify(struct fan_bus *bus, const struct fan_message *messages, si
 {
     if (fan__bus_forked(bus))
         return;
-    fan__bus_enter(bus);
+    fan__turn_enter(bus);
     for (size_t i = 0; i < count && !bus->closed; i++) {
-        struct fan__draft draft;
-        enum fan_status status = fan__draft_init(&draft, &messages[i], bus->kinds, bus->kind_count);
+        struct parcel parcel = { .must = true };
+        enum fan_status status =
+            fan__draft_init(&parcel.draft, &messages[i], bus->kinds, bus->kind_count);
         assert(status == FAN_OK);
         if (status != FAN_OK)
             continue;
-        struct fan_subscription *matched = fan__bus_match(bus, &draft);
-        struct fan__block *block = fan__bus_must_copy(matched) ? copy(bus, &draft) : NULL;
-        fan__bus_spread(bus, matched, block, messages[i].seq);
+        parcel.small = fan__slot_fits(bus, &parcel.draft);
+        status = prepare(bus, &parcel);
+        assert(status == FAN_OK);
+        struct fan__block *block = parcel.want_block ? fan__block_new(bus, &parcel.draft) : NULL;
+        spread(bus, &parcel, block, messages[i].seq);
     }
-    fan__bus_leave(bus);
+    fan__turn_leave(bus);
 }

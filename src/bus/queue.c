@@ -1,10 +1,16 @@
-/* A linked list over an array of slots, with losses merged into the slot behind them. */
+/*
+ * A linked list over an array of slots, with losses merged into the slot behind them, and a segment
+ * in front of it.
+ */
 #include "bus/queue.h"
 
 #include "base/env.h"
+#include "bus/lane.h"
 
 #include <assert.h>
 #include <string.h>
+
+#define CAPACITY_MIN 16
 
 enum fan_status fan__queue_init(struct fan__queue *queue, const struct fan_env *env,
                                 size_t count_max, bool keyed)
@@ -16,35 +22,55 @@ enum fan_status fan__queue_init(struct fan__queue *queue, const struct fan_env *
         .last = FAN__SLOT_NONE,
         .free = FAN__SLOT_NONE,
     };
+    if (!keyed)
+        return FAN_OK;
+    uint32_t bucket_count = 1;
+    while (bucket_count < count_max)
+        bucket_count *= 2;
+    queue->capacity = queue->count_max;
     queue->slots = fan__alloc(env, count_max * sizeof(*queue->slots));
-    if (!queue->slots)
+    queue->buckets = fan__alloc(env, bucket_count * sizeof(*queue->buckets));
+    if (!queue->slots || !queue->buckets) {
+        fan__queue_deinit(queue, env);
         return FAN_NO_MEMORY;
-    if (keyed) {
-        uint32_t bucket_count = 1;
-        while (bucket_count < count_max)
-            bucket_count *= 2;
-        queue->buckets = fan__alloc(env, bucket_count * sizeof(*queue->buckets));
-        if (!queue->buckets) {
-            fan__queue_deinit(queue, env);
-            return FAN_NO_MEMORY;
-        }
-        memset(queue->buckets, 0xff, bucket_count * sizeof(*queue->buckets));
-        queue->bucket_mask = bucket_count - 1;
     }
+    memset(queue->buckets, 0xff, bucket_count * sizeof(*queue->buckets));
+    queue->bucket_mask = bucket_count - 1;
     return FAN_OK;
 }
 
 void fan__queue_deinit(struct fan__queue *queue, const struct fan_env *env)
 {
-    assert(queue->count == 0);
+    assert(queue->count == 0 && !queue->segment);
     fan__free(env, queue->slots);
     fan__free(env, queue->buckets);
     *queue = (struct fan__queue){ .count_max = 0 };
 }
 
+size_t fan__queue_count(const struct fan__queue *queue)
+{
+    return queue->count + (size_t)(queue->end - queue->at);
+}
+
 bool fan__queue_full(const struct fan__queue *queue)
 {
-    return queue->count == queue->count_max;
+    return fan__queue_count(queue) >= queue->count_max;
+}
+
+enum fan_status fan__queue_reserve(struct fan__queue *queue, const struct fan_env *env)
+{
+    if (queue->free != FAN__SLOT_NONE || queue->touched < queue->capacity ||
+        queue->count == queue->count_max)
+        return FAN_OK;
+    uint32_t capacity = queue->capacity > 0 ? queue->capacity * 2 : CAPACITY_MIN;
+    if (capacity > queue->count_max)
+        capacity = queue->count_max;
+    struct fan__slot *slots = fan__resize(env, queue->slots, capacity * sizeof(*slots));
+    if (!slots)
+        return FAN_NO_MEMORY;
+    queue->slots = slots;
+    queue->capacity = capacity;
+    return FAN_OK;
 }
 
 /* Puts the earlier loss in front of `later`. */
@@ -66,8 +92,10 @@ static uint32_t *bucket_of(struct fan__queue *queue, const struct fan__block *bl
 static uint32_t take_free_slot(struct fan__queue *queue)
 {
     uint32_t index = queue->free;
-    if (index == FAN__SLOT_NONE)
+    if (index == FAN__SLOT_NONE) {
+        assert(queue->touched < queue->capacity);
         return queue->touched++;
+    }
     queue->free = queue->slots[index].next;
     return index;
 }
@@ -122,8 +150,54 @@ static struct fan__block *take_out(struct fan__queue *queue, uint32_t index)
     return slot->block;
 }
 
+/* The loss before the first block, or behind all. */
+static struct fan__loss *block_loss(struct fan__queue *queue)
+{
+    return queue->count > 0 ? &queue->slots[queue->first].loss : &queue->loss;
+}
+
+void fan__queue_begin(struct fan__queue *queue, const struct fan__loss *loss,
+                      struct fan__segment *segment, uint64_t at, uint64_t end)
+{
+    assert(fan__queue_count(queue) == 0 && queue->loss.count == 0 && !queue->segment);
+    queue->segment = segment;
+    if (!segment) {
+        queue->loss = *loss;
+        return;
+    }
+    queue->front = *loss;
+    queue->at = at;
+    queue->end = end;
+}
+
+const uint64_t *fan__queue_words(const struct fan__queue *queue)
+{
+    const struct fan__segment *segment = queue->segment;
+    if (queue->at == queue->end)
+        return NULL;
+    return segment->words + (queue->at - segment->start) * segment->slot_words;
+}
+
+void fan__queue_pop_words(struct fan__queue *queue)
+{
+    assert(queue->at < queue->end && queue->front.count == 0);
+    queue->at++;
+}
+
+struct fan__segment *fan__queue_used_up(struct fan__queue *queue)
+{
+    struct fan__segment *segment = queue->segment;
+    if (queue->at < queue->end)
+        return NULL;
+    queue->segment = NULL;
+    merge(block_loss(queue), &queue->front);
+    queue->front = (struct fan__loss){ .count = 0 };
+    return segment;
+}
+
 struct fan__block *fan__queue_pop(struct fan__queue *queue)
 {
+    assert(queue->at == queue->end);
     if (queue->count == 0)
         return NULL;
     assert(queue->slots[queue->first].loss.count == 0);
@@ -141,14 +215,31 @@ static struct fan__block *drop(struct fan__queue *queue, uint32_t index)
     return take_out(queue, index);
 }
 
+/* The loss of one message of the segment. */
+static struct fan__loss loss_of(const struct fan__segment *segment, uint64_t position)
+{
+    uint64_t seq =
+        segment->words[(position - segment->start) * segment->slot_words + FAN__SLOT_SEQ];
+    return (struct fan__loss){ .first = seq, .last = seq, .count = 1 };
+}
+
 struct fan__block *fan__queue_drop_first(struct fan__queue *queue)
 {
-    return drop(queue, queue->first);
+    if (queue->at == queue->end)
+        return drop(queue, queue->first);
+    struct fan__loss own = loss_of(queue->segment, queue->at++);
+    merge(&own, &queue->front);
+    queue->front = own;
+    return NULL;
 }
 
 struct fan__block *fan__queue_drop_last(struct fan__queue *queue)
 {
-    return drop(queue, queue->last);
+    if (queue->count > 0)
+        return drop(queue, queue->last);
+    struct fan__loss own = loss_of(queue->segment, --queue->end);
+    merge(&queue->loss, &own);
+    return NULL;
 }
 
 struct fan__block *fan__queue_conflate(struct fan__queue *queue, const struct fan__block *block)
@@ -167,13 +258,22 @@ void fan__queue_lose(struct fan__queue *queue, uint64_t seq)
     queue->loss.count++;
 }
 
+void fan__queue_lose_more(struct fan__queue *queue, uint64_t last, uint64_t count)
+{
+    assert(queue->loss.count > 0);
+    queue->loss.last = last;
+    queue->loss.count += count;
+}
+
 const struct fan__loss *fan__queue_loss(const struct fan__queue *queue)
 {
+    if (queue->at < queue->end)
+        return &queue->front;
     return queue->count > 0 ? &queue->slots[queue->first].loss : &queue->loss;
 }
 
 void fan__queue_clear_loss(struct fan__queue *queue)
 {
-    *(queue->count > 0 ? &queue->slots[queue->first].loss : &queue->loss) =
+    *(queue->at < queue->end ? &queue->front : block_loss(queue)) =
         (struct fan__loss){ .count = 0 };
 }

@@ -1,13 +1,15 @@
 /*
- * What a subscription has not read yet: blocks in the order of their sequences, and what was lost
- * between them. Losses stand where they happened, so that the reader hears of them in order:
+ * What a subscription that is not on a ring has not read yet: a part of a segment that it was moved
+ * off the ring with, then blocks in the order of their sequences, and what was lost between them.
+ * Losses stand where they happened, so that the reader hears of them in order:
  *
- *     first                            last
- *     [loss|block] <-> [loss|block] <-> [loss|block]   loss behind the last
+ *                      first                            last
+ *     front|segment    [loss|block] <-> [loss|block] <-> [loss|block]   loss behind the last
  *
  * Slots are one array, linked by index, so that FAN_POLICY_LATEST can take one out of the middle; a
- * keyed queue also has a table from key to slot. Bounded: nothing is allocated after init. Not
- * locked: the bus's lock covers it. It holds blocks, but leaves their counting to its owner.
+ * keyed queue also has a table from key to slot. The array grows to its bound, at reserve only. Not
+ * locked: its subscription's lock covers it. It holds blocks and a segment, but leaves their
+ * counting to its owner.
  */
 #ifndef FAN_BUS_QUEUE_H
 #define FAN_BUS_QUEUE_H
@@ -29,13 +31,16 @@ struct fan__slot {
     uint32_t chain; /* the next slot with the same bucket */
 };
 
+struct fan__segment;
+
 #define FAN__SLOT_NONE UINT32_MAX
 #define FAN__QUEUE_COUNT_MAX ((size_t)1 << 24)
 
 struct fan__queue {
     struct fan__slot *slots;
-    uint32_t count;
+    uint32_t count; /* of blocks */
     uint32_t count_max;
+    uint32_t capacity; /* slots allocated so far */
     uint32_t first;
     uint32_t last;
     uint32_t free;
@@ -43,23 +48,51 @@ struct fan__queue {
     uint32_t *buckets;
     uint32_t bucket_mask;
     struct fan__loss loss; /* behind the last block */
+    struct fan__segment *segment;
+    uint64_t at; /* positions of the segment, at < end */
+    uint64_t end;
+    struct fan__loss front; /* before the segment; none without one */
 };
 
-/* count_max is 1 to FAN__QUEUE_COUNT_MAX. */
+/*
+ * count_max is 1 to FAN__QUEUE_COUNT_MAX. A keyed queue is as large as it gets at once; another one
+ * allocates nothing.
+ */
 FAN_MUST_CHECK enum fan_status fan__queue_init(struct fan__queue *queue, const struct fan_env *env,
                                                size_t count_max, bool keyed);
 /* The queue must be empty. A zeroed one is fine. */
 void fan__queue_deinit(struct fan__queue *queue, const struct fan_env *env);
 
+size_t fan__queue_count(const struct fan__queue *queue);
 bool fan__queue_full(const struct fan__queue *queue);
+
+/* Sees to it that one more block can be pushed, unless the queue is full. */
+FAN_MUST_CHECK enum fan_status fan__queue_reserve(struct fan__queue *queue,
+                                                  const struct fan_env *env);
 
 /* Adds a block at the end; there must be room. */
 void fan__queue_push(struct fan__queue *queue, struct fan__block *block);
 
-/* Takes the first block, whose loss must have been told, or NULL. */
+/* Puts a loss, and positions `at` to `end` of a segment (NULL where none), into an empty queue. */
+void fan__queue_begin(struct fan__queue *queue, const struct fan__loss *loss,
+                      struct fan__segment *segment, uint64_t at, uint64_t end);
+
+/* The words of the first message, when it is one of the segment, else NULL. */
+const uint64_t *fan__queue_words(const struct fan__queue *queue);
+
+/* Takes that first message. Its loss must have been told. */
+void fan__queue_pop_words(struct fan__queue *queue);
+
+/* The segment, once it is used up: the caller's from here. NULL else. */
+struct fan__segment *fan__queue_used_up(struct fan__queue *queue);
+
+/* Takes the first block, whose loss must have been told, or NULL. No segment may be left. */
 struct fan__block *fan__queue_pop(struct fan__queue *queue);
 
-/* Takes out the first or the last block (there is one) and notes it as lost in its place. */
+/*
+ * Takes out the first or the last message (there is one) and notes it as lost in its place; gives
+ * its block, or NULL when it was one of the segment.
+ */
 struct fan__block *fan__queue_drop_first(struct fan__queue *queue);
 struct fan__block *fan__queue_drop_last(struct fan__queue *queue);
 
@@ -68,6 +101,9 @@ struct fan__block *fan__queue_conflate(struct fan__queue *queue, const struct fa
 
 /* Notes that a message which would have come last is lost. */
 void fan__queue_lose(struct fan__queue *queue, uint64_t seq);
+
+/* Notes that `count` more are lost, up to `last`, behind one that was noted last. */
+void fan__queue_lose_more(struct fan__queue *queue, uint64_t last, uint64_t count);
 
 /* The loss ahead of the next read (count 0: none), and its end once it is told. */
 const struct fan__loss *fan__queue_loss(const struct fan__queue *queue);

@@ -1,4 +1,4 @@
-/* The beginning and the end of a subscription: options, lists, the cancel token. */
+/* The beginning and the end of a subscription: options, its lane, the cancel token. */
 #include "bus/bus.h"
 
 #include "base/adopt.h"
@@ -8,6 +8,7 @@
 #include <fanfare/pattern.h>
 
 #include <assert.h>
+#include <stdint.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -92,9 +93,8 @@ static void dispose(struct fan_subscription *subscription)
 {
     const struct fan_env *env = subscription->bus->env;
     fan__queue_deinit(&subscription->queue, env);
-    fan__cond_deinit(&subscription->cond);
-    fan__free(env, subscription->lent);
-    fan__free(env, subscription->pattern);
+    fan__mutex_deinit(&subscription->lock);
+    fan__free(env, subscription->lent_many);
     fan__free(env, subscription);
 }
 
@@ -104,34 +104,44 @@ static bool matches_all(const char *pattern)
     return strcmp(pattern, "*") == 0 || strcmp(pattern, ">") == 0;
 }
 
+static size_t lent_size(const struct fan_bus *bus)
+{
+    return sizeof(struct fan__lent) + bus->slot_words * sizeof(uint64_t);
+}
+
 static struct fan_subscription *make(struct fan_bus *bus,
                                      const struct fan_subscription_options *options)
 {
-    struct fan_subscription *subscription = fan__alloc_zero(bus->env, 1, sizeof(*subscription));
+    struct fan_subscription *subscription =
+        fan__alloc_zero(bus->env, 1, sizeof(*subscription) + lent_size(bus));
     if (!subscription)
         return NULL;
-    size_t count = options->buffer_count > 0 ? options->buffer_count : FAN_BUFFER_COUNT;
     subscription->bus = bus;
     subscription->policy =
         options->policy != FAN_POLICY_DEFAULT ? options->policy : FAN_POLICY_DROP_NEWEST;
+    subscription->buffer_count =
+        options->buffer_count > 0 ? options->buffer_count : FAN_BUFFER_COUNT;
     subscription->yield_us = options->yield_us;
     subscription->descriptor = -1;
-    subscription->counters.size = sizeof(subscription->counters);
-    atomic_init(&subscription->readable, false);
-    fan__cond_init(&subscription->cond);
-    subscription->lent_count_max = count < FAN__BATCH_COUNT_MAX ? count : FAN__BATCH_COUNT_MAX;
-    subscription->lent =
-        fan__alloc(bus->env, subscription->lent_count_max * sizeof(*subscription->lent));
-    bool with_pattern = options->pattern && !bus->kinds && !matches_all(options->pattern);
-    if (with_pattern)
-        subscription->pattern = fan__strdup(bus->env, options->pattern);
-    if (!subscription->lent || (with_pattern && !subscription->pattern) ||
-        fan__queue_init(&subscription->queue, bus->env, count,
-                        subscription->policy == FAN_POLICY_LATEST) != FAN_OK) {
-        dispose(subscription);
-        return NULL;
-    }
-    return subscription;
+    subscription->lent_one = (struct fan__lent *)(void *)(subscription + 1);
+    atomic_init(&subscription->limit, FAN__NO_LIMIT);
+    atomic_init(&subscription->place, 0);
+    atomic_init(&subscription->delivered, 0);
+    atomic_init(&subscription->lapped, 0);
+    atomic_init(&subscription->queued_max_lane, 0);
+    atomic_init(&subscription->held_size, 0);
+    atomic_init(&subscription->asked, false);
+    atomic_init(&subscription->sleep_word, 0);
+    fan__link_init(&subscription->all_link);
+    fan__link_init(&subscription->lane_link);
+    fan__link_init(&subscription->armed_link);
+    fan__link_init(&subscription->chain_link);
+    fan__mutex_init(&subscription->lock);
+    if (fan__queue_init(&subscription->queue, bus->env, subscription->buffer_count,
+                        subscription->policy == FAN_POLICY_LATEST) == FAN_OK)
+        return subscription;
+    dispose(subscription);
+    return NULL;
 }
 
 /* seq_cst on the count: see fan__bus_heard. */
@@ -148,48 +158,96 @@ static void count_attached(struct fan_subscription *subscription, bool attached)
     }
 }
 
-static enum fan_status attach(struct fan_subscription *subscription, const char *topic)
+static enum fan_status attach(struct fan_subscription *subscription,
+                              const struct fan_subscription_options *options, uint64_t kind_mask)
 {
     struct fan_bus *bus = subscription->bus;
+    struct fan__filter filter = {
+        .topic = options->topic,
+        .pattern = options->pattern,
+        .kind_mask = kind_mask,
+        .buffer_count = subscription->buffer_count,
+        .want_ring = subscription->policy != FAN_POLICY_LATEST,
+    };
+    /* On a bus with kinds, the mask has it. */
+    if (filter.pattern && (bus->kinds || matches_all(filter.pattern)))
+        filter.pattern = NULL;
     if (bus->closed)
         return FAN_CLOSED;
-    subscription->list = &bus->everywhere;
-    if (topic) {
-        subscription->topic = fan__topics_get(&bus->topics, topic, strlen(topic));
-        if (!subscription->topic)
-            return FAN_NO_MEMORY;
-        subscription->list = &subscription->topic->first;
-    }
-    subscription->next = *subscription->list;
-    if (subscription->next)
-        subscription->next->previous = subscription;
-    *subscription->list = subscription;
-    subscription->all_next = bus->all;
-    if (bus->all)
-        bus->all->all_previous = subscription;
-    bus->all = subscription;
+    struct fan__lane *lane = fan__lane_get(bus, &filter);
+    if (!lane)
+        return FAN_NO_MEMORY;
+    subscription->lane = lane;
+    subscription->ring = filter.want_ring && lane->capacity >= 2 * subscription->buffer_count;
+    /* relaxed: only the turn moves it. */
+    subscription->start = atomic_load_explicit(&lane->tail, memory_order_relaxed);
+    fan__link_join(&bus->all, &subscription->all_link);
     bus->all_count++;
     bus->holders++;
     count_attached(subscription, true);
+    fan__lane_join(lane, subscription);
     return FAN_OK;
 }
 
-void fan__subscription_detach(struct fan_subscription *subscription)
+void fan__subscription_end(struct fan_subscription *subscription)
 {
-    if (!subscription->list)
+    struct fan__lane *lane = subscription->lane;
+    if (subscription->ended)
         return;
-    if (subscription->previous)
-        subscription->previous->next = subscription->next;
+    fan__mutex_lock(&subscription->lock);
+    fan__subscription_fold(subscription);
+    subscription->parked = false;
+    fan__mutex_unlock(&subscription->lock);
+    subscription->ended = true;
+    /*
+     * release: a reader that finds a later position on the lane finds this too, since it came
+     * before in the turn. relaxed: only the turn moves the tail, or to the queue and back.
+     */
+    atomic_store_explicit(&subscription->limit,
+                          atomic_load_explicit(&lane->tail, memory_order_relaxed),
+                          memory_order_release);
+    /* One on the ring stays there, so that nothing is overwritten that it may still read. */
+    if (atomic_load_explicit(&subscription->place, memory_order_relaxed) & FAN__PLACE_QUEUED)
+        fan__link_leave(&subscription->lane_link);
     else
-        *subscription->list = subscription->next;
-    if (subscription->next)
-        subscription->next->previous = subscription->previous;
-    subscription->list = NULL;
+        fan__lane_mind(lane, subscription);
     count_attached(subscription, false);
-    if (subscription->topic)
-        fan__topics_tidy(&subscription->bus->topics, subscription->topic);
-    subscription->topic = NULL;
+    fan__lane_retire(lane);
+    fan__subscription_settle(subscription);
     fan__bus_open_gate(subscription->bus);
+}
+
+/* Counts what it has not read as discarded, and forgets it. In the turn. */
+static void discard(struct fan_subscription *subscription)
+{
+    struct fan__queue *queue = &subscription->queue;
+    /* relaxed: only the turn sets it. */
+    uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
+    fan__mutex_lock(&subscription->lock);
+    /* acq_rel: its reader finds out that nothing of the lane is its own any more. */
+    uint64_t place =
+        atomic_fetch_or_explicit(&subscription->place, FAN__PLACE_QUEUED, memory_order_acq_rel);
+    if (!(place & FAN__PLACE_QUEUED)) {
+        uint64_t unread = limit - (place >> FAN__PLACE_SHIFT);
+        uint64_t kept = unread < subscription->buffer_count ? unread : subscription->buffer_count;
+        subscription->discarded += kept;
+        subscription->dropped += unread - kept;
+        if (kept > subscription->queued_max)
+            subscription->queued_max = kept;
+    }
+    subscription->discarded += fan__queue_count(queue);
+    while (fan__queue_words(queue)) {
+        fan__queue_clear_loss(queue);
+        fan__queue_pop_words(queue);
+    }
+    fan__subscription_release_used_up(subscription);
+    while (queue->count > 0) {
+        fan__queue_clear_loss(queue);
+        fan__subscription_release(subscription, fan__queue_pop(queue));
+    }
+    fan__queue_clear_loss(queue);
+    fan__mutex_unlock(&subscription->lock);
+    fan__link_leave(&subscription->lane_link);
 }
 
 static void on_cancel(struct fan__cancel_entry *entry)
@@ -218,14 +276,13 @@ enum fan_status fan_bus_subscribe(struct fan_bus *bus,
     struct fan_subscription *subscription = make(bus, &given);
     if (!subscription)
         return fan__fail(ret_error, FAN_NO_MEMORY, NULL, "no memory for a subscription");
-    subscription->kind_mask = kind_mask;
     fan__bus_enter(bus);
-    status = attach(subscription, given.topic);
+    status = attach(subscription, &given, kind_mask);
     fan__bus_leave(bus);
     if (status != FAN_OK) {
         dispose(subscription);
         return fan__fail(ret_error, status, NULL,
-                         status == FAN_CLOSED ? "the bus is closed" : "no memory for the topic");
+                         status == FAN_CLOSED ? "the bus is closed" : "no memory for its lane");
     }
     if (given.cancel) {
         subscription->cancel.fire = on_cancel;
@@ -242,8 +299,7 @@ void fan_subscription_cancel(struct fan_subscription *subscription)
     if (fan__bus_forked(bus))
         return;
     fan__bus_enter(bus);
-    fan__subscription_detach(subscription);
-    fan__subscription_settle(subscription);
+    fan__subscription_end(subscription);
     fan__bus_leave(bus);
 }
 
@@ -253,16 +309,10 @@ void fan_subscription_unsubscribe(struct fan_subscription *subscription)
     if (fan__bus_forked(bus))
         return;
     fan__bus_enter(bus);
-    fan__subscription_detach(subscription);
-    while (subscription->queue.count > 0) {
-        fan__queue_clear_loss(&subscription->queue);
-        fan__subscription_release(subscription, fan__queue_pop(&subscription->queue));
-        subscription->counters.queued--;
-        subscription->counters.discarded++;
-    }
-    fan__queue_clear_loss(&subscription->queue);
+    fan__subscription_end(subscription);
+    discard(subscription);
     fan__subscription_settle(subscription);
-    /* Only one of several callers leaves the token, and without the bus's lock. */
+    /* Only one of several callers leaves the token, and without the bus's locks. */
     bool registered = subscription->registered;
     subscription->registered = false;
     fan__bus_open_gate(bus);
@@ -278,19 +328,19 @@ void fan_subscription_free(struct fan_subscription *subscription)
     struct fan_bus *bus = subscription->bus;
     fan_subscription_unsubscribe(subscription);
     fan__bus_enter(bus);
-    while (subscription->waking)
-        fan__cond_wait(&subscription->cond, &bus->mutex);
-    for (size_t i = 0; i < subscription->lent_count; i++)
-        fan__subscription_release(subscription, subscription->lent[i]);
+    fan__bus_await_wake(subscription);
+    /* It may be among those that ask for something. */
+    fan__lane_attend(subscription->lane);
+    fan__link_leave(&subscription->lane_link);
+    fan__link_leave(&subscription->armed_link);
+    fan__subscription_take_back(subscription);
     assert(subscription->held_size == 0);
-    fan__counters_add(&bus->departed, &subscription->counters);
-    if (subscription->all_previous)
-        subscription->all_previous->all_next = subscription->all_next;
-    else
-        bus->all = subscription->all_next;
-    if (subscription->all_next)
-        subscription->all_next->all_previous = subscription->all_previous;
+    struct fan_subscription_counters counters;
+    fan__subscription_count(subscription, &counters);
+    fan__counters_add(&bus->departed, &counters);
+    fan__link_leave(&subscription->all_link);
     bus->all_count--;
+    fan__lane_drop(subscription->lane);
     fan__bus_open_gate(bus);
     fan__bus_leave(bus);
     if (subscription->descriptor >= 0)

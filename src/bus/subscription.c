@@ -1,10 +1,11 @@
 /*
- * Reading: poll, yield, sleep, and the signals that end a sleep. `readable` follows what a read
- * would return; the descriptor, the sleeper and the wake follow `readable`, so a reader that is
- * awake costs a publisher no system call.
+ * Waiting and being told: yield, sleep, the descriptor, the wake. turn.c argues why no wake is
+ * lost. A reader that is awake and has neither descriptor nor wake is never told anything, and
+ * costs a publisher no system call.
  */
-#include "bus/bus.h"
+#include "bus/read.h"
 
+#include "base/futex.h"
 #include "bus/notify.h"
 
 #include <assert.h>
@@ -14,121 +15,153 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-enum fan_status fan__subscription_peek(const struct fan_subscription *subscription)
+static enum fan_status peek_queue(struct fan_subscription *subscription)
 {
-    if (fan__queue_loss(&subscription->queue)->count > 0)
+    fan__mutex_lock(&subscription->lock);
+    fan__subscription_fold(subscription);
+    bool lost = fan__queue_loss(&subscription->queue)->count > 0;
+    bool has = fan__queue_count(&subscription->queue) > 0;
+    fan__mutex_unlock(&subscription->lock);
+    if (lost)
         return FAN_GAP;
-    if (subscription->queue.count > 0)
+    if (has)
         return FAN_OK;
-    return subscription->list ? FAN_AGAIN : FAN_CLOSED;
+    return subscription->ended ? FAN_CLOSED : FAN_AGAIN;
 }
 
-static void set_descriptor(int descriptor, bool readable)
+enum fan_status fan__subscription_peek(struct fan_subscription *subscription)
 {
-    uint64_t value = 1;
+    /* seq_cst: a reader moves its place, then looks whether it is watched; we the other way. */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_seq_cst);
+    if (place & FAN__PLACE_QUEUED)
+        return peek_queue(subscription);
+    uint64_t unread = fan__subscription_end_of(subscription, NULL) - (place >> FAN__PLACE_SHIFT);
+    if (unread > 0)
+        return unread > subscription->buffer_count ? FAN_GAP : FAN_OK;
+    return subscription->ended ? FAN_CLOSED : FAN_AGAIN;
+}
+
+static void clear_descriptor(int descriptor)
+{
+    uint64_t value;
     ssize_t done;
     do {
-        done = readable ? write(descriptor, &value, sizeof(value))
-                        : read(descriptor, &value, sizeof(value));
+        done = read(descriptor, &value, sizeof(value));
     } while (done < 0 && errno == EINTR);
     assert(done == sizeof(value));
 }
 
+static bool sleeps(const struct fan_subscription *subscription)
+{
+    /* relaxed: it is set in the turn. */
+    return atomic_load_explicit(&subscription->sleep_word, memory_order_relaxed) != 0;
+}
+
+static bool is_watched(const struct fan_subscription *subscription)
+{
+    /* seq_cst: see peek. */
+    return atomic_load_explicit(&subscription->watched, memory_order_seq_cst);
+}
+
 void fan__subscription_settle(struct fan_subscription *subscription)
 {
-    struct fan_bus *bus = subscription->bus;
-    bool readable = fan__subscription_peek(subscription) != FAN_AGAIN;
-    if (readable && subscription->sleeping) {
-        subscription->sleeping = false;
-        fan__cond_broadcast(&subscription->cond);
+    if (fan__subscription_peek(subscription) != FAN_AGAIN) {
+        if (!fan__link_alone(&subscription->armed_link) ||
+            (is_watched(subscription) && !subscription->signalled))
+            fan__subscription_touch(subscription);
+        return;
     }
-    /*
-     * relaxed, here and below: it is written under this lock, and who peeks looks again under it.
-     */
-    if (readable == atomic_load_explicit(&subscription->readable, memory_order_relaxed))
-        return;
-    atomic_store_explicit(&subscription->readable, readable, memory_order_relaxed);
-    if (subscription->descriptor >= 0)
-        set_descriptor(subscription->descriptor, readable);
-    if (!readable || !subscription->wake)
-        return;
-    if (subscription->waking) {
-        subscription->wake_again = true;
-    } else {
-        subscription->waking = true;
-        subscription->woken_next = bus->woken;
-        bus->woken = subscription;
-    }
+    if (subscription->signalled && subscription->descriptor >= 0)
+        clear_descriptor(subscription->descriptor);
+    subscription->signalled = false;
+    if (is_watched(subscription) || sleeps(subscription))
+        fan__link_join(&subscription->lane->armed, &subscription->armed_link);
 }
 
-void fan__subscription_release(struct fan_subscription *subscription, struct fan__block *block)
+/* A look without the turn, for one who will look again. */
+static bool looks_readable(const struct fan_subscription *subscription)
 {
-    subscription->held_size -= block->size;
-    fan__bus_release(subscription->bus, block);
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_relaxed);
+    const struct fan__lane *lane = subscription->lane;
+    /* relaxed: reading looks again. */
+    if (atomic_load_explicit(&subscription->limit, memory_order_relaxed) != FAN__NO_LIMIT)
+        return true;
+    uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
+    if (place & FAN__PLACE_QUEUED)
+        return tail != subscription->seen_tail;
+    return tail != place >> FAN__PLACE_SHIFT;
 }
 
-static void take_back(struct fan_subscription *subscription)
+/* Gives the processor away for a while in the hope that something comes. */
+static void yield_for_a_while(const struct fan_subscription *subscription, int64_t deadline_ns)
 {
-    if (subscription->lent_count == 0)
-        return;
-    for (size_t i = 0; i < subscription->lent_count; i++)
-        fan__subscription_release(subscription, subscription->lent[i]);
-    subscription->lent_count = 0;
-    fan__bus_open_gate(subscription->bus);
-}
-
-/* Gives the processor away for a while, without the lock, in the hope that something comes. */
-static void yield_for_a_while(struct fan_subscription *subscription, int64_t deadline_ns)
-{
-    fan__bus_leave(subscription->bus);
     int64_t until_ns = fan__deadline_ns(0) + subscription->yield_us * FAN__NS_PER_US;
     if (until_ns > deadline_ns)
         until_ns = deadline_ns;
-    /* relaxed: who sees it set looks again under the lock. */
-    while (!atomic_load_explicit(&subscription->readable, memory_order_relaxed) &&
-           fan__deadline_ns(0) < until_ns)
+    while (!looks_readable(subscription) && fan__deadline_ns(0) < until_ns)
         sched_yield();
-    fan__bus_enter(subscription->bus);
 }
 
-/* What a read returns once something is there or the time has passed. */
-static enum fan_status wait_readable(struct fan_subscription *subscription, uint32_t timeout_ms)
+/* False when the deadline passed. */
+static bool sleep_until(struct fan_subscription *subscription, int64_t deadline_ns)
 {
-    enum fan_status status = fan__subscription_peek(subscription);
-    if (status != FAN_AGAIN || timeout_ms == 0)
-        return status;
-    int64_t deadline_ns = fan__deadline_ns(timeout_ms);
-    if (subscription->yield_us > 0)
-        yield_for_a_while(subscription, deadline_ns);
+    struct fan_bus *bus = subscription->bus;
     bool in_time = true;
-    while ((status = fan__subscription_peek(subscription)) == FAN_AGAIN && in_time) {
-        subscription->sleeping = true;
-        in_time = fan__cond_wait_until(&subscription->cond, &subscription->bus->mutex, deadline_ns);
-        subscription->sleeping = false;
+    fan__bus_enter(bus);
+    assert(!sleeps(subscription)); /* one reader at a time */
+    bool nothing = fan__subscription_peek(subscription) == FAN_AGAIN;
+    if (nothing) {
+        /* relaxed: the turn orders it for those who tell. */
+        atomic_store_explicit(&subscription->sleep_word, 1, memory_order_relaxed);
+        fan__link_join(&subscription->lane->armed, &subscription->armed_link);
+    }
+    fan__bus_leave(bus);
+    if (!nothing)
+        return true;
+    /* acquire: who sees that it was woken sees what for. */
+    while (in_time && atomic_load_explicit(&subscription->sleep_word, memory_order_acquire) != 0)
+        in_time = fan__futex_wait(&subscription->sleep_word, 1, deadline_ns);
+    if (atomic_load_explicit(&subscription->sleep_word, memory_order_acquire) != 0) {
+        fan__bus_enter(bus);
+        atomic_store_explicit(&subscription->sleep_word, 0, memory_order_relaxed);
+        if (!is_watched(subscription))
+            fan__link_leave(&subscription->armed_link);
+        fan__bus_leave(bus);
+    }
+    fan__chain_go_on(subscription);
+    return in_time;
+}
+
+static enum fan_status wait_and_read(struct fan_subscription *subscription, uint32_t timeout_ms,
+                                     size_t count_max)
+{
+    int64_t deadline_ns = fan__deadline_ns(timeout_ms);
+    enum fan_status status = FAN_AGAIN;
+    if (subscription->yield_us > 0) {
+        yield_for_a_while(subscription, deadline_ns);
+        status = fan__subscription_read(subscription, count_max);
+    }
+    for (bool in_time = true; status == FAN_AGAIN && in_time;) {
+        in_time = sleep_until(subscription, deadline_ns);
+        status = fan__subscription_read(subscription, count_max);
     }
     return status;
 }
 
-static void note_gap(struct fan_subscription *subscription)
+/* Whether the descriptor may have to be cleared. */
+static bool seems_empty(struct fan_subscription *subscription)
 {
-    const struct fan__loss *loss = fan__queue_loss(&subscription->queue);
-    subscription->gap = (struct fan_gap){ .after = loss->first - 1,
-                                          .before = loss->last + 1,
-                                          .count = loss->count,
-                                          .reason = FAN_GAP_OVERFLOW };
-    fan__queue_clear_loss(&subscription->queue);
-}
-
-/* Takes messages out of the queue, up to the next loss, and lends them to the reader. */
-static void lend(struct fan_subscription *subscription, size_t count_max)
-{
-    struct fan__queue *queue = &subscription->queue;
-    while (subscription->lent_count < count_max && queue->count > 0 &&
-           fan__queue_loss(queue)->count == 0)
-        subscription->lent[subscription->lent_count++] = fan__queue_pop(queue);
-    subscription->counters.queued -= subscription->lent_count;
-    subscription->counters.delivered += subscription->lent_count;
-    fan__bus_open_gate(subscription->bus);
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_relaxed);
+    /* relaxed: who makes it readable later tells it. */
+    if (atomic_load_explicit(&subscription->limit, memory_order_relaxed) != FAN__NO_LIMIT)
+        return false;
+    if (!(place & FAN__PLACE_QUEUED))
+        return !looks_readable(subscription);
+    fan__mutex_lock(&subscription->lock);
+    bool empty = fan__queue_count(&subscription->queue) == 0 &&
+                 fan__queue_loss(&subscription->queue)->count == 0;
+    fan__mutex_unlock(&subscription->lock);
+    return empty;
 }
 
 static enum fan_status read_many(struct fan_subscription *subscription, uint32_t timeout_ms,
@@ -137,18 +170,16 @@ static enum fan_status read_many(struct fan_subscription *subscription, uint32_t
     struct fan_bus *bus = subscription->bus;
     if (fan__bus_forked(bus))
         return FAN_FORKED;
-    if (count_max > subscription->lent_count_max)
-        count_max = subscription->lent_count_max;
-    fan__bus_enter(bus);
-    assert(!subscription->sleeping); /* one reader at a time */
-    take_back(subscription);
-    enum fan_status status = wait_readable(subscription, timeout_ms);
-    if (status == FAN_GAP)
-        note_gap(subscription);
-    else if (status == FAN_OK)
-        lend(subscription, count_max);
-    fan__subscription_settle(subscription);
-    fan__bus_leave(bus);
+    fan__subscription_take_back(subscription);
+    count_max = fan__subscription_make_lent(subscription, count_max);
+    enum fan_status status = fan__subscription_read(subscription, count_max);
+    if (status == FAN_AGAIN && timeout_ms > 0)
+        status = wait_and_read(subscription, timeout_ms, count_max);
+    if (is_watched(subscription) && status != FAN_AGAIN && seems_empty(subscription)) {
+        fan__bus_enter(bus);
+        fan__subscription_settle(subscription);
+        fan__bus_leave(bus);
+    }
     return status;
 }
 
@@ -157,7 +188,7 @@ enum fan_status fan_subscription_next(struct fan_subscription *subscription, uin
 {
     enum fan_status status = read_many(subscription, timeout_ms, 1);
     if (status == FAN_OK)
-        *ret_message = &subscription->lent[0]->message;
+        *ret_message = fan__subscription_lent(subscription, 0);
     return status;
 }
 
@@ -172,7 +203,7 @@ enum fan_status fan_subscription_next_many(struct fan_subscription *subscription
     if (status != FAN_OK)
         return status;
     for (size_t i = 0; i < subscription->lent_count; i++)
-        ret_messages[i] = &subscription->lent[i]->message;
+        ret_messages[i] = fan__subscription_lent(subscription, i);
     *ret_count = subscription->lent_count;
     return FAN_OK;
 }
@@ -182,6 +213,14 @@ void fan_subscription_gap(const struct fan_subscription *subscription, struct fa
     *ret_gap = subscription->gap;
 }
 
+static void watch(struct fan_subscription *subscription)
+{
+    /* seq_cst: see peek. */
+    atomic_store_explicit(&subscription->watched,
+                          subscription->descriptor >= 0 || subscription->wake,
+                          memory_order_seq_cst);
+}
+
 enum fan_status fan_subscription_fd(struct fan_subscription *subscription, int *ret_fd)
 {
     struct fan_bus *bus = subscription->bus;
@@ -189,9 +228,10 @@ enum fan_status fan_subscription_fd(struct fan_subscription *subscription, int *
         return FAN_FORKED;
     fan__bus_enter(bus);
     if (subscription->descriptor < 0) {
-        /* relaxed: it is written under this lock. */
-        bool readable = atomic_load_explicit(&subscription->readable, memory_order_relaxed);
-        subscription->descriptor = eventfd(readable ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
+        subscription->descriptor =
+            eventfd(subscription->signalled ? 1 : 0, EFD_CLOEXEC | EFD_NONBLOCK);
+        watch(subscription);
+        fan__subscription_settle(subscription);
     }
     int descriptor = subscription->descriptor;
     fan__bus_leave(bus);
@@ -208,16 +248,59 @@ void fan__subscription_set_wake(struct fan_subscription *subscription, void (*wa
     if (fan__bus_forked(bus))
         return;
     fan__bus_enter(bus);
-    while (subscription->waking)
-        fan__cond_wait(&subscription->cond, &bus->mutex);
+    fan__bus_await_wake(subscription);
     subscription->wake = wake;
     subscription->wake_context = context;
-    if (wake && fan__subscription_peek(subscription) != FAN_AGAIN) {
+    watch(subscription);
+    bool readable = fan__subscription_peek(subscription) != FAN_AGAIN;
+    if (wake && readable) {
+        /* The descriptor, if there is one, is set already. */
+        subscription->signalled = true;
         subscription->waking = true;
-        subscription->woken_next = NULL;
+        subscription->woken_next = bus->woken;
         bus->woken = subscription;
+    } else if (is_watched(subscription)) {
+        fan__subscription_settle(subscription);
+    } else {
+        subscription->signalled = false;
+        if (!sleeps(subscription))
+            fan__link_leave(&subscription->armed_link);
     }
     fan__bus_leave(bus);
+}
+
+void fan__subscription_count(struct fan_subscription *subscription,
+                             struct fan_subscription_counters *ret_counters)
+{
+    uint64_t limit;
+    uint64_t end = fan__subscription_end_of(subscription, &limit);
+    fan__mutex_lock(&subscription->lock);
+    fan__subscription_fold(subscription);
+    /* acquire: what it counted before it moved its place. */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_acquire);
+    uint64_t queued = fan__queue_count(&subscription->queue);
+    uint64_t dropped =
+        subscription->dropped + atomic_load_explicit(&subscription->lapped, memory_order_relaxed);
+    uint64_t queued_max = subscription->queued_max;
+    fan__mutex_unlock(&subscription->lock);
+    if (!(place & FAN__PLACE_QUEUED)) {
+        uint64_t unread = end - (place >> FAN__PLACE_SHIFT);
+        queued = unread < subscription->buffer_count ? unread : subscription->buffer_count;
+        dropped += unread - queued;
+    }
+    /* relaxed, here and above: exact when the reader stands still. */
+    uint64_t seen = atomic_load_explicit(&subscription->queued_max_lane, memory_order_relaxed);
+    queued_max = seen > queued_max ? seen : queued_max;
+    *ret_counters = (struct fan_subscription_counters){
+        .size = sizeof(*ret_counters),
+        .matched = end - subscription->start,
+        .delivered = atomic_load_explicit(&subscription->delivered, memory_order_relaxed),
+        .dropped = dropped,
+        .conflated = subscription->conflated,
+        .discarded = subscription->discarded,
+        .queued = queued,
+        .queued_max = queued > queued_max ? queued : queued_max,
+    };
 }
 
 void fan_subscription_counters(struct fan_subscription *subscription,
@@ -226,7 +309,7 @@ void fan_subscription_counters(struct fan_subscription *subscription,
     struct fan_subscription_counters counters = { .size = 0 };
     if (!fan__bus_forked(subscription->bus)) {
         fan__bus_enter(subscription->bus);
-        counters = subscription->counters;
+        fan__subscription_count(subscription, &counters);
         fan__bus_leave(subscription->bus);
     }
     size_t size = ret_counters->size < sizeof(counters) ? ret_counters->size : sizeof(counters);

@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 4096 };
+enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 32768, PAYLOAD_SIZE_MAX = 300 };
 
 static const char *const topics[] = { NULL, "t", "u", "v" };
 static const char *const types[] = { "a.b", "a.c", "b", "a.b.c" };
@@ -25,6 +25,7 @@ struct entry {
     uint64_t seq;
     size_t topic;
     size_t type;
+    size_t size;
     bool lost;
 };
 
@@ -80,9 +81,9 @@ static bool model_wants(const struct model *model, size_t topic, size_t type)
            matches[model->pattern][type];
 }
 
-static void model_give(struct model *model, size_t topic, size_t type)
+static void model_give(struct model *model, size_t topic, size_t type, size_t size)
 {
-    struct entry entry = { .seq = next_seq, .topic = topic, .type = type };
+    struct entry entry = { .seq = next_seq, .topic = topic, .type = type, .size = size };
     model->counters.matched++;
     for (size_t i = 0; model->policy == FAN_POLICY_LATEST && i < model->entry_count; i++) {
         struct entry *at = &model->entries[i];
@@ -109,7 +110,7 @@ static void model_give(struct model *model, size_t topic, size_t type)
         model->counters.queued_max = waiting(model);
 }
 
-static enum fan_status model_publish(size_t topic, size_t type)
+static enum fan_status model_publish(size_t topic, size_t type, size_t size)
 {
     bool heard = false;
     if (closed)
@@ -122,7 +123,7 @@ static enum fan_status model_publish(size_t topic, size_t type)
     next_seq++;
     for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
         if (model_wants(&models[i], topic, type)) {
-            model_give(&models[i], topic, type);
+            model_give(&models[i], topic, type, size);
             heard = true;
         }
     }
@@ -154,6 +155,12 @@ static void check_gap(struct model *model)
     assert_int_equal(gap.count, count);
 }
 
+/* What a message of this number has in it. */
+static char byte_of(uint64_t seq, size_t index)
+{
+    return (char)((seq * 31 + index * 7) & 0xff);
+}
+
 static void check_message(struct model *model, const struct fan_message *message)
 {
     struct entry entry = model->entries[0];
@@ -161,7 +168,9 @@ static void check_message(struct model *model, const struct fan_message *message
     assert_int_equal(message->seq, entry.seq);
     assert_string_equal(message->topic, topics[entry.topic] ? topics[entry.topic] : "");
     assert_string_equal(message->type, types[entry.type]);
-    assert_int_equal(message->payload.size, sizeof(uint64_t));
+    assert_int_equal(message->payload.size, entry.size);
+    for (size_t i = 0; i < entry.size; i++)
+        assert_int_equal(message->payload.data[i], byte_of(entry.seq, i));
     model->counters.delivered++;
     erase(model, 0);
 }
@@ -190,9 +199,16 @@ static void do_read(struct model *model)
     assert_true(count_max == 0 || count == count_max || model_state(model) != FAN_OK);
 }
 
-static void do_publish(void)
+/* Small ones for the slots of a ring, and some that fit none. */
+static size_t pick_size(void)
 {
-    uint64_t payload = next_seq;
+    static const size_t sizes[] = { 0, 1, 8, 13, 40, 64, 90, PAYLOAD_SIZE_MAX };
+    return sizes[pick(pick(20) == 0 ? 8 : 6)];
+}
+
+static enum fan_status do_publish(void)
+{
+    static char bytes[12][PAYLOAD_SIZE_MAX];
     size_t count = pick(4) == 0 ? pick(12) : 1;
     struct fan_message batch[12];
     enum fan_status expected = closed ? FAN_CLOSED : FAN_OK;
@@ -200,11 +216,14 @@ static void do_publish(void)
     for (size_t i = 0; i < count; i++) {
         size_t topic = pick(4);
         size_t type = pick(4);
-        batch[i] = message_of(topics[topic], types[type], NULL);
-        batch[i].payload = (struct fan_str){ (const char *)&payload, sizeof(payload) };
+        size_t size = pick_size();
         if (expected == FAN_OK)
-            expected = model_publish(topic, type);
+            expected = model_publish(topic, type, size);
         expected_count += expected == FAN_OK;
+        batch[i] = message_of(topics[topic], types[type], NULL);
+        batch[i].payload = (struct fan_str){ bytes[i], size };
+        for (size_t k = 0; k < size; k++)
+            bytes[i][k] = byte_of(next_seq, k);
     }
     if (count == 1) {
         uint64_t seq = 0;
@@ -215,6 +234,14 @@ static void do_publish(void)
         assert_int_equal(fan_bus_publish_many(bus, batch, count, &published), expected);
         assert_int_equal(published, expected_count);
     }
+    return expected;
+}
+
+/* Enough to go round a ring more than once. */
+static void do_burst(void)
+{
+    for (size_t left = pick(200); left > 0 && do_publish() == FAN_OK; left--)
+        ;
 }
 
 static void do_subscribe(struct model *model)
@@ -224,7 +251,8 @@ static void do_subscribe(struct model *model)
     struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE };
     size_t policy = pick(13); /* those that block are rare: they cost a time-out each */
     options.policy = policies[policy == 12 ? 3 : policy % 3];
-    options.buffer_count = 1 + pick(pick(2) ? 3 : 20);
+    options.buffer_count = 1 + pick(pick(2) ? 3 : pick(4) ? 20 : 100);
+    options.yield_us = (unsigned)pick(2);
     size_t topic = pick(4);
     size_t pattern = pick(6);
     options.topic = topics[topic];
@@ -308,8 +336,10 @@ static void do_something(void)
 {
     struct model *model = &models[pick(SUBSCRIPTIONS_MAX)];
     size_t choice = pick(1000);
-    if (choice < 500) {
+    if (choice < 490) {
         do_publish();
+    } else if (choice < 500) {
+        do_burst();
     } else if (!model->real) {
         do_subscribe(model);
     } else if (choice < 950) {
@@ -330,7 +360,7 @@ static void do_something(void)
     check_all();
 }
 
-static void play(uint64_t seed)
+static void open_anew(uint64_t seed)
 {
     random_state = seed;
     memset(models, 0, sizeof(models));
@@ -338,9 +368,16 @@ static void play(uint64_t seed)
     next_seq = 0;
     unheard = 0;
     closed = false;
-    bus = open_blocking(1);
-    for (int i = 0; i < 1500; i++)
-        do_something();
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.block_timeout_ms = 1;
+    options.single_publisher = pick(2);
+    options.by_reference = pick(6) == 0;
+    options.slot_size = pick(3) * 64;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+}
+
+static void finish(void)
+{
     fan_bus_close(bus);
     closed = true;
     for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
@@ -354,22 +391,68 @@ static void play(uint64_t seed)
     fan_bus_free(bus);
 }
 
+static void play(uint64_t seed)
+{
+    open_anew(seed);
+    for (int i = 0; i < 1500; i++)
+        do_something();
+    finish();
+}
+
+/* One who keeps up for a while, then does not: on the ring, off it, forgotten, and back. */
+static void play_slow(uint64_t seed)
+{
+    open_anew(seed);
+    struct model *slow = &models[0];
+    while (!slow->real || slow->policy != FAN_POLICY_DROP_NEWEST || slow->topic != 0 ||
+           slow->pattern > 1) {
+        if (slow->real)
+            do_free(slow);
+        do_subscribe(slow);
+    }
+    for (int i = 0; i < 300; i++) {
+        bool keeps_up = pick(2) == 0;
+        for (size_t left = pick(2 * slow->capacity + 80); left > 0; left--) {
+            assert_ok(do_publish());
+            if (keeps_up || pick(8) == 0)
+                do_read(slow);
+            check_subscription(slow);
+        }
+        while (pick(4) == 0 && model_state(slow) != FAN_AGAIN)
+            do_read(slow);
+        check_all();
+    }
+    finish();
+}
+
+static void play_many(void (*play_one)(uint64_t seed), uint64_t rounds)
+{
+    const char *seed_text = getenv("FANFARE_SEED");
+    uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : 1;
+    rounds *= getenv("FANFARE_SOAK") ? 50 : 1;
+    for (uint64_t i = 0; i < rounds; i++) {
+        print_message("# seed %llu\n", (unsigned long long)(seed + i));
+        play_one(seed + i);
+    }
+}
+
 static void test_L3_L4_L5_random_operations_agree_with_the_model(void **state)
 {
     (void)state;
-    const char *seed_text = getenv("FANFARE_SEED");
-    uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : 1;
-    uint64_t rounds = getenv("FANFARE_SOAK") ? 2000 : 40;
-    for (uint64_t i = 0; i < rounds; i++) {
-        print_message("# seed %llu\n", (unsigned long long)(seed + i));
-        play(seed + i);
-    }
+    play_many(play, 40);
+}
+
+static void test_B06_an_intermittently_slow_reader_keeps_what_it_should(void **state)
+{
+    (void)state;
+    play_many(play_slow, 10);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_L3_L4_L5_random_operations_agree_with_the_model),
+        cmocka_unit_test(test_B06_an_intermittently_slow_reader_keeps_what_it_should),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

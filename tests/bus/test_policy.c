@@ -474,6 +474,10 @@ static void test_notify_without_memory_is_a_gap(void **state)
     struct fan_bus *bus = open_counted(&memory);
     struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_OLDEST, 8);
     struct fan_message messages[] = { numbered(3), numbered(4), numbered(6) };
+    /* What does not fit a slot of the ring wants memory of its own. */
+    static const char large[FAN__SLOT_SIZE_DEFAULT];
+    for (size_t i = 0; i < 3; i++)
+        messages[i].payload = (struct fan_str){ large, sizeof(large) };
     fan__bus_notify(bus, messages, 1);
     atomic_store(&memory.left, 0);
     fan__bus_notify(bus, messages + 1, 1);

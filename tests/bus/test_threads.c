@@ -621,7 +621,7 @@ static void free_held(void *context)
 static bool has_ended(struct fan_bus *bus, struct fan_subscription *subscription)
 {
     fan__mutex_lock(&bus->mutex);
-    bool ended = !subscription->list;
+    bool ended = subscription->ended;
     fan__mutex_unlock(&bus->mutex);
     return ended;
 }

@@ -1,0 +1,502 @@
+/*
+ * Lanes: birth, the gate, moving readers off the ring and back, death. All in the turn, but for
+ * fan__lane_ask.
+ */
+#include "bus/bus.h"
+
+#include <assert.h>
+#include <stdint.h>
+#include <string.h>
+
+static uint64_t tail_of(const struct fan__lane *lane)
+{
+    /* relaxed: only the turn moves it. */
+    return atomic_load_explicit(&lane->tail, memory_order_relaxed);
+}
+
+/* The number of slots for a buffer, or 0 when a ring of them would not be allowed. */
+static size_t slots_for(const struct fan_bus *bus, size_t buffer_count)
+{
+    size_t count = FAN__RING_SLOTS_MIN;
+    size_t slot_size = bus->slot_words * sizeof(uint64_t);
+    size_t size_max = bus->memory_size_max / 4 - bus->ring_size;
+    if (bus->by_reference || bus->ring_count == FAN__RING_COUNT_MAX)
+        return 0;
+    while (count < 2 * buffer_count)
+        count *= 2;
+    return count <= size_max / slot_size ? count : 0;
+}
+
+static bool make_ring(struct fan__lane *lane, size_t slot_count)
+{
+    struct fan_bus *bus = lane->bus;
+    size_t size = slot_count * bus->slot_words * sizeof(uint64_t);
+    lane->memory = fan__alloc(bus->env, size + FAN__LINE_SIZE);
+    if (!lane->memory)
+        return false;
+    /* Slots of whole lines are not shared by two. Nobody looks at one that was never written. */
+    uintptr_t address = (uintptr_t)lane->memory;
+    address += FAN__LINE_SIZE - address % FAN__LINE_SIZE;
+    lane->slots = (atomic_uint_least64_t *)(void *)address;
+    lane->slot_words = bus->slot_words;
+    lane->capacity = slot_count;
+    lane->mask = slot_count - 1;
+    bus->ring_count++;
+    bus->ring_size += size;
+    return true;
+}
+
+static void dispose(struct fan__lane *lane)
+{
+    struct fan_bus *bus = lane->bus;
+    if (lane->memory) {
+        bus->ring_count--;
+        bus->ring_size -= lane->capacity * lane->slot_words * sizeof(uint64_t);
+    }
+    fan__free(bus->env, lane->memory);
+    fan__free(bus->env, lane->pattern);
+    fan__free(bus->env, lane);
+}
+
+static struct fan__lane *make(struct fan_bus *bus, const struct fan__filter *filter,
+                              size_t slot_count)
+{
+    const char *pattern = filter->pattern;
+    struct fan__lane *lane = fan__alloc_zero(bus->env, 1, sizeof(*lane));
+    if (!lane)
+        return NULL;
+    lane->bus = bus;
+    lane->kind_mask = filter->kind_mask;
+    fan__link_init(&lane->ringed);
+    fan__link_init(&lane->queued);
+    fan__link_init(&lane->armed);
+    atomic_init(&lane->tail, 0);
+    atomic_init(&lane->queued_until, 0);
+    atomic_init(&lane->asked, NULL);
+    if (pattern)
+        lane->pattern = fan__strdup(bus->env, pattern);
+    if ((pattern && !lane->pattern) || (slot_count > 0 && !make_ring(lane, slot_count))) {
+        dispose(lane);
+        return NULL;
+    }
+    return lane;
+}
+
+static bool has_filter(const struct fan__lane *lane, const struct fan__filter *filter)
+{
+    if (lane->kind_mask != filter->kind_mask || !lane->pattern != !filter->pattern)
+        return false;
+    return !filter->pattern || strcmp(lane->pattern, filter->pattern) == 0;
+}
+
+static struct fan__lane *find(struct fan__lane *list, const struct fan__filter *filter,
+                              size_t slot_count)
+{
+    struct fan__lane *found = NULL;
+    for (struct fan__lane *at = list; at; at = at->next) {
+        if (!has_filter(at, filter))
+            continue;
+        if (at->capacity >= slot_count)
+            return at;
+        found = at;
+    }
+    /* Where no ring is allowed, any lane with the filter will do. */
+    return slot_count == 0 ? found : NULL;
+}
+
+static void enlist(struct fan__lane *lane, struct fan__lane **list, struct fan__topic *topic)
+{
+    lane->topic = topic;
+    lane->list = list;
+    lane->next = *list;
+    if (lane->next)
+        lane->next->previous = lane;
+    *list = lane;
+    fan__route_forget(lane->bus);
+}
+
+static struct fan__lane *find_or_make(struct fan_bus *bus, const struct fan__filter *filter,
+                                      struct fan__lane **list, struct fan__topic *topic)
+{
+    size_t needed = 0;
+    if (filter->want_ring)
+        for (needed = FAN__RING_SLOTS_MIN; needed < 2 * filter->buffer_count;)
+            needed *= 2;
+    struct fan__lane *lane = find(*list, filter, needed);
+    if (lane)
+        return lane;
+    size_t slot_count = filter->want_ring ? slots_for(bus, filter->buffer_count) : 0;
+    if (slot_count == 0)
+        lane = find(*list, filter, 0);
+    if (lane)
+        return lane;
+    lane = make(bus, filter, slot_count);
+    if (lane)
+        enlist(lane, list, topic);
+    return lane;
+}
+
+struct fan__lane *fan__lane_get(struct fan_bus *bus, const struct fan__filter *filter)
+{
+    struct fan__topic *topic = NULL;
+    struct fan__lane **list = &bus->everywhere;
+    if (filter->topic) {
+        topic = fan__topics_get(&bus->topics, filter->topic, strlen(filter->topic));
+        if (!topic)
+            return NULL;
+        list = &topic->first;
+    }
+    struct fan__lane *lane = find_or_make(bus, filter, list, topic);
+    if (lane) {
+        lane->holders++;
+        lane->live++;
+    } else if (topic) {
+        fan__topics_tidy(&bus->topics, topic);
+    }
+    return lane;
+}
+
+void fan__lane_retire(struct fan__lane *lane)
+{
+    struct fan_bus *bus = lane->bus;
+    if (--lane->live > 0)
+        return;
+    if (lane->previous)
+        lane->previous->next = lane->next;
+    else
+        *lane->list = lane->next;
+    if (lane->next)
+        lane->next->previous = lane->previous;
+    lane->list = NULL;
+    lane->next = NULL;
+    lane->previous = NULL;
+    if (lane->topic)
+        fan__topics_tidy(&bus->topics, lane->topic);
+    lane->topic = NULL;
+    fan__route_forget(bus);
+}
+
+void fan__lane_drop(struct fan__lane *lane)
+{
+    if (--lane->holders == 0)
+        dispose(lane);
+}
+
+/* The first position that a reader at `place` will read, where it is too slow for some. */
+static uint64_t first_kept(const struct fan_subscription *subscription, uint64_t place,
+                           uint64_t end)
+{
+    uint64_t position = place >> FAN__PLACE_SHIFT;
+    return end - position > subscription->buffer_count ? end - subscription->buffer_count
+                                                       : position;
+}
+
+/*
+ * The position at which the next publish would hurt a reader that is at `place`: it would be full,
+ * or a slot would be overwritten that it needs. One that has ended is never full, but if it was
+ * lapped before, it needs what its buffer still has, and the one before that to tell the loss.
+ */
+static uint64_t gate_of(const struct fan_subscription *subscription, uint64_t place)
+{
+    uint64_t capacity = subscription->lane->capacity;
+    if (subscription->ended && (place & FAN__PLACE_LAPPED)) {
+        /* relaxed: only the turn sets it. */
+        uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
+        return first_kept(subscription, place, limit) - 1 + capacity;
+    }
+    bool by_slot = subscription->policy == FAN_POLICY_DROP_OLDEST || subscription->ended;
+    return (place >> FAN__PLACE_SHIFT) + (by_slot ? capacity : subscription->buffer_count);
+}
+
+static void lower_gate(struct fan__lane *lane, uint64_t gate)
+{
+    if (gate < lane->gate)
+        lane->gate = gate;
+}
+
+void fan__lane_mind(struct fan__lane *lane, const struct fan_subscription *subscription)
+{
+    /* relaxed: its reader only moves on, which makes the gate too low at worst. */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_relaxed);
+    lower_gate(lane, gate_of(subscription, place));
+}
+
+static bool may_ring(const struct fan__lane *lane, const struct fan_subscription *subscription)
+{
+    /* relaxed: both are written in the turn. */
+    return subscription->ring &&
+           tail_of(lane) >= atomic_load_explicit(&lane->queued_until, memory_order_relaxed);
+}
+
+void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscription)
+{
+    uint64_t place = tail_of(lane) << FAN__PLACE_SHIFT;
+    if (may_ring(lane, subscription)) {
+        if (fan__link_alone(&lane->ringed))
+            lane->gate = UINT64_MAX;
+        fan__link_join(&lane->ringed, &subscription->lane_link);
+        lower_gate(lane, gate_of(subscription, place));
+    } else {
+        place |= FAN__PLACE_QUEUED;
+        fan__link_join(&lane->queued, &subscription->lane_link);
+    }
+    /* release: the reader that sees it may look at what the turn changed. */
+    atomic_store_explicit(&subscription->place, place, memory_order_release);
+}
+
+void fan__lane_ask(struct fan__lane *lane, struct fan_subscription *subscription)
+{
+    /*
+     * acq_rel: the turn clears it before it looks at what is asked for; who finds it set still is
+     * seen by that. release: the link, and what came before it; relaxed: it is looked at again.
+     */
+    if (atomic_exchange_explicit(&subscription->asked, true, memory_order_acq_rel))
+        return;
+    struct fan_subscription *next = atomic_load_explicit(&lane->asked, memory_order_relaxed);
+    do
+        subscription->asked_next = next;
+    while (!atomic_compare_exchange_weak_explicit(&lane->asked, &next, subscription,
+                                                  memory_order_release, memory_order_relaxed));
+}
+
+static void attend(struct fan__lane *lane, struct fan_subscription *subscription)
+{
+    fan__mutex_lock(&subscription->lock);
+    /* acquire, acq_rel: what it has read, it has copied. */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_acquire);
+    bool ringed = !(place & FAN__PLACE_QUEUED);
+    if (subscription->parked) {
+        fan__subscription_fold(subscription);
+        subscription->parked = false;
+        subscription->lost_in_a_row = 0;
+        fan__link_join(&lane->queued, &subscription->lane_link);
+    } else if (ringed && tail_of(lane) < (place >> FAN__PLACE_SHIFT) + lane->capacity) {
+        /* Its slot is still there, so it can be looked after again. */
+        place = atomic_fetch_and_explicit(&subscription->place, ~FAN__PLACE_LAPPED,
+                                          memory_order_acq_rel);
+        lower_gate(lane, gate_of(subscription, place & ~FAN__PLACE_LAPPED));
+    }
+    fan__mutex_unlock(&subscription->lock);
+}
+
+void fan__lane_attend(struct fan__lane *lane)
+{
+    /* relaxed: a reader that asks later is seen by the next turn. */
+    if (!atomic_load_explicit(&lane->asked, memory_order_relaxed))
+        return;
+    /* acquire: sees the links, and the places of those that ask. */
+    struct fan_subscription *at =
+        atomic_exchange_explicit(&lane->asked, NULL, memory_order_acquire);
+    while (at) {
+        struct fan_subscription *next = at->asked_next;
+        /* acq_rel: a reader that asks again does so behind what we do here, or is seen here. */
+        atomic_exchange_explicit(&at->asked, false, memory_order_acq_rel);
+        attend(lane, at);
+        at = next;
+    }
+}
+
+/* What moving a reader off the ring needs and gives; the segment is shared by all in one pass. */
+struct move {
+    struct fan__lane *lane;
+    struct fan__segment *segment;
+    bool must;
+    bool may_wait;
+};
+
+/* Whether the segment to be made would break the budget. */
+static bool beyond_budget(const struct fan__lane *lane, uint64_t count)
+{
+    const struct fan_bus *bus = lane->bus;
+    /* relaxed: it is a sum. */
+    size_t held = atomic_load_explicit(&bus->held_size, memory_order_relaxed);
+    return held + count * lane->slot_words * sizeof(uint64_t) > bus->memory_size_max;
+}
+
+/*
+ * Sees to it that move->segment has [from, end). Without memory it becomes NULL: FAN_OK then says
+ * that the reader loses what it has.
+ */
+static enum fan_status cover(struct move *move, const struct fan_subscription *subscription,
+                             uint64_t from, uint64_t end)
+{
+    struct fan_bus *bus = move->lane->bus;
+    struct fan__segment *segment = move->segment;
+    if (segment && segment->start <= from && segment->end >= end)
+        return FAN_OK;
+    if (segment)
+        fan__bus_release_segment(bus, segment);
+    move->segment = NULL;
+    if (beyond_budget(move->lane, end - from))
+        return subscription->policy == FAN_POLICY_BLOCK && move->may_wait ? FAN_TIMED_OUT : FAN_OK;
+    move->segment = fan__segment_new(move->lane, from, end);
+    return move->segment || move->must ? FAN_OK : FAN_NO_MEMORY;
+}
+
+/* The loss of [position, until), where `position` was the reader's place. */
+static struct fan__loss lost_on_ring(const struct fan_subscription *subscription, uint64_t place,
+                                     uint64_t until)
+{
+    const struct fan__lane *lane = subscription->lane;
+    uint64_t position = place >> FAN__PLACE_SHIFT;
+    struct fan__loss loss = { .first = subscription->lapped_seq, .count = until - position };
+    bool there = fan__slot_seq(lane, position, &loss.first) || (place & FAN__PLACE_LAPPED) != 0;
+    there = there && fan__slot_seq(lane, until - 1, &loss.last);
+    assert(there);
+    (void)there;
+    return loss;
+}
+
+/* Moves a reader off the ring; the words are copied before its place is taken from it. */
+static enum fan_status move_off(struct move *move, struct fan_subscription *subscription)
+{
+    struct fan__lane *lane = move->lane;
+    uint64_t end = tail_of(lane);
+    uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
+    if (limit < end)
+        end = limit;
+    size_t window = subscription->buffer_count;
+    /* acquire: what it has read, it has copied. */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_acquire);
+    uint64_t from = first_kept(subscription, place, end);
+    if (from < end) {
+        enum fan_status status = cover(move, subscription, from, end);
+        if (status != FAN_OK)
+            return status;
+        if (!move->segment)
+            window = 0;
+    }
+    fan__mutex_lock(&subscription->lock);
+    /* acq_rel: as above; and the reader that sees it sees the lane as it is. */
+    place = atomic_fetch_or_explicit(&subscription->place, FAN__PLACE_QUEUED, memory_order_acq_rel);
+    uint64_t position = place >> FAN__PLACE_SHIFT;
+    struct fan__loss loss = { .count = 0 };
+    uint64_t count = end - position;
+    uint64_t waited = count < subscription->buffer_count ? count : subscription->buffer_count;
+    if (waited > subscription->queued_max)
+        subscription->queued_max = waited;
+    if (count > window) {
+        loss = lost_on_ring(subscription, place, end - window);
+        subscription->dropped += loss.count;
+        position = end - window;
+    }
+    struct fan__segment *segment = position < end ? move->segment : NULL;
+    if (segment) {
+        /* relaxed: we hold it ourselves. */
+        atomic_fetch_add_explicit(&segment->holders, 1, memory_order_relaxed);
+        atomic_fetch_add_explicit(&subscription->held_size, segment->size, memory_order_relaxed);
+    }
+    fan__queue_begin(&subscription->queue, &loss, segment, position, end);
+    fan__mutex_unlock(&subscription->lock);
+    fan__link_leave(&subscription->lane_link);
+    if (!subscription->ended)
+        fan__link_join(&lane->queued, &subscription->lane_link);
+    return FAN_OK;
+}
+
+/* Marks that its slot is about to be overwritten; false when it has moved on meanwhile. */
+static bool lap(struct fan_subscription *subscription, uint64_t place)
+{
+    uint64_t seq;
+    bool there = fan__slot_seq(subscription->lane, place >> FAN__PLACE_SHIFT, &seq);
+    assert(there);
+    (void)there;
+    fan__mutex_lock(&subscription->lock);
+    /*
+     * acq_rel: what it has read, it has copied; what we do next is behind the mark. relaxed: it
+     * is looked at again.
+     */
+    bool lapped = atomic_compare_exchange_strong_explicit(
+        &subscription->place, &place, place | FAN__PLACE_LAPPED, memory_order_acq_rel,
+        memory_order_relaxed);
+    if (lapped)
+        subscription->lapped_seq = seq;
+    fan__mutex_unlock(&subscription->lock);
+    return lapped;
+}
+
+/*
+ * What is to be done about one reader: nothing, or how the gate hurts it. A reader of the newest
+ * that is nearly full goes too, so that one who hovers there does not have everybody looked at with
+ * each message.
+ */
+static enum fate {
+    FATE_STAYS,
+    FATE_LAPPED,
+    FATE_MOVES,
+    FATE_BLOCKS,
+} fate_of(const struct move *move, const struct fan_subscription *subscription, uint64_t place,
+          uint64_t *ret_gate)
+{
+    enum fan_policy policy = subscription->policy;
+    /* relaxed: only the turn sets it. */
+    uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
+    bool lapped = place & FAN__PLACE_LAPPED;
+    *ret_gate = UINT64_MAX;
+    if (place >> FAN__PLACE_SHIFT == limit || (lapped && !subscription->ended))
+        return FATE_STAYS;
+    uint64_t gate = gate_of(subscription, place);
+    bool newest = policy == FAN_POLICY_DROP_NEWEST && !subscription->ended;
+    uint64_t slack = newest ? subscription->buffer_count / 8 : 0;
+    if (tail_of(move->lane) + slack < gate) {
+        *ret_gate = gate;
+        return FATE_STAYS;
+    }
+    if (policy == FAN_POLICY_DROP_OLDEST && !lapped &&
+        (!subscription->ended ||
+         first_kept(subscription, place, limit) > place >> FAN__PLACE_SHIFT))
+        return FATE_LAPPED;
+    if (policy == FAN_POLICY_BLOCK && !subscription->ended && move->may_wait)
+        return FATE_BLOCKS;
+    return FATE_MOVES;
+}
+
+static enum fan_status pass_one(struct move *move, struct fan_subscription *subscription,
+                                bool large, uint64_t *ret_gate)
+{
+    for (;;) {
+        /* seq_cst: a publisher that waits announced it before; see publish.c. */
+        uint64_t place = atomic_load_explicit(&subscription->place, memory_order_seq_cst);
+        if (large && !subscription->ended)
+            return move_off(move, subscription);
+        switch (fate_of(move, subscription, place, ret_gate)) {
+        case FATE_STAYS:
+            return FAN_OK;
+        case FATE_MOVES:
+            return move_off(move, subscription);
+        case FATE_BLOCKS:
+            return FAN_TIMED_OUT;
+        case FATE_LAPPED:
+            /* Lapped for good when it has ended: then it has another gate. */
+            if (lap(subscription, place) && !subscription->ended)
+                return FAN_OK;
+            break;
+        }
+    }
+}
+
+enum fan_status fan__lane_pass(struct fan__lane *lane, bool large, bool may_wait, bool must)
+{
+    fan__lane_attend(lane);
+    if (fan__link_alone(&lane->ringed) || (!large && tail_of(lane) < lane->gate))
+        return FAN_OK;
+    struct move move = { .lane = lane, .must = must, .may_wait = may_wait };
+    enum fan_status status = FAN_OK;
+    uint64_t gate = UINT64_MAX;
+    struct fan__link *next;
+    for (struct fan__link *at = lane->ringed.next; at != &lane->ringed; at = next) {
+        next = at->next;
+        struct fan_subscription *subscription = FAN__HOLDER(at, struct fan_subscription, lane_link);
+        uint64_t own = UINT64_MAX;
+        enum fan_status one = pass_one(&move, subscription, large, &own);
+        if (one != FAN_OK && status != FAN_NO_MEMORY)
+            status = one;
+        if (one == FAN_OK && own < gate)
+            gate = own;
+    }
+    if (move.segment)
+        fan__bus_release_segment(lane->bus, move.segment);
+    /* Who could not pass will be looked at again. */
+    lane->gate = status == FAN_OK ? gate : tail_of(lane);
+    return status;
+}

@@ -1,0 +1,135 @@
+/*
+ * A lane: what everybody with the same filter wants, in order, numbered by position from 0.
+ *
+ *     position   ... 4   5   6   7   8                       tail = 9
+ *     ring         [ 4 | 5 | 6 | 7 | 8 |   |   | ... ]       (a power of two of slots)
+ *                        ^           ^
+ *                    a reader     another: a reader is a position, and writes nothing here
+ *
+ * A message is written once, however many read it. A slot holds the message and its stamp, which
+ * is odd while the slot is being written and names the position afterwards; a reader copies the
+ * slot out, looks at the stamp again, and then moves its place by compare-and-swap. Who fails at
+ * either starts over, so it never returns what was overwritten or what is no longer its own.
+ *
+ * The ring holds at least twice the buffer of every reader on it. `gate` is the position at which
+ * somebody will be full (or overwritten), so that up to there a publish looks at no reader. There,
+ *     drop_oldest   is marked as lapped; it will find out how many it lost by subtraction
+ *     drop_newest   is moved to a queue of its own: its share of the ring becomes a segment, shared
+ *                   by all who are moved with it. It comes back when it has read its queue to the
+ *                   end. Who stays full is parked: publishing forgets it, and what it lost is
+ *                   counted by subtraction
+ *     block         makes the publisher wait
+ * Only the slow cost anything. A lane whose messages do not fit a slot, one past the number or the
+ * bytes that rings may take, and readers with FAN_POLICY_LATEST use queues of references alone.
+ */
+#ifndef FAN_BUS_LANE_H
+#define FAN_BUS_LANE_H
+
+#include "bus/block.h"
+#include "bus/link.h"
+
+#include <stdatomic.h>
+
+struct fan__lent;
+
+#define FAN__RING_COUNT_MAX 64
+#define FAN__RING_SLOTS_MIN 64
+#define FAN__SLOT_SIZE_DEFAULT 128
+#define FAN__SLOT_SIZE_MAX 4096
+/* After a message that was too large for a slot, a lane uses queues for so many more. */
+#define FAN__LANE_QUEUED_COUNT 256
+
+/* The words of a slot: stamp, sequence, time, sizes, then payload, type NUL, topic NUL. */
+enum { FAN__SLOT_STAMP, FAN__SLOT_SEQ, FAN__SLOT_TIME, FAN__SLOT_SIZES, FAN__SLOT_DATA };
+
+/* A copy of a part of the ring, for readers that were moved off it. Does not change. */
+struct fan__segment {
+    atomic_size_t holders;
+    size_t size;
+    uint64_t start;
+    uint64_t end;
+    size_t slot_words;
+    uint64_t words[];
+};
+
+struct fan__lane {
+    struct fan_bus *bus;
+    struct fan__topic *topic; /* while it is on a list */
+    uint64_t kind_mask;
+    char *pattern; /* NULL where every type matches, or where kind_mask has it */
+    struct fan__lane **list;
+    struct fan__lane *next;
+    struct fan__lane *previous;
+    struct fan__lane *match_next;
+    size_t holders; /* subscriptions until they are freed */
+    size_t live;    /* that have not ended */
+    struct fan__link ringed;
+    struct fan__link queued;
+    struct fan__link armed;
+    uint64_t gate;
+    uint64_t last_seq;
+
+    /* Read by readers, written at birth. */
+    uint64_t mask;
+    uint64_t capacity; /* 0: no ring */
+    size_t slot_words;
+    void *memory;
+    atomic_uint_least64_t *slots;
+
+    char before_tail[64];
+    atomic_uint_least64_t tail; /* positions below it are there */
+    char after_tail[64];
+    atomic_uint_least64_t queued_until; /* no reader comes back to the ring before this position */
+    _Atomic(struct fan_subscription *) asked; /* readers that want attention */
+};
+
+/* What a subscription wants. */
+struct fan__filter {
+    const char *topic;   /* NULL for every topic */
+    const char *pattern; /* NULL where every type matches, or where kind_mask has it */
+    uint64_t kind_mask;
+    size_t buffer_count;
+    bool want_ring;
+};
+
+/* Finds or makes the lane for a filter, in the turn, and counts a holder. NULL without memory. */
+struct fan__lane *fan__lane_get(struct fan_bus *bus, const struct fan__filter *filter);
+
+/* Undoes one holder; the last frees it. */
+void fan__lane_drop(struct fan__lane *lane);
+
+/* One subscription less that is live; without any, publishing finds the lane no more. */
+void fan__lane_retire(struct fan__lane *lane);
+
+/* Puts a live subscription on the ring if it may be there, else among those with a queue. */
+void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscription);
+
+/* Does what readers asked for since. In the turn. */
+void fan__lane_attend(struct fan__lane *lane);
+
+/* Asks for it. Any reader. */
+void fan__lane_ask(struct fan__lane *lane, struct fan_subscription *subscription);
+
+/*
+ * Sees to it that one more message may be written: FAN_TIMED_OUT when a reader that blocks has no
+ * room and may_wait, FAN_NO_MEMORY unless `must`: then readers lose instead. `large`: the message
+ * will come by reference, so nobody may stay on the ring.
+ */
+enum fan_status fan__lane_pass(struct fan__lane *lane, bool large, bool may_wait, bool must);
+
+/* Lowers the gate for one who is on the ring and has ended. */
+void fan__lane_mind(struct fan__lane *lane, const struct fan_subscription *subscription);
+
+/* slot.c. */
+bool fan__slot_fits(const struct fan_bus *bus, const struct fan__draft *draft);
+void fan__slot_write(struct fan__lane *lane, uint64_t position, const struct fan__draft *draft,
+                     uint64_t seq, int64_t time_us);
+/* Copies a slot's words; false when it is not (any more) that of the position. */
+bool fan__slot_read(const struct fan__lane *lane, uint64_t position, uint64_t *ret_words);
+bool fan__slot_seq(const struct fan__lane *lane, uint64_t position, uint64_t *ret_seq);
+/* Makes a message of copied words, which it borrows. */
+void fan__slot_message(const struct fan_bus *bus, const uint64_t *words,
+                       struct fan_message *ret_message);
+struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t start, uint64_t end);
+
+#endif

@@ -1,0 +1,121 @@
+/*
+ * See route.h. The lanes that were found last stay linked, so that a repeated type costs two
+ * comparisons.
+ */
+#include "bus/bus.h"
+
+#include "base/hash.h"
+
+#include <fanfare/pattern.h>
+
+#include <string.h>
+
+static bool wants(const struct fan__lane *lane, const struct fan__draft *draft)
+{
+    return (lane->kind_mask >> draft->kind & 1) != 0 &&
+           (!lane->pattern || fan_pattern_match(lane->pattern, draft->type));
+}
+
+static struct fan__lane *match_list(struct fan__routes *routes, struct fan__lane *list,
+                                    const struct fan__draft *draft, struct fan__lane *matched)
+{
+    for (struct fan__lane *at = list; at; at = at->next) {
+        routes->looked_at++;
+        if (wants(at, draft)) {
+            at->match_next = matched;
+            matched = at;
+        }
+    }
+    return matched;
+}
+
+static bool is_of(const struct fan__route *route, const struct fan__draft *draft)
+{
+    return route->type_size == draft->type_size && route->topic_size == draft->topic_size &&
+           route->kind == draft->kind && memcmp(route->key, draft->type, draft->type_size) == 0 &&
+           memcmp(route->key + draft->type_size, draft->topic, draft->topic_size) == 0;
+}
+
+static void remember(const struct fan_bus *bus, struct fan__route *route,
+                     const struct fan__draft *draft, struct fan__lane *matched)
+{
+    size_t count = 0;
+    for (struct fan__lane *at = matched; at; at = at->match_next) {
+        if (count == FAN__ROUTE_LANE_COUNT)
+            return;
+        route->lanes[count++] = at;
+    }
+    route->generation = bus->routes.generation;
+    route->type_size = (uint16_t)draft->type_size;
+    route->topic_size = (uint16_t)draft->topic_size;
+    route->kind = (uint16_t)draft->kind;
+    route->lane_count = (uint16_t)count;
+    memcpy(route->key, draft->type, draft->type_size);
+    memcpy(route->key + draft->type_size, draft->topic, draft->topic_size);
+}
+
+static struct fan__lane *link_lanes(const struct fan__route *route)
+{
+    struct fan__lane *first = NULL;
+    for (size_t i = route->lane_count; i-- > 0;) {
+        route->lanes[i]->match_next = first;
+        first = route->lanes[i];
+    }
+    return first;
+}
+
+static struct fan__lane *match(struct fan_bus *bus, const struct fan__draft *draft);
+
+/* Finds what is remembered of a type and a topic, or matches, and perhaps remembers that. */
+static struct fan__lane *look_up(struct fan_bus *bus, const struct fan__draft *draft,
+                                 const struct fan__route **ret_route)
+{
+    struct fan__routes *routes = &bus->routes;
+    *ret_route = NULL;
+    if (draft->type_size + draft->topic_size > FAN__ROUTE_KEY_SIZE)
+        return match(bus, draft);
+    uint64_t hash = fan__hash(fan__hash(bus->hash_seed, draft->topic, draft->topic_size),
+                              draft->type, draft->type_size);
+    struct fan__route *table = draft->topic_size > 0 ? routes->by_topic : routes->by_type;
+    struct fan__route *route = &table[hash % FAN__ROUTE_COUNT];
+    bool seen = route->hash == hash;
+    if (!seen || route->generation != routes->generation || !is_of(route, draft)) {
+        struct fan__lane *matched = match(bus, draft);
+        route->hash = hash;
+        route->generation = 0;
+        if (seen)
+            remember(bus, route, draft, matched);
+        return matched;
+    }
+    *ret_route = route;
+    return link_lanes(route);
+}
+
+/* Those without a topic are those that the type alone finds. */
+static struct fan__lane *match(struct fan_bus *bus, const struct fan__draft *draft)
+{
+    if (draft->topic_size == 0)
+        return match_list(&bus->routes, bus->everywhere, draft, NULL);
+    const struct fan__route *route;
+    struct fan__draft without_topic = *draft;
+    without_topic.topic = "";
+    without_topic.topic_size = 0;
+    struct fan__lane *matched = look_up(bus, &without_topic, &route);
+    struct fan__topic *topic = fan__topics_find(&bus->topics, draft->topic, draft->topic_size);
+    return topic ? match_list(&bus->routes, topic->first, draft, matched) : matched;
+}
+
+struct fan__lane *fan__route_find(struct fan_bus *bus, const struct fan__draft *draft)
+{
+    struct fan__routes *routes = &bus->routes;
+    if (routes->last && is_of(routes->last, draft))
+        return routes->last_first;
+    routes->last_first = look_up(bus, draft, &routes->last);
+    return routes->last_first;
+}
+
+void fan__route_forget(struct fan_bus *bus)
+{
+    bus->routes.generation++;
+    bus->routes.last = NULL;
+}

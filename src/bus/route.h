@@ -1,0 +1,45 @@
+/*
+ * Which lanes want a message, by kind or type and by topic. What was found is remembered in a
+ * small table, so that a filter that does not match costs nothing, however many there are; a type
+ * with a topic is remembered when it comes a second time, so that topics which come once do not
+ * push out those that come often; what a type alone wants is remembered apart. Everything is
+ * forgotten when a lane comes or goes. In the turn.
+ */
+#ifndef FAN_BUS_ROUTE_H
+#define FAN_BUS_ROUTE_H
+
+#include "bus/block.h"
+
+#define FAN__ROUTE_COUNT 64
+#define FAN__ROUTE_KEY_SIZE 72
+#define FAN__ROUTE_LANE_COUNT 6
+
+struct fan__lane;
+
+struct fan__route {
+    uint64_t generation; /* 0: nothing is remembered but the hash */
+    uint64_t hash;
+    uint16_t type_size;
+    uint16_t topic_size;
+    uint16_t lane_count;
+    uint16_t kind;
+    struct fan__lane *lanes[FAN__ROUTE_LANE_COUNT];
+    char key[FAN__ROUTE_KEY_SIZE];
+};
+
+struct fan__routes {
+    uint64_t generation;           /* moves with every lane that comes or goes; from 1 */
+    const struct fan__route *last; /* whose lanes are linked */
+    struct fan__lane *last_first;
+    uint64_t looked_at;                          /* lanes that were compared with a message */
+    struct fan__route by_type[FAN__ROUTE_COUNT]; /* lanes without a topic */
+    struct fan__route by_topic[FAN__ROUTE_COUNT];
+};
+
+/* The lanes that want the message, linked by match_next. */
+struct fan__lane *fan__route_find(struct fan_bus *bus, const struct fan__draft *draft);
+
+/* Forgets everything. */
+void fan__route_forget(struct fan_bus *bus);
+
+#endif

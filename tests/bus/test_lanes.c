@@ -1,0 +1,493 @@
+/*
+ * What lanes promise beyond the policies: bounded cost and memory with many topics, filters and
+ * stalled subscribers (by counters, never by time), buses for one publisher, and everything at once
+ * from eight threads. FANFARE_SOAK runs the full counts.
+ */
+#include "bus_test.h"
+
+#include "base/thread.h"
+#include "bus/bus.h"
+
+#include <sched.h>
+#include <stdio.h>
+
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SANITIZED 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
+
+#define OPTIONS(...)                                                                               \
+    &(struct fan_subscription_options)                                                             \
+    {                                                                                              \
+        FAN_SUBSCRIPTION_OPTIONS_SIZE, __VA_ARGS__                                                 \
+    }
+
+static struct fan_bus *open_in(struct test_memory *memory, bool single_publisher)
+{
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    test_memory_init(memory);
+    options.env = &memory->env;
+    options.single_publisher = single_publisher;
+    struct fan_bus *bus = NULL;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    return bus;
+}
+
+static void test_R06_a_hundred_thousand_topics_cost_no_memory(void **state)
+{
+    (void)state;
+    enum { TOPICS = 100000, FILTERS = 1000 };
+    struct test_memory memory;
+    struct fan_bus *bus = open_in(&memory, true);
+    static struct fan_subscription *all[FILTERS];
+    char text[32];
+    for (size_t i = 0; i < FILTERS; i++) {
+        snprintf(text, sizeof(text), "type-%zu.*", i);
+        all[i] = subscribe_with(bus, OPTIONS(.pattern = text, .buffer_count = 8));
+    }
+    struct fan_subscription *one = subscribe_with(bus, OPTIONS(.topic = "topic-77"));
+    /* Once a type is known, no filter is looked at again, whatever the topic. */
+    for (int i = 0; i < 3; i++)
+        publish(bus, NULL, "type-7.a");
+    for (int i = 0; i < 100; i++)
+        publish(bus, "t", "type-7.a");
+    long calls = atomic_load(&memory.calls);
+    uint64_t looked_at = bus->routes.looked_at;
+    for (size_t i = 0; i < TOPICS; i++) {
+        snprintf(text, sizeof(text), "topic-%zu", i);
+        publish(bus, text, "type-7.a");
+    }
+    /* The one topic that has a lane has it looked at. */
+    assert_int_equal(bus->routes.looked_at - looked_at, 1);
+    /* What its subscriber keeps, and where: there was no ring left for it. */
+    assert_int_equal(atomic_load(&memory.calls), calls + 2);
+    assert_int_equal(counters_of(all[7]).matched, TOPICS + 103);
+    assert_int_equal(counters_of(one).matched, 1);
+    assert_int_equal(bus_counters_of(bus).topics, 1);
+    assert_true(bus_adds_up(bus));
+    for (size_t i = 0; i < FILTERS; i++)
+        fan_subscription_free(all[i]);
+    fan_subscription_free(one);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+static void test_R06_rings_are_bounded_in_number_and_bytes(void **state)
+{
+    (void)state;
+    enum { FILTERS = 200 };
+    struct test_memory memory;
+    struct fan_bus *bus = open_in(&memory, false);
+    static struct fan_subscription *all[FILTERS];
+    char text[32];
+    for (size_t i = 0; i < FILTERS; i++) {
+        snprintf(text, sizeof(text), "type-%zu", i);
+        all[i] = subscribe_with(bus, OPTIONS(.pattern = text));
+        assert_true(bus->ring_count <= FAN__RING_COUNT_MAX);
+        assert_true(bus->ring_size <= bus->memory_size_max / 4);
+    }
+    assert_int_equal(bus->ring_count, FAN__RING_COUNT_MAX);
+    /* Those without a ring hear the same. */
+    for (size_t i = 0; i < FILTERS; i++) {
+        snprintf(text, sizeof(text), "type-%zu", i);
+        publish(bus, NULL, text);
+    }
+    for (size_t i = 0; i < FILTERS; i++) {
+        expect_seq(all[i], i + 1);
+        expect_status(all[i], FAN_AGAIN);
+        fan_subscription_free(all[i]);
+    }
+    assert_int_equal(bus->ring_count, 0);
+    assert_int_equal(bus->ring_size, 0);
+    /* A ring that would be too large is not made, and the buffer is as large as asked for. */
+    struct fan_subscription *large = subscribe(bus, FAN_POLICY_DROP_NEWEST, 100000);
+    assert_int_equal(bus->ring_count, 0);
+    for (int i = 0; i < 100001; i++)
+        publish(bus, NULL, "a");
+    assert_int_equal(counters_of(large).queued, 100000);
+    assert_int_equal(counters_of(large).dropped, 1);
+    fan_subscription_free(large);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+static void test_R06_stalled_subscribers_are_forgotten_until_they_read(void **state)
+{
+    (void)state;
+    enum { STALLED = 1000, BUFFER = 100 };
+    struct test_memory memory;
+    struct fan_bus *bus = open_in(&memory, true);
+    static struct fan_subscription *all[STALLED];
+    for (size_t i = 0; i < STALLED; i++)
+        all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, BUFFER);
+    struct fan_subscription *fast = subscribe(bus, FAN_POLICY_DROP_OLDEST, BUFFER);
+    for (int i = 0; i < 2 * BUFFER; i++)
+        publish(bus, "t", "a.b");
+    /* All of them are off the ring, share what they hold, and are looked at no more. */
+    const struct fan__lane *lane = all[0]->lane;
+    assert_true(fan__link_alone(&lane->queued));
+    assert_true(bus->held_size < 4 * BUFFER * FAN__SLOT_SIZE_DEFAULT + (size_t)STALLED * BUFFER);
+    long calls = atomic_load(&memory.calls);
+    for (int i = 0; i < 10000; i++)
+        publish(bus, "t", "a.b");
+    assert_int_equal(atomic_load(&memory.calls), calls);
+    for (size_t i = 0; i < STALLED; i++) {
+        struct fan_subscription_counters counters = counters_of(all[i]);
+        assert_int_equal(counters.queued, BUFFER);
+        assert_int_equal(counters.dropped, 10000 + BUFFER);
+    }
+    /* One of them reads: it has its first, and its place is taken by the next. */
+    for (uint64_t i = 1; i <= BUFFER; i++)
+        expect_seq(all[0], i);
+    expect_gap(all[0], BUFFER, 10000 + 2 * BUFFER + 1, 10000 + BUFFER);
+    uint64_t seq = publish(bus, "t", "a.b");
+    expect_seq(all[0], seq);
+    expect_seq(all[1], 1);
+    seq = publish(bus, "t", "a.b");
+    for (uint64_t i = 2; i <= BUFFER; i++)
+        expect_seq(all[1], i);
+    expect_gap(all[1], BUFFER, seq, 10000 + BUFFER + 1);
+    expect_seq(all[1], seq);
+    assert_true(bus_adds_up(bus));
+    for (size_t i = 0; i < STALLED; i++)
+        fan_subscription_free(all[i]);
+    fan_subscription_free(fast);
+    assert_int_equal(bus->held_size, 0);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+/* Bytes that it asks for, beyond what it shares with the others on its ring. */
+static void *count_bytes(void *context, void *pointer, size_t size)
+{
+    *(size_t *)context += size;
+    return realloc(pointer, size);
+}
+
+static void test_L12_one_more_subscriber_takes_less_than_a_kilobyte(void **state)
+{
+    (void)state;
+    size_t asked = 0;
+    struct fan_env env = *fan_env_default();
+    env.context = &asked;
+    env.resize = count_bytes;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.env = &env;
+    struct fan_bus *bus;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_subscription *first = subscribe(bus, FAN_POLICY_DEFAULT, 0);
+    asked = 0;
+    struct fan_subscription *second = subscribe(bus, FAN_POLICY_DEFAULT, 0);
+    for (uint64_t i = 1; i <= 10000; i++) {
+        publish(bus, "t", "a");
+        expect_seq(first, i);
+        expect_seq(second, i);
+    }
+    assert_in_range(asked, 1, 1024);
+    fan_subscription_free(first);
+    fan_subscription_free(second);
+    fan_bus_free(bus);
+}
+
+static void test_L12_segments_count_in_the_budget(void **state)
+{
+    (void)state;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.memory_size_max = 64 << 10; /* a ring of 64 slots fits, and few segments */
+    struct fan_bus *bus;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_subscription *all[20];
+    uint64_t published = 0;
+    /* Each is moved off the ring at another position, so that none shares with another. */
+    for (size_t i = 0; i < 20; i++) {
+        all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, 32);
+        for (int k = 0; k < 40; k++) {
+            publish(bus, NULL, "a");
+            published++;
+            assert_true(bus->held_size <= bus->memory_size_max);
+        }
+    }
+    assert_true(bus_adds_up(bus));
+    for (size_t i = 0; i < 20; i++) {
+        uint64_t seq = 0;
+        const struct fan_message *message;
+        struct fan_gap gap;
+        enum fan_status status;
+        while ((status = fan_subscription_next(all[i], 0, &message)) != FAN_AGAIN) {
+            if (status == FAN_GAP) {
+                fan_subscription_gap(all[i], &gap);
+                assert_true(seq == 0 || gap.after == seq);
+                assert_int_equal(gap.count, gap.before - gap.after - 1);
+                seq = gap.before - 1;
+            } else {
+                assert_ok(status);
+                assert_true(seq == 0 || message->seq == seq + 1);
+                seq = message->seq;
+            }
+        }
+        assert_int_equal(seq, published);
+        fan_subscription_free(all[i]);
+    }
+    assert_int_equal(bus->held_size, 0);
+    fan_bus_free(bus);
+}
+
+static void test_the_size_of_slots_is_checked(void **state)
+{
+    (void)state;
+    static const size_t bad[] = { 1, 56, 100, 4104, SIZE_MAX };
+    for (size_t i = 0; i < 5; i++) {
+        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+        struct fan_bus *bus = NULL;
+        struct fan_error error = FAN_ERROR_INIT;
+        options.slot_size = bad[i];
+        assert_int_equal(fan_bus_open(&options, &bus, &error), FAN_INVALID);
+        assert_null(bus);
+        assert_string_equal(error.field, "slot_size");
+    }
+}
+
+struct crowd {
+    struct fan_bus *bus;
+    struct fan_cancel *_Atomic cancel;
+    atomic_bool over;
+};
+
+struct member {
+    struct fan__thread thread;
+    struct crowd *crowd;
+    unsigned number;
+    uint64_t count; /* of publishes to make */
+    uint64_t published;
+    uint64_t begun;
+    uint64_t ended;
+    bool wrong;
+};
+
+static void publish_all(void *context)
+{
+    struct member *member = context;
+    static const char large[300];
+    for (uint64_t i = 0; i < member->count; i++) {
+        struct fan_message message = message_of(i % 3 ? "t" : NULL, i % 5 ? "a.b" : "c", NULL);
+        message.time_us = 1;
+        message.payload = (struct fan_str){ large, i % 512 == 0 ? sizeof(large) : 16 };
+        enum fan_status status = fan_bus_publish(member->crowd->bus, &message, NULL);
+        member->wrong |= status != FAN_OK;
+        member->published += status == FAN_OK;
+        if (i % 128 == 0)
+            sched_yield();
+    }
+}
+
+/* Reads until there is nothing, or to the end; what it gets must rise. */
+static enum fan_status read_on(struct member *member, struct fan_subscription *subscription,
+                               uint64_t *last, size_t batch)
+{
+    const struct fan_message *many[16];
+    for (;;) {
+        size_t count = 0;
+        enum fan_status status = fan_subscription_next_many(subscription, 0, many, batch, &count);
+        if (status == FAN_GAP) {
+            struct fan_gap gap;
+            fan_subscription_gap(subscription, &gap);
+            member->wrong |= gap.after < *last || gap.before <= gap.after + gap.count;
+            *last = gap.before - 1;
+            continue;
+        }
+        if (status != FAN_OK)
+            return status;
+        for (size_t i = 0; i < count; i++) {
+            member->wrong |= many[i]->seq <= *last;
+            *last = many[i]->seq;
+        }
+    }
+}
+
+/* Subscribes, reads for a while, ends in one of several ways, hears of the end, frees; again. */
+static void come_and_go(void *context)
+{
+    struct member *member = context;
+    struct crowd *crowd = member->crowd;
+    while (!atomic_load(&crowd->over)) {
+        unsigned way = (unsigned)(member->begun * 7 + member->number) % 12;
+        struct fan_subscription_options options = {
+            .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+            .topic = way % 3 == 0 ? "t" : NULL,
+            .pattern = way % 4 == 0 ? "a.*" : NULL,
+            .policy = (enum fan_policy)(1 + way % 3),
+            .buffer_count = way % 2 ? 4 : 200,
+            .cancel = way == 5 ? atomic_load(&crowd->cancel) : NULL,
+        };
+        struct fan_subscription *subscription = NULL;
+        enum fan_status status = fan_bus_subscribe(crowd->bus, &options, &subscription, NULL);
+        if (status != FAN_OK) {
+            member->wrong |= status != FAN_CLOSED;
+            return;
+        }
+        member->begun++;
+        uint64_t last = 0;
+        for (unsigned i = 0; i < way; i++) {
+            (void)read_on(member, subscription, &last, 1 + way);
+            sched_yield();
+        }
+        if (way % 3 == 0)
+            fan_subscription_cancel(subscription);
+        else if (way == 5)
+            fan_cancel_fire(atomic_load(&crowd->cancel));
+        else
+            fan_subscription_unsubscribe(subscription);
+        bool closed = read_on(member, subscription, &last, 16) == FAN_CLOSED &&
+                      read_on(member, subscription, &last, 1) == FAN_CLOSED;
+        member->ended += closed;
+        struct fan_subscription_counters counters = counters_of(subscription);
+        member->wrong |= !adds_up(&counters) || counters.queued > 0;
+        fan_subscription_free(subscription);
+    }
+}
+
+static void run_crowd(bool single_publisher, uint64_t count)
+{
+    enum { MEMBERS = 8 };
+    struct test_memory memory;
+    struct crowd crowd = { .bus = open_in(&memory, single_publisher) };
+    struct fan_cancel *cancel;
+    assert_ok(fan_cancel_new(&memory.env, &cancel));
+    atomic_init(&crowd.cancel, cancel);
+    atomic_init(&crowd.over, false);
+    struct member members[MEMBERS] = { 0 };
+    unsigned writers = single_publisher ? 1 : 3;
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        members[i] = (struct member){ .crowd = &crowd, .number = i, .count = count / writers };
+        assert_ok(fan__thread_start(&members[i].thread, "member",
+                                    i < writers ? publish_all : come_and_go, &members[i]));
+    }
+    uint64_t published = 0;
+    for (unsigned i = 0; i < MEMBERS; i++) {
+        if (i == writers) {
+            atomic_store(&crowd.over, true);
+            fan_bus_close(crowd.bus);
+        }
+        fan__thread_join(&members[i].thread);
+        assert_false(members[i].wrong);
+        assert_int_equal(members[i].ended, members[i].begun);
+        published += members[i].published;
+    }
+    struct fan_bus_counters counters = bus_counters_of(crowd.bus);
+    assert_int_equal(counters.published, published);
+    assert_int_equal(counters.subscriptions, 0);
+    assert_int_equal(counters.topics, 0);
+    assert_int_equal(counters.queued, 0);
+    assert_true(bus_adds_up(crowd.bus));
+    assert_int_equal(crowd.bus->held_size, 0);
+    assert_int_equal(crowd.bus->ring_count, 0);
+    fan_cancel_unref(cancel);
+    fan_bus_free(crowd.bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+static uint64_t publish_count(void)
+{
+    if (getenv("FANFARE_SOAK"))
+        return SANITIZED ? 1000000 : 10000000;
+    return SANITIZED ? 30000 : 1000000;
+}
+
+static void test_B14_L5_a_million_publishes_among_those_who_come_and_go(void **state)
+{
+    (void)state;
+    run_crowd(false, publish_count());
+}
+
+static void test_B14_L5_one_publisher_among_those_who_come_and_go(void **state)
+{
+    (void)state;
+    run_crowd(true, publish_count());
+}
+
+/* One publisher without a lock, against readers that sleep: a wake that is lost hangs the test. */
+struct sleeper {
+    struct fan__thread thread;
+    struct fan_subscription *subscription;
+    atomic_ulong read;
+    uint64_t told;
+    enum fan_status end;
+};
+
+static void read_asleep(void *context)
+{
+    struct sleeper *sleeper = context;
+    for (;;) {
+        const struct fan_message *message;
+        struct fan_gap gap;
+        enum fan_status status =
+            fan_subscription_next(sleeper->subscription, FAN_TIMEOUT_FOREVER, &message);
+        if (status == FAN_GAP) {
+            fan_subscription_gap(sleeper->subscription, &gap);
+            sleeper->told += gap.count;
+        } else if (status == FAN_OK) {
+            atomic_fetch_add(&sleeper->read, 1);
+        } else {
+            sleeper->end = status;
+            return;
+        }
+    }
+}
+
+static void test_B19_one_publisher_wakes_all_who_sleep(void **state)
+{
+    (void)state;
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST,
+                                                FAN_POLICY_BLOCK };
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.single_publisher = true;
+    options.block_timeout_ms = FAN_TIMEOUT_FOREVER;
+    struct fan_bus *bus;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct sleeper sleepers[6] = { 0 };
+    for (size_t i = 0; i < 6; i++) {
+        sleepers[i].subscription =
+            subscribe_with(bus, OPTIONS(.policy = policies[i % 3], .buffer_count = 1 + i * 3,
+                                        .yield_us = i % 2 ? 0 : 5));
+        assert_ok(fan__thread_start(&sleepers[i].thread, "sleeper", read_asleep, &sleepers[i]));
+    }
+    uint64_t count = getenv("FANFARE_SOAK") ? 50000 : 3000;
+    for (uint64_t n = 1; n <= count; n++) {
+        publish(bus, NULL, "a");
+        /* All but some of the time, everybody is asleep at the next one. */
+        for (size_t i = 0; i < 6 && n % 7; i++)
+            while (counters_of(sleepers[i].subscription).queued > 0)
+                sched_yield();
+    }
+    fan_bus_close(bus);
+    for (size_t i = 0; i < 6; i++) {
+        fan__thread_join(&sleepers[i].thread);
+        assert_int_equal(sleepers[i].end, FAN_CLOSED);
+        assert_int_equal(atomic_load(&sleepers[i].read) + sleepers[i].told, count);
+        assert_true(i % 3 != 2 || sleepers[i].told == 0);
+        fan_subscription_free(sleepers[i].subscription);
+    }
+    fan_bus_free(bus);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_R06_a_hundred_thousand_topics_cost_no_memory),
+        cmocka_unit_test(test_R06_rings_are_bounded_in_number_and_bytes),
+        cmocka_unit_test(test_R06_stalled_subscribers_are_forgotten_until_they_read),
+        cmocka_unit_test(test_L12_one_more_subscriber_takes_less_than_a_kilobyte),
+        cmocka_unit_test(test_L12_segments_count_in_the_budget),
+        cmocka_unit_test(test_the_size_of_slots_is_checked),
+        cmocka_unit_test(test_B14_L5_a_million_publishes_among_those_who_come_and_go),
+        cmocka_unit_test(test_B14_L5_one_publisher_among_those_who_come_and_go),
+        cmocka_unit_test(test_B19_one_publisher_wakes_all_who_sleep),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
