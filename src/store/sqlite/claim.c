@@ -307,19 +307,30 @@ static enum fan_status move_cursor(struct claiming *claiming, uint64_t from_seq)
     return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
 }
 
+/*
+ * A claim is not worth a sync: what a power loss takes back is due again, as all who held it here
+ * are gone. Only those who hold it over a network are not, so that a token must not come again: it
+ * follows the clock, which has gone on by then.
+ */
+static uint64_t next_token(const struct fan__sqlite *store, const struct fan__sqlite_group *group)
+{
+    int64_t now_us = fan__wall_us(store->env);
+    return now_us > 0 && (uint64_t)now_us > group->token ? (uint64_t)now_us : group->token + 1;
+}
+
 /* One transaction's worth. *ret_end tells whether the end of the log was reached. */
 static enum fan_status claim_once(struct claiming *claiming, const struct fan_group_name *name,
                                   bool *ret_end)
 {
     struct fan__sqlite *store = claiming->store;
     struct fan__sqlite_found found;
-    enum fan_status status = fan__sqlite_group_begin(store, name, &found);
+    enum fan_status status = fan__sqlite_group_begin_unsynced(store, name, &found);
     if (status != FAN_OK)
         return status;
     uint64_t cursor_seq = found.group.cursor_seq;
     claiming->writer = store->writer;
     claiming->group = found.group;
-    claiming->group.token++;
+    claiming->group.token = next_token(store, &found.group);
     claiming->passed = 0;
     claiming->now_us = fan__sqlite_now_us(store);
     claiming->until_us = claiming->now_us + (int64_t)claiming->options->lease_ms * 1000;

@@ -55,15 +55,27 @@ enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection
     return FAN_OK;
 }
 
+static enum fan_status find_or_end(struct fan__sqlite *store, const struct fan_group_name *name,
+                                   struct fan__sqlite_found *ret_found)
+{
+    enum fan_status status = fan__sqlite_group_find(store->writer, name, ret_found);
+    return status == FAN_OK ? FAN_OK : fan__sqlite_write_end(store, status, 0, NULL);
+}
+
 enum fan_status fan__sqlite_group_begin(struct fan__sqlite *store,
                                         const struct fan_group_name *name,
                                         struct fan__sqlite_found *ret_found)
 {
     enum fan_status status = fan__sqlite_write_begin(store, NULL);
-    if (status != FAN_OK)
-        return status;
-    status = fan__sqlite_group_find(store->writer, name, ret_found);
-    return status == FAN_OK ? FAN_OK : fan__sqlite_write_end(store, status, 0, NULL);
+    return status == FAN_OK ? find_or_end(store, name, ret_found) : status;
+}
+
+enum fan_status fan__sqlite_group_begin_unsynced(struct fan__sqlite *store,
+                                                 const struct fan_group_name *name,
+                                                 struct fan__sqlite_found *ret_found)
+{
+    enum fan_status status = fan__sqlite_write_begin_unsynced(store);
+    return status == FAN_OK ? find_or_end(store, name, ret_found) : status;
 }
 
 /* NULL is kept apart from "": events without a topic are a topic too. */
