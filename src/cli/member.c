@@ -348,17 +348,20 @@ static void step_settle(struct fan__member *member)
 
 static void take_renewed(struct fan__member *member, struct fan__work *work, bool lost)
 {
-    if (!lost || work->state != FAN__WORK_HELD || work->lost)
+    if (!lost || (work->state != FAN__WORK_HELD && work->state != FAN__WORK_FRESH) || work->lost)
         return;
     fan__say("event %" PRIu64 ": its lease ended too early; it is another's now", work->seq);
     work->lost = true;
     member->lost++;
+    if (work->state == FAN__WORK_FRESH)
+        free_work(work);
 }
 
 /* Whether its lease is to be kept. */
 static bool is_kept(const struct fan__work *work)
 {
-    return (work->state == FAN__WORK_HELD && !work->lost) || work->state == FAN__WORK_ENDED;
+    return (work->state == FAN__WORK_HELD && !work->lost) || work->state == FAN__WORK_FRESH ||
+           work->state == FAN__WORK_ENDED;
 }
 
 static void step_renew(struct fan__member *member)
@@ -393,10 +396,6 @@ void fan__member_step(struct fan__member *member, size_t claim_count)
     step_settle(member);
     step_renew(member);
     step_claim(member, claim_count);
-    /* What came with the last word. */
-    for (size_t i = 0; i < member->work_count && claim_count == 0; i++)
-        if (member->works[i].state == FAN__WORK_FRESH)
-            fan__member_end(&member->works[i], "hand_back");
 }
 
 int64_t fan__member_pause_ms(const struct fan__member *member)

@@ -18,7 +18,7 @@
 
 enum fan__work_state {
     FAN__WORK_FREE,
-    FAN__WORK_FRESH, /* claimed in the last step */
+    FAN__WORK_FRESH, /* claimed, not begun */
     FAN__WORK_HELD,
     FAN__WORK_ENDED,
     FAN__WORK_SETTLING,
@@ -75,12 +75,12 @@ void fan__member_deinit(struct fan__member *member);
 
 /*
  * Takes what came and sends what is due. claim_count is how many events are wanted at most; 0
- * claims no more, and hands back what was claimed meanwhile. Fresh works are the caller's to begin
- * (HELD).
+ * claims no more, and hangs up on what is under way. Fresh works are the caller's, to begin (HELD)
+ * or to end; none is claimed while there are some.
  */
 void fan__member_step(struct fan__member *member, size_t claim_count);
 
-/* A held work has ended: verdict, reason, delay_ms and error are set. */
+/* A fresh or held work has ended: verdict, reason, delay_ms and error are set. */
 void fan__member_end(struct fan__work *work, const char *verdict);
 
 /* Works in a state. */

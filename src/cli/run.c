@@ -33,6 +33,8 @@
 #define LAST_MS 5000
 /* After the system had no room for a process. */
 #define SPAWN_PAUSE_MS 1000
+/* With as many lapses an event runs alone; with one more the server buries it. */
+#define ALONE_LAPSES 2
 #define LEASE_MS 30000
 #define RETRIES 3
 #define DELAY_MS 1000
@@ -87,7 +89,8 @@ struct run {
     uint64_t started;
     int64_t pause_until_ms;
     int64_t last_until_ms;
-    bool broken; /* the command cannot be run any more */
+    struct fan__work *alone; /* that runs with nothing else, or waits for that */
+    bool broken;             /* the command cannot be run any more */
 };
 
 static const struct argp_option options[] = {
@@ -333,15 +336,33 @@ static void start_one(struct run *run, struct fan__work *work, struct job *job)
     fan__member_end(work, "hand_back");
 }
 
-/* True when there were some. */
+static bool is_stopping(const struct run *run)
+{
+    return run->signal_count > 0 || run->broken || run->member.failed;
+}
+
+/*
+ * What came is begun, but one that two members were lost with waits until nothing else runs: should
+ * it be what they died of, it takes nobody along. True when something was begun or ended.
+ */
 static bool start_fresh(struct run *run)
 {
+    struct fan__work *end = run->member.works + run->member.work_count;
     bool any = false;
-    for (size_t i = 0; i < run->member.work_count; i++)
-        if (run->member.works[i].state == FAN__WORK_FRESH) {
-            start_one(run, &run->member.works[i], &run->jobs[i]);
-            any = true;
-        }
+    for (struct fan__work *work = run->member.works; work < end && !run->alone; work++)
+        if (work->state == FAN__WORK_FRESH && work->lapses >= ALONE_LAPSES)
+            run->alone = work;
+    for (struct fan__work *work = run->member.works; work < end; work++) {
+        if (work->state != FAN__WORK_FRESH)
+            continue;
+        if (is_stopping(run) || (run->alone && work != run->alone))
+            fan__member_end(work, "hand_back");
+        else if (!run->alone || fan__member_count(&run->member, FAN__WORK_HELD) == 0)
+            start_one(run, work, &run->jobs[work - run->member.works]);
+        else
+            continue;
+        any = true;
+    }
     return any;
 }
 
@@ -443,7 +464,7 @@ static void take_signals(struct run *run)
 /* How many events are wanted. */
 static size_t wanted(const struct run *run)
 {
-    if (run->signal_count > 0 || run->broken || run->member.failed)
+    if (is_stopping(run) || run->alone)
         return 0;
     if (run->count > 0 && run->started >= run->count)
         return 0;
@@ -453,8 +474,7 @@ static size_t wanted(const struct run *run)
 
 static bool is_over(const struct run *run)
 {
-    bool ends = run->signal_count > 0 || run->broken || run->member.failed ||
-                (run->count > 0 && run->started >= run->count);
+    bool ends = is_stopping(run) || (run->count > 0 && run->started >= run->count);
     bool idle = fan__member_count(&run->member, FAN__WORK_FREE) == run->member.work_count;
     bool running = fan__member_count(&run->member, FAN__WORK_HELD) > 0;
     bool given_up = run->last_until_ms > 0 && fan__now_ms() > run->last_until_ms;
@@ -483,6 +503,9 @@ static void work_on(struct run *run)
         for (size_t i = 0; i < run->member.work_count; i++)
             if (run->member.works[i].state == FAN__WORK_HELD)
                 step_job(run, &run->member.works[i], &run->jobs[i]);
+        if (run->alone && run->alone->state != FAN__WORK_HELD &&
+            run->alone->state != FAN__WORK_FRESH)
+            run->alone = NULL;
         do {
             bool pauses = fan__now_ms() < run->pause_until_ms;
             fan__member_step(&run->member, pauses ? 0 : wanted(run));

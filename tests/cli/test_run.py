@@ -291,6 +291,32 @@ def test_L08_a_killed_member_s_event_is_given_again_and_dead_after_the_third():
         assert "1 done" in worker.stop()
 
 
+def test_L08_what_two_members_were_lost_with_runs_alone():
+    with Daemon() as daemon, folder() as place:
+        ledger = Ledger(place)
+        publish(daemon, 2)
+        expect(run(daemon, "groups", "create", "g", "--from-start"), 0)
+        for _ in range(2):
+            answer = daemon.ask("POST", "/v1/groups/g/claim", json.dumps(
+                {"owner": "x", "limit": 2, "lease_ms": 100, "wait_ms": 60000}),
+                Content_Type="application/json")
+            assert len(json.loads(answer.body)["claims"]) == 2
+        publish(daemon, 20, first=3)
+        worker = Worker(daemon, "--jobs", "4", env=ledger.env, command=(
+            'echo "$FANFARE_ID begin" >> "$LEDGER"; sleep 0.05;'
+            'echo "$FANFARE_ID end" >> "$LEDGER"'))
+        until(lambda: group_of(daemon)["completed"] == 22)
+        rows = ledger.rows()
+        for id_ in ("e1", "e2"):
+            at = rows.index((id_, "begin"))
+            assert rows[at + 1] == (id_, "end"), rows
+            assert {name for name, what in rows[:at] if what == "begin"} == {
+                name for name, what in rows[:at] if what == "end"}, rows
+            assert (delivery(daemon, id_)["attempts"], delivery(daemon, id_)["lapses"]) == (3, 2)
+        assert all(delivery(daemon, f"e{n}")["attempts"] == 1 for n in range(3, 23))
+        worker.stop()
+
+
 def test_H05_a_lapse_uses_up_no_retry():
     with Daemon() as daemon:
         publish(daemon, 1)
