@@ -189,9 +189,9 @@ static void run_one(struct runner *runner, const struct fan__suite_behaviour *be
 }
 
 static const struct fan__suite_behaviour *const tables[] = {
-    fan__suite_log,   fan__suite_list,   fan__suite_expect,  fan__suite_group,
-    fan__suite_order, fan__suite_state,  fan__suite_lapse,   fan__suite_clock,
-    fan__suite_keep,  fan__suite_retain, fan__suite_threads, fan__suite_model,
+    fan__suite_log,    fan__suite_list,    fan__suite_expect, fan__suite_group, fan__suite_order,
+    fan__suite_state,  fan__suite_moves,   fan__suite_lapse,  fan__suite_clock, fan__suite_keep,
+    fan__suite_retain, fan__suite_threads, fan__suite_model,
 };
 
 /* Runs each behaviour that was asked for, if there is a runner; gives their number. */

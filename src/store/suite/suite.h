@@ -65,6 +65,7 @@ extern const struct fan__suite_behaviour fan__suite_expect[];
 extern const struct fan__suite_behaviour fan__suite_group[];
 extern const struct fan__suite_behaviour fan__suite_order[];
 extern const struct fan__suite_behaviour fan__suite_state[];
+extern const struct fan__suite_behaviour fan__suite_moves[];
 extern const struct fan__suite_behaviour fan__suite_lapse[];
 extern const struct fan__suite_behaviour fan__suite_clock[];
 extern const struct fan__suite_behaviour fan__suite_keep[];
