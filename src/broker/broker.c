@@ -208,9 +208,9 @@ static void pay_debt(struct fan_broker *broker)
 }
 
 /*
- * The order: refuse new publishes, drain the queue, let handlers finish what was claimed for them
- * and hand back the rest, end the tail, close the bus, end the writer. Each step leaves nothing for
- * a later one to wake.
+ * The order: refuse new publishes, drain the queue, end retention, let handlers finish what was
+ * claimed for them and hand back the rest, end the tail, close the bus, end the writer. Each step
+ * leaves nothing for a later one to wake.
  */
 enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
 {
@@ -239,6 +239,7 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
     enum fan_status status = drain(broker, timeout_ms);
     fan__mutex_unlock(&broker->mutex);
 
+    fan__keep_stop(broker);
     fan__dispatch_stop(broker, deadline_ns);
     end_tail(broker);
 
