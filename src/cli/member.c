@@ -159,6 +159,17 @@ static uint64_t number_of(struct fan_str object, const char *name)
     return fan__slice_find(object, name, &value) ? strtoull(value.data, NULL, 10) : 0;
 }
 
+/* Copies a token: a string of digits. */
+static bool take_token(struct fan__work *work, struct fan_str token)
+{
+    size_t size = token.size > 2 ? token.size - 2 : 0;
+    if (size == 0 || size >= sizeof(work->token) || token.data[0] != '"')
+        return false;
+    memcpy(work->token, token.data + 1, size);
+    work->token[size] = '\0';
+    return strspn(work->token, "0123456789") == size;
+}
+
 static bool take_claim(struct fan__member *member, struct fan_str claim)
 {
     struct fan_str token;
@@ -167,19 +178,17 @@ static bool take_claim(struct fan__member *member, struct fan_str claim)
     while (work < member->works + member->work_count && work->state != FAN__WORK_FREE)
         work++;
     if (work == member->works + member->work_count || !fan__slice_find(claim, "token", &token) ||
-        !fan__slice_find(claim, "event", &event) || event.data[0] != '{' || token.size < 3 ||
-        token.size - 2 >= sizeof(work->token))
+        !fan__slice_find(claim, "event", &event) || event.data[0] != '{' ||
+        !take_token(work, token))
         return false;
     work->seq = number_of(claim, "seq");
     work->attempt = (unsigned)number_of(claim, "attempt");
     work->lapses = (unsigned)number_of(claim, "lapses");
-    memcpy(work->token, token.data + 1, token.size - 2);
-    work->token[token.size - 2] = '\0';
     fan__text_clear(&work->event);
     fan__text_add_one_line(&work->event, event);
     work->state = FAN__WORK_FRESH;
     work->lost = false;
-    return true;
+    return work->seq > 0;
 }
 
 static void take_claims(struct fan__member *member)

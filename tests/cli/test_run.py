@@ -391,7 +391,11 @@ def test_L06_a_lost_answer_to_a_verdict_is_asked_for_again():
 
 
 def test_R05_a_server_that_makes_no_sense_is_left():
-    for answer in ([], {"claims": [7]}, {"claims": [{"seq": 1}]}, {"results": []}):
+    good = {"seq": 1, "token": "1", "attempt": 1, "lapses": 0, "event": {"type": "a"}}
+    for answer in ([], {"claims": [7]}, {"claims": [{"seq": 1}]}, {"results": []},
+                   {"claims": [{**good, "token": 1}]}, {"claims": [{**good, "token": "1x"}]},
+                   {"claims": [{**good, "token": "1" * 24}]}, {"claims": [{**good, "seq": "x"}]},
+                   {"claims": [{**good, "event": []}]}, {"claims": [good, good]}):
         with fake.Server(answer_json({"created": True}, 201), answer_json(answer)) as server:
             done = fake.run(server, "run", "--type", "a", "--once", "--", "true")
             expect(done, 1, "answers")
