@@ -310,11 +310,10 @@ static enum fan_status move_cursor(struct claiming *claiming, uint64_t from_seq)
 /*
  * A claim is not worth a sync: what a power loss takes back is due again, as all who held it here
  * are gone. Only those who hold it over a network are not, so that a token must not come again: it
- * follows the clock, which has gone on by then.
+ * follows the store's clock, which never begins behind where it was.
  */
-static uint64_t next_token(const struct fan__sqlite *store, const struct fan__sqlite_group *group)
+static uint64_t next_token(const struct fan__sqlite_group *group, int64_t now_us)
 {
-    int64_t now_us = fan__wall_us(store->env);
     return now_us > 0 && (uint64_t)now_us > group->token ? (uint64_t)now_us : group->token + 1;
 }
 
@@ -330,9 +329,9 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
     uint64_t cursor_seq = found.group.cursor_seq;
     claiming->writer = store->writer;
     claiming->group = found.group;
-    claiming->group.token = next_token(store, &found.group);
     claiming->passed = 0;
     claiming->now_us = fan__sqlite_now_us(store);
+    claiming->group.token = next_token(&found.group, claiming->now_us);
     claiming->until_us = claiming->now_us + (int64_t)claiming->options->lease_ms * 1000;
     bool ordered = claiming->options->ordered;
     if (ordered && !found.group.ordered)
