@@ -1,0 +1,318 @@
+/*
+ * kill -9 at every step of an application with an outbox (H12, L9): while it records, commits,
+ * rolls back, and while its relay reads, publishes, deletes. The ledger is in the parent, which
+ * learns by a pipe what was attempted and what was committed.
+ *
+ *     committed <= orders = events in the log <= attempted, each once, in order; the outbox empty
+ *
+ * An order is a row of the application's own table, written in the transaction of its event. Each
+ * step is one thing that SQLite does to a file (vfs_kill.h), so also the middle of every commit.
+ * FANFARE_SOAK=1 takes every step, else some 60 spread over them; FANFARE_SEED chooses the first.
+ */
+#include "support.h"
+#include "vfs_kill.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define ORDERS 12
+#define SAMPLES 60
+#define LEASE_MS 20
+
+/* What goes through the pipe: whole, as it is shorter than PIPE_BUF. */
+struct line {
+    int order;
+    bool committed;
+};
+
+static void say(int pipe, int order, bool committed)
+{
+    struct line line = { order, committed };
+    if (write(pipe, &line, sizeof(line)) != (ssize_t)sizeof(line))
+        _exit(3);
+}
+
+static void must(bool good, int code)
+{
+    if (!good)
+        _exit(code);
+}
+
+static enum fan_status record(sqlite3 *db, int order, const char *suffix)
+{
+    char id[48];
+    char payload[48];
+    snprintf(id, sizeof(id), "order-%d%s", order, suffix);
+    int size = snprintf(payload, sizeof(payload), "{\"order\": %d}", order);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                     .type = "shop.orders.create",
+                                     .id = id,
+                                     .payload = { payload, (size_t)size } };
+    return fan_outbox_record(db, NULL, &draft, NULL, NULL);
+}
+
+/* Every third order is rolled back, every other has a savepoint that is. */
+static bool is_kept(int order)
+{
+    return order % 3 != 2;
+}
+
+static void place_order(sqlite3 *db, int order, int pipe)
+{
+    char sql[128];
+    snprintf(sql, sizeof(sql), "BEGIN; INSERT INTO orders VALUES(%d); SAVEPOINT s", order);
+    say(pipe, order, false);
+    must(sqlite3_exec(db, sql, NULL, NULL, NULL) == SQLITE_OK, 4);
+    must(record(db, order, "-undone") == FAN_OK, 5);
+    must(sqlite3_exec(db, "ROLLBACK TO s", NULL, NULL, NULL) == SQLITE_OK, 4);
+    must(record(db, order, "") == FAN_OK, 5);
+    must(sqlite3_exec(db, is_kept(order) ? "COMMIT" : "ROLLBACK", NULL, NULL, NULL) == SQLITE_OK,
+         4);
+    if (is_kept(order))
+        say(pipe, order, true);
+}
+
+static void move_some(struct fan_outbox_relay *relay)
+{
+    enum fan_status status;
+    do
+        status = fan_outbox_relay_step(relay, NULL);
+    while (status == FAN_OK);
+    must(status == FAN_AGAIN || status == FAN_EXISTS, 6);
+}
+
+static struct fan_outbox_relay *relay_open(struct fan_broker *broker, const struct place *place)
+{
+    struct fan_outbox_relay_options options = { .size = FAN_OUTBOX_RELAY_OPTIONS_SIZE,
+                                                .database = place->database,
+                                                .batch_count = 3,
+                                                .poll_ms = 1,
+                                                .lease_ms = LEASE_MS };
+    struct fan_outbox_relay *relay = NULL;
+    return fan_outbox_relay_open(broker, &options, &relay, NULL) == FAN_OK ? relay : NULL;
+}
+
+/* The child: an application and its relay on one thread, until it is killed or done. */
+static void run_child(const struct place *place, int pipe, uint64_t kill_step)
+{
+    vfs_kill_install();
+    vfs_kill_at(kill_step);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.stepped = true;
+    struct fan_broker *broker = NULL;
+    sqlite3 *db = NULL;
+    must(sqlite3_open(place->database, &db) == SQLITE_OK, 2);
+    must(fan_broker_open(place->uri, &options, &broker, NULL) == FAN_OK, 2);
+    must(fan_broker_start(broker) == FAN_OK, 2);
+    struct fan_outbox_relay *relay = relay_open(broker, place);
+    must(relay != NULL, 2);
+    for (int order = 0; order < ORDERS; order++) {
+        place_order(db, order, pipe);
+        if (order % 4 == 1)
+            move_some(relay);
+    }
+    move_some(relay);
+    fan_outbox_relay_free(relay);
+    fan_broker_free(broker);
+    sqlite3_close(db);
+    /* Tells the parent how many steps there are. */
+    say(pipe, (int)vfs_kill_steps(), true);
+    _exit(0);
+}
+
+struct ledger {
+    bool attempted[ORDERS];
+    bool committed[ORDERS];
+    int steps;
+};
+
+static void follow(int pipe, struct ledger *ledger)
+{
+    struct line line;
+    ssize_t size;
+    while ((size = read(pipe, &line, sizeof(line))) == (ssize_t)sizeof(line)) {
+        if (line.order >= ORDERS)
+            ledger->steps = line.order;
+        else if (line.committed)
+            ledger->committed[line.order] = true;
+        else
+            ledger->attempted[line.order] = true;
+    }
+    assert_int_equal(size, 0);
+}
+
+static void check_database(sqlite3 *db)
+{
+    sqlite3_stmt *statement = NULL;
+    assert_int_equal(sqlite3_prepare_v2(db, "PRAGMA integrity_check", -1, &statement, NULL),
+                     SQLITE_OK);
+    assert_int_equal(sqlite3_step(statement), SQLITE_ROW);
+    assert_string_equal((const char *)sqlite3_column_text(statement, 0), "ok");
+    sqlite3_finalize(statement);
+}
+
+static bool has_order(sqlite3 *db, int order)
+{
+    char sql[64];
+    snprintf(sql, sizeof(sql), "SELECT count(*) FROM orders WHERE n = %d", order);
+    return number_of(db, sql) == 1;
+}
+
+/* Another process goes on where the killed one was; then everything must agree. */
+static void check_all(const struct place *place, const struct ledger *ledger)
+{
+    sqlite3 *db = database_open(place);
+    struct fan_broker *broker = broker_started(place->uri);
+    struct fan_outbox_relay *relay = relay_open(broker, place);
+    assert_non_null(relay);
+    assert_ok(fan_outbox_relay_start(relay));
+    wait_until(number_of(db, "SELECT count(*) FROM fan_outbox") == 0);
+    fan_outbox_relay_free(relay);
+    struct fan_reader *reader = read_all(broker);
+    const struct fan_event *event;
+    bool stored[ORDERS] = { false };
+    int previous = -1;
+    while (fan_reader_next(reader, 0, &event) == FAN_OK) {
+        int order = 0;
+        char id[48];
+        assert_int_equal(sscanf(fan_event_id(event), "order-%d", &order), 1);
+        snprintf(id, sizeof(id), "order-%d", order);
+        assert_string_equal(fan_event_id(event), id);
+        assert_true(order > previous && order < ORDERS);
+        previous = order;
+        stored[order] = true;
+    }
+    for (int order = 0; order < ORDERS; order++) {
+        bool kept = has_order(db, order);
+        if (stored[order] != kept || (ledger->committed[order] && !kept) ||
+            (kept && (!ledger->attempted[order] || !is_kept(order))))
+            fail_msg("order %d: attempted %d, committed %d, there %d, in the log %d", order,
+                     ledger->attempted[order], ledger->committed[order], kept, stored[order]);
+    }
+    assert_int_equal(number_of(db, "SELECT count(*) FROM fan_outbox_aside"), 0);
+    check_database(db);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+    sqlite3_close(db);
+}
+
+/* One life and one kill. Gives the number of steps when the child came to its end. */
+static int kill_once(uint64_t kill_step)
+{
+    struct place place;
+    struct ledger ledger = { .steps = 0 };
+    int pipes[2];
+    place_make(&place);
+    sqlite3 *db = database_open(&place);
+    run_sql(db, "CREATE TABLE orders(n INTEGER PRIMARY KEY)");
+    assert_ok(fan_outbox_create(db, NULL, NULL));
+    sqlite3_close(db);
+    assert_int_equal(pipe(pipes), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(pipes[0]);
+        run_child(&place, pipes[1], kill_step);
+    }
+    close(pipes[1]);
+    follow(pipes[0], &ledger);
+    close(pipes[0]);
+    int result = 0;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    bool killed = WIFSIGNALED(result) && WTERMSIG(result) == SIGKILL;
+    if (!killed && !(WIFEXITED(result) && WEXITSTATUS(result) == 0))
+        fail_msg("the child ended with %d", result);
+    assert_int_equal(killed, ledger.steps == 0);
+    check_all(&place, &ledger);
+    place_remove(&place);
+    return ledger.steps;
+}
+
+static void test_H12_L09_kill_at_every_step_loses_and_repeats_nothing(void **state)
+{
+    (void)state;
+    const char *given = getenv("FANFARE_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    bool soak = getenv("FANFARE_SOAK") != NULL;
+    int steps = kill_once(0);
+    assert_true(steps > SAMPLES);
+    uint64_t stride = soak ? 1 : (uint64_t)steps / SAMPLES;
+    uint64_t first = 1 + seed % stride;
+    print_message("# FANFARE_SEED=%" PRIu64 ", %d steps, every %" PRIu64 ". of them\n", seed, steps,
+                  stride);
+    for (uint64_t step = first; step <= (uint64_t)steps; step += stride)
+        kill_once(step);
+}
+
+/* --- two processes with a relay each ------------------------------------------------------ */
+
+#define ROUNDS 6
+#define PER_ROUND 40
+
+static pid_t relay_process(const struct place *place)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child != 0)
+        return child;
+    struct fan_broker *broker = NULL;
+    must(fan_broker_open(place->uri, NULL, &broker, NULL) == FAN_OK, 2);
+    must(fan_broker_start(broker) == FAN_OK, 2);
+    struct fan_outbox_relay *relay = relay_open(broker, place);
+    must(relay != NULL && fan_outbox_relay_start(relay) == FAN_OK, 2);
+    for (;;)
+        pause();
+}
+
+static void test_H12_L09_two_relay_processes_killed_in_turn_do_no_harm(void **state)
+{
+    struct place *place = *state;
+    sqlite3 *db = database_open(place);
+    char id[32];
+    assert_ok(fan_outbox_create(db, NULL, NULL));
+    /* Before there is a thread that a fork would leave behind. */
+    pid_t relays[2] = { relay_process(place), relay_process(place) };
+    for (int round = 0; round < ROUNDS; round++) {
+        int64_t before = number_of(db, "SELECT seq FROM sqlite_sequence WHERE name = 'fan_outbox' "
+                                       "UNION ALL SELECT 0");
+        for (int i = 0; i < PER_ROUND; i++) {
+            run_sql(db, "BEGIN IMMEDIATE");
+            assert_ok(record(db, round * PER_ROUND + i, ""));
+            run_sql(db, "COMMIT");
+        }
+        /* Some are through: in the middle of its work, whoever it is that works, one is killed. */
+        wait_until(number_of(db, "SELECT count(*) FROM fan_outbox") < PER_ROUND);
+        assert_true(before == (int64_t)round * PER_ROUND);
+        assert_int_equal(kill(relays[round % 2], SIGKILL), 0);
+        int result = 0;
+        assert_int_equal(waitpid(relays[round % 2], &result, 0), relays[round % 2]);
+        assert_true(WIFSIGNALED(result));
+        relays[round % 2] = relay_process(place);
+    }
+    wait_until(number_of(db, "SELECT count(*) FROM fan_outbox") == 0);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(kill(relays[i], SIGKILL), 0);
+        waitpid(relays[i], NULL, 0);
+    }
+    struct fan_broker *broker = broker_started(place->uri);
+    struct fan_reader *reader = read_all(broker);
+    for (int i = 0; i < ROUNDS * PER_ROUND; i++) {
+        snprintf(id, sizeof(id), "order-%d", i);
+        assert_string_equal(fan_event_id(next_event(reader)), id);
+    }
+    assert_no_event(reader);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+    sqlite3_close(db);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_H12_L09_kill_at_every_step_loses_and_repeats_nothing),
+        at_a_place(test_H12_L09_two_relay_processes_killed_in_turn_do_no_harm),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
