@@ -382,7 +382,7 @@ static int settle_rows(struct fan_outbox_relay *relay)
             sqlite3_clear_bindings(aside);
         }
         sqlite3_bind_int64(relay->statements[SQL_REMOVE], 1, row->seq);
-        if (row->fate != OWED && code == SQLITE_OK)
+        if (code == SQLITE_OK)
             code = fan__sql_run(relay->statements[SQL_REMOVE]);
     }
     if (code == SQLITE_OK)
