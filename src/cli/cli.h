@@ -26,6 +26,10 @@ int fan__cli_stats(struct fan__common *common, int argc, char **argv);
 int fan__cli_dead(struct fan__common *common, int argc, char **argv);
 int fan__cli_groups(struct fan__common *common, int argc, char **argv);
 int fan__cli_run(struct fan__common *common, int argc, char **argv);
+int fan__cli_backup(struct fan__common *common, int argc, char **argv);
+int fan__cli_restore(struct fan__common *common, int argc, char **argv);
+int fan__cli_verify(struct fan__common *common, int argc, char **argv);
+int fan__cli_retain(struct fan__common *common, int argc, char **argv);
 
 /* Reads a decimal number from `least` to `most`, or ends the program with a usage error. */
 uint64_t fan__read_number(const struct argp_state *state, const char *option, const char *text,

@@ -17,7 +17,7 @@
 /* argp looks for it from within libc, so it must be seen there. */
 FAN_API const char *argp_program_version = "fanfare " FANFARE_VERSION;
 
-#define VERBS "pub, tail, get, ls, stats, run, dead or groups"
+#define VERBS "pub, tail, get, ls, stats, run, dead, groups, backup, restore, verify or retain"
 
 static const struct verb {
     const char *name;
@@ -32,6 +32,10 @@ static const struct verb {
     { "run", fan__cli_run, "have a command work on events" },
     { "dead", fan__cli_dead, "dead letters: ls, show, redrive, discard" },
     { "groups", fan__cli_groups, "consumer groups: ls, create, delete" },
+    { "backup", fan__cli_backup, "copy a log into a file" },
+    { "restore", fan__cli_restore, "make a log of a backup" },
+    { "verify", fan__cli_verify, "look for damage in a log" },
+    { "retain", fan__cli_retain, "remove from a log what is finished and old" },
 };
 
 static error_t parse_common(int key, char *value, struct argp_state *state)
@@ -103,6 +107,12 @@ static const char start_words[] =
     "  run    have a command work on events\n"
     "  dead   dead letters: ls, show, redrive, discard\n"
     "  groups consumer groups: ls, create, delete\n"
+    "\n"
+    "Verbs that work on a log itself (--store URI), with or without a server:\n"
+    "  backup  copy it into a file\n"
+    "  restore make it of a backup\n"
+    "  verify  look for damage\n"
+    "  retain  remove what is finished and old\n"
     "\n"
     "`fanfare VERB --help` tells the options of each. Exit codes: 0 done, 1 something failed, "
     "2 wrong usage.";

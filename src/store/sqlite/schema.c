@@ -211,14 +211,23 @@ static enum fan_status make(struct fan__sqlite *store, struct fan_error *error)
     return status;
 }
 
+static enum fan_status no_log(const char *path, struct fan_error *error)
+{
+    return fan__fail(error, FAN_NOT_FOUND, "uri", "%s: there is no log", path);
+}
+
 enum fan_status fan__sqlite_schema_open(struct fan__sqlite *store, struct fan_error *error)
 {
     enum fan_status status = store->vfs ? FAN_OK : check_path(store->path, error);
+    if (status == FAN_OK && store->must_exist && !store->vfs && access(store->path, F_OK) != 0)
+        status = no_log(store->path, error);
     if (status == FAN_OK)
         status = fan__sqlite_connect(store, &store->writer, error);
     int64_t format = FAN__SQLITE_FORMAT;
     if (status == FAN_OK)
         status = identify(store, &format, error);
+    if (status == FAN_OK && format == 0 && store->must_exist)
+        status = no_log(store->path, error);
     if (status != FAN_OK)
         return status;
     int code = enter_wal(store);

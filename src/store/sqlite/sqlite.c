@@ -47,6 +47,10 @@ static enum fan_status configure(struct fan__sqlite *store, struct fan__uri *uri
     if (synchronous && !store->synchronous_normal && strcmp(synchronous, "full") != 0)
         return fan__fail(error, FAN_INVALID, "synchronous", "'%s', expected full or normal",
                          synchronous);
+    const char *create = fan__uri_take(uri, "create");
+    store->must_exist = create && strcmp(create, "no") == 0;
+    if (create && !store->must_exist && strcmp(create, "yes") != 0)
+        return fan__fail(error, FAN_INVALID, "create", "'%s', expected yes or no", create);
     const char *vfs = fan__uri_take(uri, "vfs");
     if (vfs && !sqlite3_vfs_find(vfs))
         return fan__fail(error, FAN_INVALID, "vfs", "'%s' is no VFS of this process", vfs);

@@ -91,6 +91,7 @@ struct fan__sqlite {
     char *path;
     char *vfs;
     bool synchronous_normal;
+    bool must_exist;
     uint32_t poll_ms;
     uint32_t checkpoint_frames;
     uint64_t epoch;
