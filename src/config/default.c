@@ -174,7 +174,7 @@ enum fan_status fan_default_get(struct fan_broker **ret_broker, struct fan_error
 enum fan_status fan_default_publish(const struct fan_event_draft *draft,
                                     struct fan_cursor *ret_cursor, struct fan_error *ret_error)
 {
-    struct fan_broker *broker;
+    struct fan_broker *broker = NULL;
     enum fan_status status = acquire(&broker, ret_error);
     if (status != FAN_OK)
         return status;
@@ -186,7 +186,7 @@ enum fan_status fan_default_publish(const struct fan_event_draft *draft,
 enum fan_status fan_default_subscribe(const char *pattern, fan_handle handle, void *context,
                                       struct fan_error *ret_error)
 {
-    struct fan_broker *broker;
+    struct fan_broker *broker = NULL;
     enum fan_status status = acquire(&broker, ret_error);
     if (status != FAN_OK)
         return status;
