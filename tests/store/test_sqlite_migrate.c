@@ -252,6 +252,88 @@ static void test_P24_power_loss_while_migrating(void **state)
     assert_true(untouched > 0);
 }
 
+/* ---- Others at the same time ---- */
+
+static void test_P24_processes_migrate_at_once(void **state)
+{
+    struct place *place = *state;
+    enum { COUNT = 6 };
+    pid_t children[COUNT];
+    int gate[2];
+    make_old(place->path, NULL);
+    assert_int_equal(pipe(gate), 0);
+    for (int i = 0; i < COUNT; i++) {
+        children[i] = fork();
+        assert_true(children[i] >= 0);
+        if (children[i] == 0) {
+            struct fan_store *store = NULL;
+            struct fan_env env = env_then();
+            char byte;
+            close(gate[1]);
+            /* It ends for all when the parent closes its side. */
+            bool right = read(gate[0], &byte, 1) == 0;
+            right = right && fan_store_open(place->uri, &env, &store, NULL) == FAN_OK;
+            right = right && fan_store_epoch(store) == EPOCH;
+            fan_store_close(store);
+            _exit(right ? 0 : 1);
+        }
+    }
+    close(gate[0]);
+    close(gate[1]);
+    for (int i = 0; i < COUNT; i++) {
+        int result = 0;
+        assert_int_equal(waitpid(children[i], &result, 0), children[i]);
+        assert_true(WIFEXITED(result) && WEXITSTATUS(result) == 0);
+    }
+    struct fan_env env = env_then();
+    struct fan_store *store = NULL;
+    assert_ok(fan_store_open(place->uri, &env, &store, NULL));
+    check(store);
+    fan_store_close(store);
+}
+
+/* What a process of the library before does while the log is migrated under it. */
+static void test_P24_who_has_the_old_log_open_goes_on(void **state)
+{
+    struct place *place = *state;
+    static const char *const statements[] = {
+        "INSERT INTO delivery(seq, grp, status, attempts, token, owner, due_us, processed_us, key, "
+        "part, parked) VALUES(11, 2, 1, 1, 1, 'old', 1700086411000000, 1, NULL, NULL, 0)",
+        "UPDATE delivery SET status = 3, token = 0, owner = NULL, error = 'old', due_us = 0, "
+        "completed_us = 2 WHERE seq = 11 AND grp = 2 AND token = 1 AND status = 1",
+        "UPDATE grp SET cursor = 11, token = 1, ordered = 0, ahead = 0 WHERE id = 2",
+        "INSERT INTO grp(name, handler, pattern, topic, cursor, token) VALUES('late', '', NULL, "
+        "NULL, 11, 0)",
+    };
+    enum { COUNT = sizeof(statements) / sizeof(*statements) };
+    sqlite3 *db = NULL;
+    sqlite3_stmt *prepared[COUNT];
+    make_old(place->path, NULL);
+    assert_int_equal(sqlite3_open(place->path, &db), SQLITE_OK);
+    for (size_t i = 0; i < COUNT; i++)
+        assert_int_equal(sqlite3_prepare_v2(db, statements[i], -1, &prepared[i], NULL), SQLITE_OK);
+    struct fan_env env = env_then();
+    struct fan_store *store = NULL;
+    assert_ok(fan_store_open(place->uri, &env, &store, NULL));
+    for (size_t i = 0; i < COUNT; i++) {
+        assert_int_equal(sqlite3_step(prepared[i]), SQLITE_DONE);
+        assert_int_equal(sqlite3_changes(db), 1);
+        sqlite3_finalize(prepared[i]);
+    }
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    struct fan_group_name late = { "late", "" };
+    struct fan_claim claims[1];
+    struct fan_batch *batch = batch_new();
+    struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "a" };
+    assert_ok(fan_group_move(store, &audit, 11, FAN_EVENT_PENDING));
+    assert_ok(fan_group_claim(store, &audit, &options, batch, claims));
+    assert_int_equal(claims[0].seq, 11);
+    assert_int_equal(claims[0].lapses, 0);
+    assert_int_equal(fan_group_claim(store, &late, &options, batch, claims), FAN_AGAIN);
+    fan_batch_free(batch);
+    fan_store_close(store);
+}
+
 /* ---- A process that kills itself after so many steps of SQLite's ---- */
 
 static int steps_left;
@@ -318,6 +400,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         at_a_place(test_P24_the_format_before_is_migrated),
         at_a_place(test_P24_a_migrated_log_is_like_a_fresh_one),
+        at_a_place(test_P24_processes_migrate_at_once),
+        at_a_place(test_P24_who_has_the_old_log_open_goes_on),
         cmocka_unit_test(test_P24_power_loss_while_migrating),
         at_a_place(test_P24_killed_while_migrating),
     };

@@ -126,7 +126,7 @@ enum fan_status fan__memory_snapshot_deliveries(const struct fan__memory *memory
     return FAN_OK;
 }
 
-/* The created time of the first event that the group is owed, 0 when there is none. */
+/* The created time of the first event that the group is owed. */
 static int64_t oldest_us_of(const struct fan__memory *memory, const struct fan__memory_group *group)
 {
     for (size_t i = memory->entry_first; i < memory->entry_end; i++) {
@@ -158,7 +158,6 @@ static void put_group(const struct fan__memory *memory, struct filling *filling,
         .completed = group->counts[FAN_EVENT_COMPLETED],
         .failed = group->counts[FAN_EVENT_FAILED],
         .joined_us = group->joined_us,
-        .oldest_us = oldest_us_of(memory, group),
     };
     size_t first = fan__memory_index_after(memory, group->cursor_seq);
     for (size_t i = first; i < memory->entry_end; i++) {
@@ -169,6 +168,8 @@ static void put_group(const struct fan__memory *memory, struct filling *filling,
         if (fan__memory_wants(group, record->event) && !fan__memory_delivery_find(record, group))
             stats.pending++;
     }
+    if (stats.pending + stats.processing > 0)
+        stats.oldest_us = oldest_us_of(memory, group);
     items[filling->snapshot.count++] = stats;
 }
 
