@@ -8,8 +8,24 @@
 
 #include <string.h>
 
+/* Fills in kind and type, which must be those of the bus. */
+static enum fan_status check_type(struct fan__draft *draft, const struct fan_message *message,
+                                  const struct fan_bus *bus)
+{
+    if (!bus->kinds) {
+        draft->type = message->type;
+        return message->kind == 0 && message->type && message->type[0] != '\0' ? FAN_OK
+                                                                               : FAN_INVALID;
+    }
+    if (message->kind >= bus->kind_count ||
+        message->payload.size != bus->kinds[message->kind].payload_size)
+        return FAN_INVALID;
+    draft->type = bus->kinds[message->kind].name;
+    return message->type && strcmp(message->type, draft->type) != 0 ? FAN_INVALID : FAN_OK;
+}
+
 enum fan_status fan__draft_init(struct fan__draft *draft, const struct fan_message *message,
-                                const struct fan_kind *kinds, size_t kind_count)
+                                const struct fan_bus *bus)
 {
     if (!message || message->size < FAN_MESSAGE_SIZE)
         return FAN_INVALID;
@@ -17,23 +33,21 @@ enum fan_status fan__draft_init(struct fan__draft *draft, const struct fan_messa
     if (message->size > FAN_MESSAGE_SIZE &&
         !fan__adopt(&known, sizeof(known), message, FAN_MESSAGE_SIZE))
         return FAN_INVALID;
-    *draft = (struct fan__draft){ .message = message, .kind = message->kind };
-    if (message->payload.size > 0 && !message->payload.data)
-        return FAN_INVALID;
-    if (kinds) {
-        if (message->kind >= kind_count ||
-            message->payload.size != kinds[message->kind].payload_size)
-            return FAN_INVALID;
-        draft->type = kinds[message->kind].name;
-        if (message->type && strcmp(message->type, draft->type) != 0)
-            return FAN_INVALID;
-    } else {
-        if (message->kind != 0 || !message->type || message->type[0] == '\0')
-            return FAN_INVALID;
-        draft->type = message->type;
-    }
-    draft->type_size = strnlen(draft->type, FAN_TEXT_SIZE_MAX + 1);
+    draft->message = message;
+    draft->kind = message->kind;
     draft->topic = message->topic ? message->topic : "";
+    if ((message->payload.size > 0 && !message->payload.data) ||
+        check_type(draft, message, bus) != FAN_OK)
+        return FAN_INVALID;
+    /* The one that came last was measured then. */
+    draft->route = bus->routes.last;
+    if (draft->route && fan__route_is_of(draft->route, bus, draft)) {
+        draft->type_size = draft->route->type_size;
+        draft->topic_size = draft->route->topic_size;
+        return FAN_OK;
+    }
+    draft->route = NULL;
+    draft->type_size = strnlen(draft->type, FAN_TEXT_SIZE_MAX + 1);
     draft->topic_size = strnlen(draft->topic, FAN_TEXT_SIZE_MAX + 1);
     if (draft->type_size > FAN_TEXT_SIZE_MAX || draft->topic_size > FAN_TEXT_SIZE_MAX)
         return FAN_INVALID;

@@ -11,6 +11,8 @@
 
 #include <stdatomic.h>
 
+struct fan__route;
+
 /* A message that was found valid, with its lengths; it borrows the publisher's strings. */
 struct fan__draft {
     const struct fan_message *message;
@@ -19,6 +21,7 @@ struct fan__draft {
     size_t type_size;
     const char *topic;
     size_t topic_size;
+    const struct fan__route *route; /* the last one, when it is of this type and topic, or NULL */
 };
 
 struct fan__block {
@@ -29,12 +32,12 @@ struct fan__block {
 };
 
 /*
- * Measures and checks a message for a bus with these kinds (NULL: open). FAN_INVALID as
- * fan_bus_publish says, but for the size of the payload: what the log took, the bus tells.
+ * Measures and checks a message, in the turn. FAN_INVALID as fan_bus_publish says, but for the size
+ * of the payload: what the log took, the bus tells.
  */
 FAN_MUST_CHECK enum fan_status fan__draft_init(struct fan__draft *draft,
                                                const struct fan_message *message,
-                                               const struct fan_kind *kinds, size_t kind_count);
+                                               const struct fan_bus *bus);
 
 size_t fan__draft_block_size(const struct fan__draft *draft);
 

@@ -109,6 +109,12 @@ struct fan__lent {
     uint64_t words[];
 };
 
+/* Of one, with its words. */
+static inline size_t fan__lent_size(const struct fan_bus *bus)
+{
+    return sizeof(struct fan__lent) + bus->slot_words * sizeof(uint64_t);
+}
+
 struct fan_subscription {
     struct fan_bus *bus;
     struct fan__lane *lane;
@@ -147,6 +153,7 @@ struct fan_subscription {
     struct fan__lent *lent_many;
     struct fan__lent *lent; /* one of the two */
     size_t lent_count;
+    bool lent_blocks; /* some of it are blocks */
     size_t lent_many_count;
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */
     struct fan_gap gap;
@@ -189,11 +196,15 @@ void fan__bus_leave(struct fan_bus *bus);
 /* Waits until its wake, if one is under way, has returned. Between enter and leave. */
 void fan__bus_await_wake(struct fan_subscription *subscription);
 
-/* Marks those on the lane who want to be told that it has something, in the turn. */
-void fan__lane_touch(struct fan__lane *lane);
-
 /* Notes a subscription that turned readable, to be told when the turn ends. In the turn. */
 void fan__subscription_touch(struct fan_subscription *subscription);
+
+/* Notes those on the lane who want to be told that it has something. In the turn. */
+static inline void fan__lane_touch(struct fan__lane *lane)
+{
+    while (!fan__link_alone(&lane->armed))
+        fan__subscription_touch(FAN__HOLDER(lane->armed.next, struct fan_subscription, armed_link));
+}
 
 /* After a sleep: takes itself out of the chain, and wakes the next in it. */
 void fan__chain_go_on(struct fan_subscription *subscription);

@@ -475,7 +475,7 @@ static enum fan_status pass_one(struct move *move, struct fan_subscription *subs
     }
 }
 
-enum fan_status fan__lane_pass(struct fan__lane *lane, bool large, bool may_wait, bool must)
+enum fan_status fan__lane_look(struct fan__lane *lane, bool large, bool may_wait, bool must)
 {
     fan__lane_attend(lane);
     if (fan__link_alone(&lane->ringed) || (!large && tail_of(lane) < lane->gate))

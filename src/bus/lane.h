@@ -115,7 +115,20 @@ void fan__lane_ask(struct fan__lane *lane, struct fan_subscription *subscription
  * room and may_wait, FAN_NO_MEMORY unless `must`: then readers lose instead. `large`: the message
  * will come by reference, so nobody may stay on the ring.
  */
-enum fan_status fan__lane_pass(struct fan__lane *lane, bool large, bool may_wait, bool must);
+enum fan_status fan__lane_look(struct fan__lane *lane, bool large, bool may_wait, bool must);
+
+static inline enum fan_status fan__lane_pass(struct fan__lane *lane, bool large, bool may_wait,
+                                             bool must)
+{
+    /*
+     * relaxed: a reader that asks later is seen by the next turn, and only the turn moves the tail.
+     */
+    bool asked = atomic_load_explicit(&lane->asked, memory_order_relaxed) != NULL;
+    bool at_gate = large || atomic_load_explicit(&lane->tail, memory_order_relaxed) >= lane->gate;
+    if (!asked && (!at_gate || fan__link_alone(&lane->ringed)))
+        return FAN_OK;
+    return fan__lane_look(lane, large, may_wait, must);
+}
 
 /* Lowers the gate for one who is on the ring and has ended. */
 void fan__lane_mind(struct fan__lane *lane, const struct fan_subscription *subscription);
@@ -124,12 +137,13 @@ void fan__lane_mind(struct fan__lane *lane, const struct fan_subscription *subsc
 bool fan__slot_fits(const struct fan_bus *bus, const struct fan__draft *draft);
 void fan__slot_write(struct fan__lane *lane, uint64_t position, const struct fan__draft *draft,
                      uint64_t seq, int64_t time_us);
-/* Copies a slot's words; false when it is not (any more) that of the position. */
-bool fan__slot_read(const struct fan__lane *lane, uint64_t position, uint64_t *ret_words);
+/* Copies messages from a position on; gives how many were still there. */
+size_t fan__slots_read(const struct fan__lane *lane, uint64_t position, size_t count,
+                       struct fan__lent *first);
+/* The sequence alone; false when the slot is not (any more) that of the position. */
 bool fan__slot_seq(const struct fan__lane *lane, uint64_t position, uint64_t *ret_seq);
-/* Makes a message of copied words, which it borrows. */
-void fan__slot_message(const struct fan_bus *bus, const uint64_t *words,
-                       struct fan_message *ret_message);
+/* Makes the message of its words, which it borrows. */
+void fan__lent_decode(const struct fan_bus *bus, struct fan__lent *lent);
 struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t start, uint64_t end);
 
 #endif

@@ -83,11 +83,11 @@ static enum fan_status begin(struct call *call)
     }
     if (bus->closed)
         return FAN_CLOSED;
-    if (bus->single_publisher) {
-        assert(!bus->publisher_known || pthread_equal(bus->publisher, pthread_self()));
+    if (bus->single_publisher && !bus->publisher_known) {
         bus->publisher = pthread_self();
         bus->publisher_known = true;
     }
+    assert(!bus->single_publisher || pthread_equal(bus->publisher, pthread_self()));
     return FAN_OK;
 }
 
@@ -205,7 +205,7 @@ static enum fan_status publish_one(struct call *call, const struct fan_message *
 {
     struct fan_bus *bus = call->bus;
     struct parcel parcel = { .may_wait = bus->block_timeout_ms > 0 };
-    enum fan_status status = fan__draft_init(&parcel.draft, message, bus->kinds, bus->kind_count);
+    enum fan_status status = fan__draft_init(&parcel.draft, message, bus);
     if (status == FAN_OK && message->payload.size > FAN_MESSAGE_SIZE_MAX)
         status = FAN_INVALID;
     if (status != FAN_OK)
@@ -274,8 +274,7 @@ void fan__bus_notify(struct fan_bus *bus, const struct fan_message *messages, si
     fan__turn_enter(bus);
     for (size_t i = 0; i < count && !bus->closed; i++) {
         struct parcel parcel = { .must = true };
-        enum fan_status status =
-            fan__draft_init(&parcel.draft, &messages[i], bus->kinds, bus->kind_count);
+        enum fan_status status = fan__draft_init(&parcel.draft, &messages[i], bus);
         assert(status == FAN_OK);
         if (status != FAN_OK)
             continue;

@@ -21,15 +21,10 @@ uint64_t fan__subscription_end_of(const struct fan_subscription *subscription, u
     return tail < limit ? tail : limit;
 }
 
-static size_t lent_size(const struct fan_subscription *subscription)
-{
-    return sizeof(struct fan__lent) + subscription->bus->slot_words * sizeof(uint64_t);
-}
-
 static struct fan__lent *lent_at(const struct fan_subscription *subscription, size_t index)
 {
     return (struct fan__lent *)(void *)((char *)subscription->lent +
-                                        index * lent_size(subscription));
+                                        index * fan__lent_size(subscription->bus));
 }
 
 const struct fan_message *fan__subscription_lent(const struct fan_subscription *subscription,
@@ -50,7 +45,7 @@ size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t
     if (count_max == 1)
         return 1;
     if (subscription->lent_many_count < count_max) {
-        struct fan__lent *many = fan__alloc(env, count_max * lent_size(subscription));
+        struct fan__lent *many = fan__alloc(env, count_max * fan__lent_size(subscription->bus));
         if (!many)
             return 1;
         fan__free(env, subscription->lent_many);
@@ -70,16 +65,17 @@ void fan__subscription_release(struct fan_subscription *subscription, struct fan
 
 void fan__subscription_take_back(struct fan_subscription *subscription)
 {
-    bool had_block = false;
-    for (size_t i = 0; i < subscription->lent_count; i++) {
+    size_t count = subscription->lent_count;
+    subscription->lent_count = 0;
+    if (!subscription->lent_blocks)
+        return;
+    subscription->lent_blocks = false;
+    for (size_t i = 0; i < count; i++) {
         struct fan__block *block = lent_at(subscription, i)->block;
         if (block)
             fan__subscription_release(subscription, block);
-        had_block |= block != NULL;
     }
-    subscription->lent_count = 0;
-    if (had_block)
-        fan__bus_open_gate(subscription->bus);
+    fan__bus_open_gate(subscription->bus);
 }
 
 /* Adds to a sum of the reader's own; relaxed: nobody else writes it. */
@@ -107,27 +103,9 @@ static enum fan_status note_gap(struct fan_subscription *subscription, const str
     return FAN_GAP;
 }
 
-/* Copies messages from a position on; gives how many were still there. */
-static size_t copy_out(struct fan_subscription *subscription, uint64_t position, size_t count)
-{
-    size_t copied = 0;
-    while (copied < count) {
-        struct fan__lent *lent = lent_at(subscription, copied);
-        if (!fan__slot_read(subscription->lane, position + copied, lent->words))
-            break;
-        copied++;
-    }
-    return copied;
-}
-
-/* What was copied is the reader's: its place is moved. */
+/* What was copied is the reader's: its place was moved. */
 static void lend_copied(struct fan_subscription *subscription, size_t count)
 {
-    for (size_t i = 0; i < count; i++) {
-        struct fan__lent *lent = lent_at(subscription, i);
-        lent->block = NULL;
-        fan__slot_message(subscription->bus, lent->words, &lent->message);
-    }
     subscription->lent_count = count;
     add(&subscription->delivered, count);
 }
@@ -146,7 +124,7 @@ static enum fan_status read_ring(struct fan_subscription *subscription, uint64_t
         return FAN_UNKNOWN;
     note_queued(subscription, unread);
     size_t count = unread < count_max ? (size_t)unread : count_max;
-    count = copy_out(subscription, position, count);
+    count = fan__slots_read(subscription->lane, position, count, subscription->lent);
     if (count == 0)
         return FAN_UNKNOWN;
     /*
@@ -203,8 +181,8 @@ static enum fan_status read_lapped(struct fan_subscription *subscription, uint64
     note_queued(subscription, unread);
     if (unread > subscription->buffer_count)
         return tell_lapped(subscription, place, end);
-    size_t count =
-        copy_out(subscription, position, unread < count_max ? (size_t)unread : count_max);
+    size_t count = unread < count_max ? (size_t)unread : count_max;
+    count = fan__slots_read(subscription->lane, position, count, subscription->lent);
     if (count == 0)
         return FAN_UNKNOWN;
     subscription->lapped_seq = lent_at(subscription, count - 1)->words[FAN__SLOT_SEQ] + 1;
@@ -250,13 +228,13 @@ static void lend_queued(struct fan_subscription *subscription, size_t count_max)
     while (count < count_max && fan__queue_count(queue) > 0 && fan__queue_loss(queue)->count == 0) {
         struct fan__lent *lent = lent_at(subscription, count++);
         const uint64_t *words = fan__queue_words(queue);
-        lent->block = NULL;
         if (!words) {
             lent->block = fan__queue_pop(queue);
+            subscription->lent_blocks = true;
             continue;
         }
         memcpy(lent->words, words, subscription->bus->slot_words * sizeof(uint64_t));
-        fan__slot_message(subscription->bus, lent->words, &lent->message);
+        fan__lent_decode(subscription->bus, lent);
         fan__queue_pop_words(queue);
         fan__subscription_release_used_up(subscription);
     }

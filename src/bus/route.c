@@ -29,11 +29,14 @@ static struct fan__lane *match_list(struct fan__routes *routes, struct fan__lane
     return matched;
 }
 
-static bool is_of(const struct fan__route *route, const struct fan__draft *draft)
+bool fan__route_is_of(const struct fan__route *route, const struct fan_bus *bus,
+                      const struct fan__draft *draft)
 {
-    return route->type_size == draft->type_size && route->topic_size == draft->topic_size &&
-           route->kind == draft->kind && memcmp(route->key, draft->type, draft->type_size) == 0 &&
-           memcmp(route->key + draft->type_size, draft->topic, draft->topic_size) == 0;
+    if (route->kind != draft->kind || (!bus->kinds && strcmp(route->key, draft->type) != 0))
+        return false;
+    if (draft->topic[0] == '\0')
+        return route->topic_size == 0;
+    return strcmp(route->key + route->type_size + 1, draft->topic) == 0;
 }
 
 static void remember(const struct fan_bus *bus, struct fan__route *route,
@@ -51,7 +54,9 @@ static void remember(const struct fan_bus *bus, struct fan__route *route,
     route->kind = (uint16_t)draft->kind;
     route->lane_count = (uint16_t)count;
     memcpy(route->key, draft->type, draft->type_size);
-    memcpy(route->key + draft->type_size, draft->topic, draft->topic_size);
+    route->key[draft->type_size] = '\0';
+    memcpy(route->key + draft->type_size + 1, draft->topic, draft->topic_size);
+    route->key[draft->type_size + 1 + draft->topic_size] = '\0';
 }
 
 static struct fan__lane *link_lanes(const struct fan__route *route)
@@ -72,14 +77,14 @@ static struct fan__lane *look_up(struct fan_bus *bus, const struct fan__draft *d
 {
     struct fan__routes *routes = &bus->routes;
     *ret_route = NULL;
-    if (draft->type_size + draft->topic_size > FAN__ROUTE_KEY_SIZE)
+    if (draft->type_size + draft->topic_size + 2 > FAN__ROUTE_KEY_SIZE)
         return match(bus, draft);
     uint64_t hash = fan__hash(fan__hash(bus->hash_seed, draft->topic, draft->topic_size),
                               draft->type, draft->type_size);
     struct fan__route *table = draft->topic_size > 0 ? routes->by_topic : routes->by_type;
     struct fan__route *route = &table[hash % FAN__ROUTE_COUNT];
     bool seen = route->hash == hash;
-    if (!seen || route->generation != routes->generation || !is_of(route, draft)) {
+    if (!seen || route->generation != routes->generation || !fan__route_is_of(route, bus, draft)) {
         struct fan__lane *matched = match(bus, draft);
         route->hash = hash;
         route->generation = 0;
@@ -108,7 +113,7 @@ static struct fan__lane *match(struct fan_bus *bus, const struct fan__draft *dra
 struct fan__lane *fan__route_find(struct fan_bus *bus, const struct fan__draft *draft)
 {
     struct fan__routes *routes = &bus->routes;
-    if (routes->last && is_of(routes->last, draft))
+    if (draft->route && draft->route == routes->last)
         return routes->last_first;
     routes->last_first = look_up(bus, draft, &routes->last);
     return routes->last_first;

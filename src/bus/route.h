@@ -11,7 +11,7 @@
 #include "bus/block.h"
 
 #define FAN__ROUTE_COUNT 64
-#define FAN__ROUTE_KEY_SIZE 72
+#define FAN__ROUTE_KEY_SIZE 72 /* with room for a whole word behind it */
 #define FAN__ROUTE_LANE_COUNT 6
 
 struct fan__lane;
@@ -24,7 +24,7 @@ struct fan__route {
     uint16_t lane_count;
     uint16_t kind;
     struct fan__lane *lanes[FAN__ROUTE_LANE_COUNT];
-    char key[FAN__ROUTE_KEY_SIZE];
+    char key[FAN__ROUTE_KEY_SIZE + sizeof(uint64_t)]; /* type NUL topic NUL */
 };
 
 struct fan__routes {
@@ -38,6 +38,10 @@ struct fan__routes {
 
 /* The lanes that want the message, linked by match_next. */
 struct fan__lane *fan__route_find(struct fan_bus *bus, const struct fan__draft *draft);
+
+/* Compares the texts of a draft, of which the sizes need not be known. */
+bool fan__route_is_of(const struct fan__route *route, const struct fan_bus *bus,
+                      const struct fan__draft *draft);
 
 /* Forgets everything. */
 void fan__route_forget(struct fan_bus *bus);

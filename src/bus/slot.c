@@ -47,19 +47,34 @@ static size_t words_for(uint64_t sizes)
     return ((size_t)(sizes >> 32) + type + topic + WORD_SIZE - 1) / WORD_SIZE;
 }
 
-/* Stores bytes that fill whole words but for the last. relaxed: see above. */
-static void store_bytes(atomic_uint_least64_t *words, const char *bytes, size_t size)
+/* Stores whole words; relaxed: see above. */
+static void store_words(atomic_uint_least64_t *words, const char *bytes, size_t count)
 {
-    uint64_t word;
-    for (; size >= WORD_SIZE; size -= WORD_SIZE, bytes += WORD_SIZE) {
-        memcpy(&word, bytes, WORD_SIZE);
-        atomic_store_explicit(words++, word, memory_order_relaxed);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t word;
+        memcpy(&word, bytes + i * WORD_SIZE, WORD_SIZE);
+        atomic_store_explicit(&words[i], word, memory_order_relaxed);
     }
-    if (size == 0)
-        return;
-    word = 0;
-    memcpy(&word, bytes, size);
-    atomic_store_explicit(words, word, memory_order_relaxed);
+}
+
+/* The rest of a payload, type NUL, topic NUL. */
+struct end {
+    char bytes[WORD_SIZE + 2 * (FAN_TEXT_SIZE_MAX + 1) + WORD_SIZE];
+};
+
+static const char *end_of(const struct fan__draft *draft, size_t type_size, struct end *end)
+{
+    const struct fan_str *payload = &draft->message->payload;
+    size_t rest = payload->size % WORD_SIZE;
+    /* A route has the texts as they are wanted. */
+    if (rest == 0 && draft->route)
+        return draft->route->key + (type_size > 0 ? 0 : draft->type_size + 1);
+    if (rest > 0)
+        memcpy(end->bytes, payload->data + payload->size - rest, rest);
+    memcpy(end->bytes + rest, draft->type, type_size);
+    memcpy(end->bytes + rest + type_size, draft->topic, draft->topic_size);
+    memset(end->bytes + rest + type_size + draft->topic_size, 0, WORD_SIZE);
+    return end->bytes;
 }
 
 void fan__slot_write(struct fan__lane *lane, uint64_t position, const struct fan__draft *draft,
@@ -68,14 +83,10 @@ void fan__slot_write(struct fan__lane *lane, uint64_t position, const struct fan
     atomic_uint_least64_t *slot = slot_at(lane, position);
     const struct fan_str *payload = &draft->message->payload;
     size_t type_size = type_bytes(lane->bus, draft);
-    size_t whole = payload->size / WORD_SIZE * WORD_SIZE;
-    size_t rest = payload->size - whole;
-    char tail[WORD_SIZE + 2 * (FAN_TEXT_SIZE_MAX + 1)];
-    if (rest > 0)
-        memcpy(tail, payload->data + whole, rest);
-    memcpy(tail + rest, draft->type, type_size);
-    memcpy(tail + rest + type_size, draft->topic, draft->topic_size);
-    tail[rest + type_size + draft->topic_size] = '\0';
+    size_t whole = payload->size / WORD_SIZE;
+    size_t text = payload->size % WORD_SIZE + type_size + draft->topic_size + 1;
+    struct end end;
+    const char *bytes = end_of(draft, type_size, &end);
     uint64_t sizes = (uint64_t)payload->size << 32 | (uint64_t)(draft->topic_size + 1) << 17 |
                      (uint64_t)type_size << 8 | draft->kind;
 
@@ -85,9 +96,8 @@ void fan__slot_write(struct fan__lane *lane, uint64_t position, const struct fan
     atomic_store_explicit(&slot[FAN__SLOT_SEQ], seq, memory_order_relaxed);
     atomic_store_explicit(&slot[FAN__SLOT_TIME], (uint64_t)time_us, memory_order_relaxed);
     atomic_store_explicit(&slot[FAN__SLOT_SIZES], sizes, memory_order_relaxed);
-    store_bytes(slot + FAN__SLOT_DATA, payload->data, whole);
-    store_bytes(slot + FAN__SLOT_DATA + whole / WORD_SIZE, tail,
-                rest + type_size + draft->topic_size + 1);
+    store_words(slot + FAN__SLOT_DATA, payload->data, whole);
+    store_words(slot + FAN__SLOT_DATA + whole, bytes, (text + WORD_SIZE - 1) / WORD_SIZE);
     atomic_store_explicit(&slot[FAN__SLOT_STAMP], stamp_of(position), memory_order_release);
 }
 
@@ -102,11 +112,12 @@ static bool is_there(atomic_uint_least64_t *slot, uint64_t position)
     return atomic_load_explicit(&slot[FAN__SLOT_STAMP], memory_order_acquire) == stamp_of(position);
 }
 
-bool fan__slot_read(const struct fan__lane *lane, uint64_t position, uint64_t *ret_words)
+static bool read_words(const struct fan__lane *lane, uint64_t position, uint64_t *ret_words)
 {
     atomic_uint_least64_t *slot = slot_at(lane, position);
     if (!is_there(slot, position))
         return false;
+    /* relaxed: the stamp tells whether they belong together. */
     uint64_t sizes = atomic_load_explicit(&slot[FAN__SLOT_SIZES], memory_order_relaxed);
     size_t count = FAN__SLOT_DATA + words_for(sizes);
     /* Sizes that are being overwritten may be those of another message, but not beyond a slot. */
@@ -126,22 +137,37 @@ bool fan__slot_seq(const struct fan__lane *lane, uint64_t position, uint64_t *re
     return still_there(slot, position);
 }
 
-void fan__slot_message(const struct fan_bus *bus, const uint64_t *words,
-                       struct fan_message *ret_message)
+void fan__lent_decode(const struct fan_bus *bus, struct fan__lent *lent)
 {
-    uint64_t sizes = words[FAN__SLOT_SIZES];
+    uint64_t sizes = lent->words[FAN__SLOT_SIZES];
     unsigned kind = sizes & 0xff;
-    const char *data = (const char *)(words + FAN__SLOT_DATA);
+    const char *data = (const char *)(lent->words + FAN__SLOT_DATA);
     const char *type = data + (sizes >> 32);
-    *ret_message = (struct fan_message){
+    lent->block = NULL;
+    lent->message = (struct fan_message){
         .size = FAN_MESSAGE_SIZE,
-        .seq = words[FAN__SLOT_SEQ],
-        .time_us = (int64_t)words[FAN__SLOT_TIME],
+        .seq = lent->words[FAN__SLOT_SEQ],
+        .time_us = (int64_t)lent->words[FAN__SLOT_TIME],
         .kind = kind,
         .type = bus->kinds ? bus->kinds[kind].name : type,
         .topic = type + (sizes >> 8 & 0x1ff),
         .payload = { data, (size_t)(sizes >> 32) },
     };
+}
+
+size_t fan__slots_read(const struct fan__lane *lane, uint64_t position, size_t count,
+                       struct fan__lent *first)
+{
+    const struct fan_bus *bus = lane->bus;
+    size_t lent_size = fan__lent_size(bus);
+    struct fan__lent *lent = first;
+    for (size_t i = 0; i < count; i++) {
+        if (!read_words(lane, position + i, lent->words))
+            return i;
+        fan__lent_decode(bus, lent);
+        lent = (struct fan__lent *)(void *)((char *)lent + lent_size);
+    }
+    return count;
 }
 
 struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t start, uint64_t end)
@@ -157,7 +183,7 @@ struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t sta
     atomic_init(&segment->holders, 1);
     for (uint64_t position = start; position < end; position++) {
         bool there =
-            fan__slot_read(lane, position, segment->words + (position - start) * lane->slot_words);
+            read_words(lane, position, segment->words + (position - start) * lane->slot_words);
         assert(there);
         (void)there;
     }

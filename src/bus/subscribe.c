@@ -104,16 +104,11 @@ static bool matches_all(const char *pattern)
     return strcmp(pattern, "*") == 0 || strcmp(pattern, ">") == 0;
 }
 
-static size_t lent_size(const struct fan_bus *bus)
-{
-    return sizeof(struct fan__lent) + bus->slot_words * sizeof(uint64_t);
-}
-
 static struct fan_subscription *make(struct fan_bus *bus,
                                      const struct fan_subscription_options *options)
 {
     struct fan_subscription *subscription =
-        fan__alloc_zero(bus->env, 1, sizeof(*subscription) + lent_size(bus));
+        fan__alloc_zero(bus->env, 1, sizeof(*subscription) + fan__lent_size(bus));
     if (!subscription)
         return NULL;
     subscription->bus = bus;

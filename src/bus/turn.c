@@ -185,12 +185,6 @@ void fan__subscription_touch(struct fan_subscription *subscription)
     fan__link_join(&subscription->bus->touched, &subscription->armed_link);
 }
 
-void fan__lane_touch(struct fan__lane *lane)
-{
-    while (!fan__link_alone(&lane->armed))
-        fan__subscription_touch(FAN__HOLDER(lane->armed.next, struct fan_subscription, armed_link));
-}
-
 static void set_descriptor(int descriptor)
 {
     uint64_t value = 1;
