@@ -6,11 +6,10 @@
 #include <sqlite3.h>
 
 #include <signal.h>
-#include <stddef.h>
 
 struct file {
     sqlite3_file base;
-    _Alignas(max_align_t) char real[];
+    _Alignas(8) char real[]; /* as SQLite aligns */
 };
 
 static sqlite3_vfs *below;
