@@ -139,7 +139,10 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish_sync(struct fan_broker
 
 struct fan_expectation;
 
-/* Several events as one unit, under an expectation (may be NULL). timeout_ms 0 for the broker's. */
+/*
+ * Several events as one unit, under an expectation (may be NULL). timeout_ms 0 for the broker's.
+ * Handlers are not waited for, whatever the mode.
+ */
 struct fan_unit {
     size_t size;
     const struct fan_event_draft *drafts;

@@ -149,15 +149,24 @@ static void publish_all(struct fan_broker *broker)
     }
 }
 
+static bool add_owed(void *context, const struct fan_group_stats *stats)
+{
+    uint64_t *owed = context;
+    *owed += stats->pending + stats->processing;
+    return true;
+}
+
+/* By group: an event counts as failed when one of its deliveries is, whatever the others are. */
 static void wait_until_settled(struct fan_broker *broker)
 {
-    struct fan_store_stats stats = { .size = sizeof(stats) };
+    uint64_t owed;
     fan__mutex_lock(&child.mutex);
     do {
         fan__cond_wait_until(&child.changed, &child.mutex, fan__deadline_ns(5));
-        if (fan_store_stats(fan_broker_store(broker), &stats) != FAN_OK)
+        owed = 0;
+        if (fan_store_groups(fan_broker_store(broker), add_owed, &owed) != FAN_OK)
             _exit(5);
-    } while (stats.pending > 0 || stats.processing > 0);
+    } while (owed > 0);
     fan__mutex_unlock(&child.mutex);
 }
 

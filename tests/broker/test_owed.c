@@ -182,9 +182,65 @@ static void test_L08_a_group_deleted_under_its_handler_stops_nobody(void **state
     place_remove(&place);
 }
 
-/*
- * ------------------------------------------------------------------ renamed and removed handlers
- */
+/* ------------------------------------------------------------------ a clock of one's own */
+
+static atomic_llong steps_us;
+
+static int64_t step_wall_us(void *context)
+{
+    (void)context;
+    return 1700000000000000 + atomic_load(&steps_us);
+}
+
+static int64_t step_monotonic_ns(void *context)
+{
+    (void)context;
+    return atomic_load(&steps_us) * 1000 + 1000000000;
+}
+
+static void step_all(struct fan_broker *broker)
+{
+    enum fan_status status;
+    do
+        status = fan_broker_step(broker);
+    while (status == FAN_OK);
+    assert_int_equal(status, FAN_AGAIN);
+}
+
+static void test_H03_a_stepped_broker_retries_by_the_environments_clock(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_env env = *fan_env_default();
+    env.wall_us = step_wall_us;
+    env.monotonic_ns = step_monotonic_ns;
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.env = &env;
+    broker_options.stepped = true;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    probe_init(&probe);
+    probe.verdict = FAN_VERDICT_RETRY;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    step_all(broker);
+    static const unsigned waits_ms[] = { 1000, 2000, 4000 };
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(probe.done, i + 1);
+        atomic_fetch_add(&steps_us, (waits_ms[i] - 10) * 1000);
+        step_all(broker);
+        assert_int_equal(probe.done, i + 1);
+        atomic_fetch_add(&steps_us, 20 * 1000);
+        step_all(broker);
+    }
+    assert_int_equal(probe.done, 4);
+    assert_int_equal(find(broker, "mail", 1).reason, FAN_DEAD_RETRIES);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+/* ------------------------------------------------------------------ renamed handlers */
 
 struct log {
     struct fan__mutex mutex;
@@ -380,6 +436,7 @@ int main(void)
         on_every_store(test_L08_what_two_holders_died_of_is_run_alone),
         on_every_store(test_P09_leases_are_renewed_while_a_handler_runs),
         on_every_store(test_L08_a_group_deleted_under_its_handler_stops_nobody),
+        on_every_store(test_H03_a_stepped_broker_retries_by_the_environments_clock),
         cmocka_unit_test(test_L08_two_processes_share_a_group),
         cmocka_unit_test(test_R07_a_group_that_nobody_handles_for_is_named),
         cmocka_unit_test(test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat),

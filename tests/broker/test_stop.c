@@ -1,0 +1,310 @@
+/* How processing ends: a stop, its deadline, a store that is down, publishers that run into it. */
+#include "probe.h"
+
+#include "store/sqlite/sqlite.h"
+
+#include <pthread.h>
+
+static enum fan_verdict take_50_ms(void *context, const struct fan_event *event,
+                                   const struct fan_handling *handling)
+{
+    struct probe *probe = context;
+    int64_t until_ns = fan__deadline_ns(50);
+    fan__mutex_lock(&probe->mutex);
+    while (fan__deadline_ns(0) < until_ns)
+        fan__cond_wait_until(&probe->changed, &probe->mutex, until_ns);
+    fan__mutex_unlock(&probe->mutex);
+    return probe_call(context, event, handling);
+}
+
+static void test_H09_stop_finishes_what_is_queued(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.worker_count = 2;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    struct probe live;
+    probe_init(&probe);
+    probe_init(&live);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    options.handle = take_50_ms;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    options = probe_options(&live, NULL, NULL);
+    options.handle = take_50_ms;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (int i = 0; i < 5; i++)
+        assert_ok(fan_broker_publish_async(broker, &draft, NULL, NULL, NULL));
+    assert_ok(fan_broker_stop(broker, 60000));
+    assert_int_equal(probe.done, 5);
+    assert_int_equal(live.done, 5);
+    for (uint64_t seq = 1; seq <= 5; seq++)
+        assert_int_equal(find(broker, "mail", seq).status, FAN_EVENT_COMPLETED);
+    /* Once more is nothing; a new start is refused. */
+    assert_ok(fan_broker_stop(broker, 60000));
+    assert_int_equal(fan_broker_start(broker), FAN_CLOSED);
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_broker_handle(broker, &options, NULL, &error), FAN_CLOSED);
+    assert_int_equal(fan_broker_publish(broker, &draft, NULL, &error), FAN_CLOSED);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void test_H09_past_the_deadline_the_rest_is_handed_back(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.worker_count = 2;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    probe_init(&probe);
+    probe.held = 1;
+    probe.gives_up = true; /* when its token fires */
+    probe.verdict = FAN_VERDICT_RETRY;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    for (int i = 0; i < 10; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 2);
+    assert_ok(fan_broker_stop(broker, 100));
+    assert_int_equal(probe.begun, 2);
+    assert_int_equal(probe.done, 2);
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_int_equal(stats.pending, 10);
+    for (uint64_t seq = 1; seq <= 10; seq++) {
+        struct found found = { .group = "mail", .handler = "" };
+        assert_ok(fan_store_deliveries(fan_broker_store(broker), seq, 0, found_see, &found));
+        assert_int_equal(found.attempts, 0);
+        assert_int_equal(found.status, FAN_EVENT_PENDING);
+    }
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+struct storm {
+    struct fan_broker *broker;
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    unsigned started;
+    unsigned astray; /* ended by anything but the stop */
+    uint64_t accepted;
+};
+
+static void *storm_publish(void *context)
+{
+    struct storm *storm = context;
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    uint64_t accepted = 0;
+    fan__mutex_lock(&storm->mutex);
+    storm->started++;
+    fan__cond_broadcast(&storm->changed);
+    fan__mutex_unlock(&storm->mutex);
+    enum fan_status status;
+    do {
+        status = fan_broker_publish(storm->broker, &draft, NULL, NULL);
+        accepted += status == FAN_OK;
+    } while (status == FAN_OK);
+    fan__mutex_lock(&storm->mutex);
+    storm->accepted += accepted;
+    storm->astray += status != FAN_CLOSED;
+    fan__mutex_unlock(&storm->mutex);
+    return NULL;
+}
+
+static void storm_once(const char *scheme, unsigned round)
+{
+    struct place place;
+    place_make(&place, scheme);
+    if (strcmp(scheme, "memory") == 0)
+        strcat(place.uri, "?capacity=1000000"); /* none may go, none be refused */
+    struct fan_broker *broker = broker_started(&place);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    struct storm storm = { .broker = broker };
+    fan__mutex_init(&storm.mutex);
+    fan__cond_init(&storm.changed);
+    pthread_t threads[50];
+    for (int i = 0; i < 50; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, storm_publish, &storm), 0);
+    fan__mutex_lock(&storm.mutex);
+    while (storm.started < round % 50 + 1)
+        fan__cond_wait(&storm.changed, &storm.mutex);
+    fan__mutex_unlock(&storm.mutex);
+    enum fan_status status = fan_broker_stop(broker, round % 3 == 0 ? 0 : 5000);
+    assert_true(status == FAN_OK || status == FAN_TIMED_OUT);
+    for (int i = 0; i < 50; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(storm.astray, 0);
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    /* Nothing is held by who is gone, and every accepted event is there. */
+    assert_int_equal(stats.processing, 0);
+    assert_int_equal(stats.failed, 0);
+    assert_int_equal(stats.events, storm.accepted);
+    assert_int_equal(stats.completed, probe.done);
+    assert_int_equal(stats.pending + stats.completed, storm.accepted);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void test_H10_fifty_publish_while_another_stops(void **state)
+{
+    unsigned rounds = getenv("FANFARE_SOAK") ? 1000 : 10;
+    for (unsigned round = 0; round < rounds; round++)
+        storm_once(*state, round);
+}
+
+/* ------------------------------------------------------------------ a store that fails */
+
+/* The SQLite provider, but claims, settlements and renewals fail while it is down, or by turns. */
+static struct {
+    struct fan__mutex mutex;
+    bool down;
+    unsigned every; /* one call of so many fails; 0: none */
+    unsigned calls;
+    unsigned failures;
+} sick = { .mutex = { PTHREAD_MUTEX_INITIALIZER } };
+
+static bool sick_fails(void)
+{
+    fan__mutex_lock(&sick.mutex);
+    bool fails = sick.down || (sick.every > 0 && ++sick.calls % sick.every == 0);
+    sick.failures += fails;
+    fan__mutex_unlock(&sick.mutex);
+    return fails;
+}
+
+static enum fan_status sick_claim(void *self, const struct fan_group_name *name,
+                                  const struct fan_claim_options *options, struct fan_batch *batch,
+                                  struct fan_claim *claims)
+{
+    return sick_fails() ? FAN_IO : fan__sqlite_provider.claim(self, name, options, batch, claims);
+}
+
+static enum fan_status sick_settle(void *self, const struct fan_group_name *name,
+                                   struct fan_settle *items, size_t count)
+{
+    return sick_fails() ? FAN_NO_SPACE : fan__sqlite_provider.settle(self, name, items, count);
+}
+
+static enum fan_status sick_renew(void *self, const struct fan_group_name *name,
+                                  struct fan_settle *items, size_t count, uint32_t lease_ms)
+{
+    return sick_fails() ? FAN_IO : fan__sqlite_provider.renew(self, name, items, count, lease_ms);
+}
+
+static struct fan_broker *broker_on_sick(const struct place *place)
+{
+    static struct fan_provider provider;
+    provider = fan__sqlite_provider;
+    provider.claim = sick_claim;
+    provider.settle = sick_settle;
+    provider.renew = sick_renew;
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.provider = &provider;
+    return broker_with(place, &options);
+}
+
+static void set_sick(bool down, unsigned every)
+{
+    fan__mutex_lock(&sick.mutex);
+    sick.down = down;
+    sick.every = every;
+    fan__mutex_unlock(&sick.mutex);
+}
+
+static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    set_sick(false, 3);
+    struct fan_broker *broker = broker_on_sick(&place);
+    struct probe probes[2];
+    static const char *const groups[] = { "mail", "audit" };
+    for (int i = 0; i < 2; i++) {
+        probe_init(&probes[i]);
+        struct fan_handler_options options = probe_options(&probes[i], groups[i], NULL);
+        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    }
+    for (int i = 0; i < 200; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_done(&probes[0], 200);
+    probe_wait_done(&probes[1], 200);
+    /* Down altogether while it works: what was run is recorded when it is back, not run again. */
+    fan__mutex_lock(&probes[0].mutex);
+    probes[0].held = 1;
+    fan__mutex_unlock(&probes[0].mutex);
+    for (int i = 0; i < 5; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probes[0], 205);
+    set_sick(true, 0);
+    probe_let_go(&probes[0]);
+    probe_wait_done(&probes[0], 205);
+    wait_for_stats(broker, workers_active, 0);
+    set_sick(false, 0);
+    probe_wait_done(&probes[1], 205);
+    assert_ok(fan_broker_stop(broker, 60000));
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_int_equal(stats.completed, 205);
+    assert_int_equal(probes[0].done, 205);
+    assert_int_equal(probes[1].done, 205);
+    assert_true(sick.failures > 0);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    set_sick(false, 0);
+    struct fan_broker *broker = broker_on_sick(&place);
+    struct probe probe;
+    struct probe other;
+    probe_init(&probe);
+    probe_init(&other);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    struct fan_handler *handler;
+    probe.held = 1;
+    assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
+    options = probe_options(&other, "audit", NULL);
+    other.held = 1;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 1);
+    set_sick(true, 0);
+    probe_let_go(&probe);
+    /* Neither does who frees a handler. */
+    fan_handler_free(handler);
+    probe_wait_begun(&other, 1);
+    probe_let_go(&other);
+    assert_ok(fan_broker_stop(broker, 100));
+    /* What could not be recorded is due again when the leases are over. */
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_int_equal(stats.completed, 0);
+    fan_broker_free(broker);
+    set_sick(false, 0);
+    place_remove(&place);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        on_every_store(test_H09_stop_finishes_what_is_queued),
+        on_every_store(test_H09_past_the_deadline_the_rest_is_handed_back),
+        on_every_store(test_H10_fifty_publish_while_another_stops),
+        cmocka_unit_test(test_R01_outcomes_outlive_a_store_that_fails),
+        cmocka_unit_test(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
