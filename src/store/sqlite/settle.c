@@ -6,11 +6,11 @@
 
 #include "base/env.h"
 
-static enum fan__sqlite_statement statement_of(enum fan_verdict verdict)
+static enum fan__sqlite_statement statement_of(enum fan_verdict verdict, bool keyed)
 {
     switch (verdict) {
     case FAN_VERDICT_DONE:
-        return FAN__SQL_DELIVERY_DONE;
+        return keyed ? FAN__SQL_DELIVERY_DONE_KEYED : FAN__SQL_DELIVERY_DONE;
     case FAN_VERDICT_RETRY:
         return FAN__SQL_DELIVERY_RETRY;
     case FAN_VERDICT_FAIL:
@@ -23,12 +23,12 @@ static enum fan__sqlite_statement statement_of(enum fan_verdict verdict)
 
 /* Settles one claim. Returns: FAN_LOST when the token is not the delivery's (any more). */
 static enum fan_status settle_one(struct fan__sqlite_connection *writer, int64_t group_id,
-                                  const struct fan_settle *item, int64_t now_us)
+                                  const struct fan_settle *item, int64_t now_us, bool keyed)
 {
     if (item->token == 0)
         return FAN_LOST;
     bool retry = item->verdict == FAN_VERDICT_RETRY;
-    sqlite3_stmt *statement = fan__sqlite_use(writer, statement_of(item->verdict));
+    sqlite3_stmt *statement = fan__sqlite_use(writer, statement_of(item->verdict, keyed));
     sqlite3_bind_int64(statement, 1, (int64_t)item->seq);
     sqlite3_bind_int64(statement, 2, group_id);
     sqlite3_bind_int64(statement, 3, (int64_t)item->token);
@@ -54,6 +54,14 @@ static void add_completed(struct fan__sqlite_connection *writer, int64_t group_i
     fan__sqlite_run(writer, statement);
 }
 
+/* Tells whether settling a delivery may bring forward another of its key. */
+static bool has_keys(struct fan__sqlite_connection *writer, int64_t group_id)
+{
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_GROUP_KEYED);
+    sqlite3_bind_int64(statement, 1, group_id);
+    return fan__sqlite_number(writer, statement, 0) != 0;
+}
+
 enum fan_status fan__sqlite_settle(void *self, const struct fan_group_name *name,
                                    struct fan_settle *items, size_t count)
 {
@@ -63,9 +71,10 @@ enum fan_status fan__sqlite_settle(void *self, const struct fan_group_name *name
     if (status != FAN_OK)
         return status;
     int64_t now_us = fan__sqlite_now_us(store);
+    bool keyed = has_keys(store->writer, found.group.id);
     uint64_t completed = 0;
     for (size_t i = 0; i < count && store->writer->status == FAN_OK; i++) {
-        items[i].ret_status = settle_one(store->writer, found.group.id, &items[i], now_us);
+        items[i].ret_status = settle_one(store->writer, found.group.id, &items[i], now_us, keyed);
         completed += items[i].ret_status == FAN_OK && items[i].verdict == FAN_VERDICT_DONE;
     }
     add_completed(store->writer, found.group.id, completed, 0);

@@ -247,9 +247,14 @@
     X(DELIVERY_CLAIM, "UPDATE delivery SET status = 1, attempts = attempts + 1, token = ?3, "      \
                       "lapses = lapses + (status = 1), owner = ?4, due_us = ?5, processed_us = "   \
                       "?6 WHERE seq = ?1 AND grp = ?2")                                            \
-    X(DELIVERY_DONE, "UPDATE delivery SET status = 2, token = 0, owner = NULL, error = NULL, "     \
-                     "due_us = 0, completed_us = ?4 "                                              \
+    X(GROUP_KEYED, "SELECT 1 FROM delivery d WHERE d.grp = ?1 AND d.key IS NOT NULL "              \
+                   "AND d.status < 2 LIMIT 1")                                                     \
+    X(DELIVERY_DONE, "UPDATE delivery SET status = 2, owner = NULL, error = NULL, due_us = 0, "    \
+                     "completed_us = ?4 "                                                          \
                      "WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1")                  \
+    X(DELIVERY_DONE_KEYED, "UPDATE delivery SET status = 2, token = 0, owner = NULL, "             \
+                           "error = NULL, due_us = 0, completed_us = ?4 "                          \
+                           "WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1")            \
     X(DELIVERY_FAIL, "UPDATE delivery SET status = 3, token = 0, owner = NULL, error = ?5, "       \
                      "reason = ?6, due_us = 0, completed_us = ?4 "                                 \
                      "WHERE seq = ?1 AND grp = ?2 AND token = ?3 AND status = 1")                  \
@@ -341,6 +346,18 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "CREATE INDEX delivery_held ON delivery(grp, part, due_us, key, owner) "                       \
     "  WHERE status = 1 AND part IS NOT NULL;"
 
+/*
+ * Runs for statements that set the token, which is all that settle but DELIVERY_DONE: that one is
+ * for groups without keys, and is what most deliveries end by.
+ */
+#define FAN__SQLITE_SCHEMA_SETTLED                                                                 \
+    "CREATE TRIGGER delivery_settled AFTER UPDATE OF token ON delivery "                           \
+    "  WHEN new.status >= 2 AND old.status < 2 AND old.key IS NOT NULL BEGIN "                     \
+    "  UPDATE delivery SET parked = 0 WHERE grp = old.grp AND seq = (SELECT d.seq "                \
+    "    FROM delivery d WHERE d.grp = old.grp AND d.key = old.key AND d.key IS NOT NULL "         \
+    "    AND d.status < 2 ORDER BY d.seq LIMIT 1);"                                                \
+    "END;"
+
 #define FAN__SQLITE_SCHEMA_TRIGGERS                                                                \
     /* The head never goes back, also when an operator deletes the last event by hand. */          \
     "CREATE TRIGGER event_deleted AFTER DELETE ON event BEGIN "                                    \
@@ -360,12 +377,7 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "    AND grp = old.grp AND seq = (SELECT d.seq FROM delivery d WHERE d.grp = old.grp "         \
     "    AND d.key = old.key AND d.key IS NOT NULL AND d.status < 2 ORDER BY d.seq LIMIT 1);"      \
     "END;"                                                                                         \
-    "CREATE TRIGGER delivery_settled AFTER UPDATE OF status ON delivery "                          \
-    "  WHEN new.status >= 2 AND old.status < 2 AND old.key IS NOT NULL BEGIN "                     \
-    "  UPDATE delivery SET parked = 0 WHERE grp = old.grp AND seq = (SELECT d.seq "                \
-    "    FROM delivery d WHERE d.grp = old.grp AND d.key = old.key AND d.key IS NOT NULL "         \
-    "    AND d.status < 2 ORDER BY d.seq LIMIT 1);"                                                \
-    "END;"
+    FAN__SQLITE_SCHEMA_SETTLED
 
 #define FAN__SQLITE_SCHEMA_DELIVERIES                                                              \
     "CREATE VIEW deliveries AS SELECT g.name AS group_name, g.handler, d.seq, CASE d.status "      \
@@ -399,6 +411,8 @@ const char *fan__sqlite_text(enum fan__sqlite_statement statement);
     "CREATE TABLE mark(seq INTEGER PRIMARY KEY, us INTEGER NOT NULL, bytes INTEGER NOT NULL);"     \
     "CREATE TABLE clock(id INTEGER PRIMARY KEY, boot INTEGER NOT NULL, "                           \
     "  offset_us INTEGER NOT NULL, high_us INTEGER NOT NULL, leap_us INTEGER NOT NULL);"           \
+    "DROP TRIGGER delivery_settled;"                                                               \
+    FAN__SQLITE_SCHEMA_SETTLED                                                                     \
     "DROP VIEW deliveries;"                                                                        \
     FAN__SQLITE_SCHEMA_DELIVERIES                                                                  \
     "PRAGMA user_version = 2;"
