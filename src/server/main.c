@@ -228,7 +228,7 @@ static int check(struct program *program)
     enum fan_status status = choose_store(program, &error);
     if (status != FAN_OK)
         return complain(status, &error);
-    fan__settings_print(program->current);
+    fan__settings_print(program->current, program->store.data, program->store_key);
     return 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include "base/env.h"
 #include "config/key.h"
+#include "store/uri.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #define FLAG_COLUMN 32
 #define HELP_COLUMNS 100
 #define KEY_COUNT_MAX 128
+#define URI_SHOWN_SIZE 512
 
 /* Behind the keys, whose flags are their indices plus one. */
 enum flag { FLAG_CONFIG = KEY_COUNT_MAX + 1, FLAG_CHECK, FLAG_HELP, FLAG_VERSION };
@@ -243,14 +245,19 @@ static const char *shown_of(const struct fan__key *key, const struct fan_config_
     return *value->shown ? value->shown : "\"\"";
 }
 
-void fan__settings_print(const struct fan_config *config)
+void fan__settings_print(const struct fan_config *config, const char *store, const char *key)
 {
+    char uri[URI_SHOWN_SIZE];
+    fan__uri_redact(store, uri, sizeof(uri));
     puts("ok");
     for (size_t i = 0; i < fan__key_count; i++) {
-        const struct fan__key *key = &fan__keys[i];
-        struct fan_config_value value = value_of(config, key);
-        bool given = value.source != FAN_CONFIG_DEFAULT;
-        printf("%s: %s  # %s\n", key->path, shown_of(key, &value), given ? value.place : "default");
+        struct fan_config_value value = value_of(config, &fan__keys[i]);
+        const char *path = fan__keys[i].path;
+        const char *place = value.source != FAN_CONFIG_DEFAULT ? value.place : "default";
+        if (!value.text && strcmp(path, "server.store") == 0)
+            printf("%s: %s  # %s\n", path, uri, strcmp(key, path) == 0 ? place : key);
+        else
+            printf("%s: %s  # %s\n", path, shown_of(&fan__keys[i], &value), place);
     }
 }
 

@@ -29,8 +29,11 @@ void fan__settings_deinit(struct fan__settings *settings);
 /* Loads the configuration, and says on standard error what is wrong. False when anything is. */
 bool fan__settings_load(const struct fan__settings *settings, struct fan_config **ret_config);
 
-/* Prints "ok" and each value with its source, without secrets. */
-void fan__settings_print(const struct fan_config *config);
+/*
+ * Prints "ok" and each value with its source, without secrets. store: the URI of the log, which
+ * follows from `key` where server.store is not given.
+ */
+void fan__settings_print(const struct fan_config *config, const char *store, const char *key);
 
 /*
  * Adds what a reload changes ("server.keep_alive is 30s, ...") to `changed`, and warns of what

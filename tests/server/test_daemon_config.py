@@ -168,6 +168,9 @@ event_broker:
     port: 6379
 """)
         found = check(path)
+        assert found["server.store"] == ("redis://localhost:6379/0?stream=shop:events&"
+                                         "group=shop-workers", "event_broker.provider")
+        assert check(path, "--store", "memory:")["server.store"] == ("memory:", "--store")
         assert found["event_broker.instance_id"][0] == os.environ.get("HOSTNAME",
                                                                       socket.gethostname())
         # There is no such provider in this build: told when it is opened, with its place.
@@ -190,6 +193,7 @@ def test_H19_which_log():
                 (f"event_broker: {{provider: database, {database}}}\n", f"sqlite:{place}/own.db"),
                 (f"event_broker: {{{database}}}\n", "sqlite:fanfare.db")):
             path = write(place, listen + text)
+            assert check(path)["server.store"][0] == store
             with Started("--config", path, cwd=place) as daemon:
                 assert daemon.store == store, text
                 assert daemon.stop() == ""
