@@ -216,6 +216,17 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_submit_take(struct fan_broker 
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_step(struct fan_broker *broker);
 
+/*
+ * Changes what the log keeps from now on, and how often that is looked at, as in the options:
+ * NULL keeps everything, an interval of 0 is 60,000. A pass begins at once.
+ *
+ * Returns: FAN_INVALID; FAN_CLOSED after stop; FAN_NO_MEMORY when there is no thread for it.
+ * Memory:  copied.
+ * Thread:  any. Blocks: never.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_broker_set_retention(
+    struct fan_broker *broker, const struct fan_retention *retention, uint32_t interval_ms);
+
 /* What the broker stamps on drafts; the store under it, for get, list and groups. Thread: any. */
 FAN_API const struct fan_event_defaults *fan_broker_defaults(const struct fan_broker *broker);
 FAN_API struct fan_store *fan_broker_store(struct fan_broker *broker);

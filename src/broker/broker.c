@@ -13,7 +13,6 @@
 
 #define STOP_TIMEOUT_MS 5000
 #define TAIL_WAKE_MS 5
-#define KEEP_INTERVAL_MS_DEFAULT 60000
 
 static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
                                   const struct fan_broker_options *options, struct fan_error *error)
@@ -95,8 +94,8 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
     broker->mode = options->mode;
     broker->keep.asked = options->retention != NULL;
     broker->keep.retention = retention;
-    broker->keep.interval_ms =
-        options->retention_interval_ms ? options->retention_interval_ms : KEEP_INTERVAL_MS_DEFAULT;
+    broker->keep.interval_ms = options->retention_interval_ms ? options->retention_interval_ms
+                                                              : FAN__KEEP_INTERVAL_MS_DEFAULT;
     broker->fork_generation = fan__fork_generation();
     fan__mutex_init(&broker->mutex);
     fan__cond_init(&broker->writer_wake);

@@ -56,9 +56,14 @@ struct fan__backlog {
 
 struct fan__dispatch;
 
-/* Retention, where it is asked for (keep.c). */
+#define FAN__KEEP_INTERVAL_MS_DEFAULT 60000
+
+/* Retention, where it is asked for (keep.c). What may change is under the broker's mutex. */
 struct fan__keep {
     bool asked;
+    bool changed; /* since the thread last looked */
+    bool passing; /* a pass is under way */
+    bool renew;   /* it began with other bounds: one more follows at once */
     struct fan_retention retention;
     uint32_t interval_ms;
     int64_t due_ns;          /* the next pass, by env's clock: of a stepped broker */

@@ -4,6 +4,7 @@
  */
 #include "broker/broker.h"
 
+#include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
 
@@ -35,7 +36,11 @@ static void call(struct fan_broker *broker, bool *ret_more)
     struct fan__keep *keep = &broker->keep;
     struct fan_retained one = { .size = sizeof(one) };
     struct fan_error error = FAN_ERROR_INIT;
-    enum fan_status status = fan_store_retain(broker->store, &keep->retention, &one, &error);
+    fan__mutex_lock(&broker->mutex);
+    struct fan_retention retention = keep->retention;
+    keep->passing = true;
+    fan__mutex_unlock(&broker->mutex);
+    enum fan_status status = fan_store_retain(broker->store, &retention, &one, &error);
     if (status != FAN_OK && status != keep->status)
         fan__log(broker->env, FAN_LOG_WARNING, "retention: %s",
                  *error.message ? error.message : fan_status_text(status));
@@ -56,6 +61,11 @@ static void call(struct fan_broker *broker, bool *ret_more)
     broker->stats.discarded += one.discarded;
     broker->stats.groups_expired += one.groups_expired;
     broker->stats.retention_failures += status != FAN_OK;
+    keep->passing = *ret_more;
+    if (!keep->passing && keep->renew) {
+        keep->renew = false;
+        keep->changed = true;
+    }
     fan__mutex_unlock(&broker->mutex);
 }
 
@@ -63,20 +73,24 @@ bool fan__keep_step(struct fan_broker *broker)
 {
     struct fan__keep *keep = &broker->keep;
     int64_t now_ns = fan__monotonic_ns(broker->env);
-    if (!keep->asked || now_ns < keep->due_ns)
+    fan__mutex_lock(&broker->mutex);
+    bool due = keep->asked && (now_ns >= keep->due_ns || keep->changed);
+    int64_t interval_ns = (int64_t)keep->interval_ms * FAN__NS_PER_MS;
+    keep->changed = keep->changed && !due;
+    fan__mutex_unlock(&broker->mutex);
+    if (!due)
         return false;
     bool more = false;
     call(broker, &more);
-    if (!more)
-        keep->due_ns = now_ns + (int64_t)keep->interval_ms * FAN__NS_PER_MS;
+    keep->due_ns = more ? now_ns : now_ns + interval_ns;
     return more;
 }
 
-/* Waits, unless the broker stops; with the lock. */
+/* Waits, unless the broker stops or other bounds were set; with the lock. */
 static void rest(struct fan_broker *broker, int64_t until_ns)
 {
     bool in_time = true;
-    while (in_time && broker->run < FAN__RUN_STOPPING)
+    while (in_time && broker->run < FAN__RUN_STOPPING && !broker->keep.changed)
         in_time = fan__cond_wait_until(&broker->keep.wake, &broker->mutex, until_ns);
 }
 
@@ -85,6 +99,11 @@ static void keep_main(void *context)
     struct fan_broker *broker = context;
     fan__mutex_lock(&broker->mutex);
     while (broker->run < FAN__RUN_STOPPING) {
+        broker->keep.changed = false;
+        if (!broker->keep.asked) {
+            rest(broker, FAN__FOREVER);
+            continue;
+        }
         fan__mutex_unlock(&broker->mutex);
         int64_t begun_ns = fan__deadline_ns(0);
         bool more = false;
@@ -102,6 +121,41 @@ enum fan_status fan__keep_start(struct fan_broker *broker)
     if (!broker->keep.asked)
         return FAN_OK;
     return fan__thread_start(&broker->keep.thread, "fan-keep", keep_main, broker);
+}
+
+/* The thread starts when it is first asked for; with the lock. */
+static enum fan_status change(struct fan_broker *broker, const struct fan_retention *retention,
+                              bool asked, uint32_t interval_ms)
+{
+    struct fan__keep *keep = &broker->keep;
+    while (broker->starting)
+        fan__cond_wait(&broker->idle, &broker->mutex);
+    if (broker->run >= FAN__RUN_STOPPING)
+        return FAN_CLOSED;
+    keep->asked = asked;
+    keep->retention = *retention;
+    keep->interval_ms = interval_ms ? interval_ms : FAN__KEEP_INTERVAL_MS_DEFAULT;
+    keep->changed = true;
+    keep->renew = keep->passing;
+    fan__cond_broadcast(&keep->wake);
+    if (broker->run != FAN__RUN_STARTED || broker->stepped || keep->thread.started)
+        return FAN_OK;
+    return fan__keep_start(broker);
+}
+
+enum fan_status fan_broker_set_retention(struct fan_broker *broker,
+                                         const struct fan_retention *retention,
+                                         uint32_t interval_ms)
+{
+    struct fan_retention adopted = { .size = FAN_RETENTION_SIZE };
+    if (fan__fork_generation() != broker->fork_generation)
+        return FAN_FORKED;
+    if (retention && !fan__adopt(&adopted, sizeof(adopted), retention, sizeof(adopted)))
+        return FAN_INVALID;
+    fan__mutex_lock(&broker->mutex);
+    enum fan_status status = change(broker, &adopted, retention != NULL, interval_ms);
+    fan__mutex_unlock(&broker->mutex);
+    return status;
 }
 
 void fan__keep_stop(struct fan_broker *broker)

@@ -169,7 +169,24 @@ static void apply_retry(const struct fan_config *config, struct fan_retry_policy
         (unsigned)given_or(config, EB "retry_policy.jitter", retry->jitter_percent);
 }
 
-void fan__config_apply(const struct fan_config *config, struct fan_broker_options *options)
+/* False when no bound is set: then nobody need look. */
+static bool read_retention(const struct fan_config *config, struct fan_retention *retention)
+{
+    *retention = (struct fan_retention){
+        .size = FAN_RETENTION_SIZE,
+        .age_ms = number_of(config, EB "retention.age"),
+        .count = number_of(config, EB "retention.count"),
+        .bytes = number_of(config, EB "retention.bytes"),
+        .owed_age_ms = number_of(config, EB "retention.owed_age"),
+        .dead_age_ms = number_of(config, EB "retention.dead_age"),
+        .group_age_ms = number_of(config, EB "retention.group_age"),
+    };
+    return retention->age_ms || retention->count || retention->bytes || retention->owed_age_ms ||
+           retention->dead_age_ms || retention->group_age_ms;
+}
+
+void fan__config_apply(const struct fan_config *config, struct fan_broker_options *options,
+                       struct fan_retention *retention)
 {
     const char *instance_id = text_of(config, EB "instance_id");
     if (instance_id)
@@ -180,6 +197,10 @@ void fan__config_apply(const struct fan_config *config, struct fan_broker_option
     options->work_queue_count =
         (size_t)given_or(config, EB "buffer_size", options->work_queue_count);
     apply_retry(config, &options->retry);
+    if (read_retention(config, retention))
+        options->retention = retention;
+    options->retention_interval_ms =
+        (uint32_t)given_or(config, EB "retention.interval", options->retention_interval_ms);
 }
 
 enum fan_status fan__config_blame(const struct fan_config *config, const char *key,
@@ -220,7 +241,8 @@ enum fan_status fan_config_open_broker(const struct fan_config *config,
     if (!number_of(config, EB "enabled"))
         return fan__fail(ret_error, FAN_UNAVAILABLE, EB "enabled",
                          "there is no broker: event_broker.enabled is false");
-    fan__config_apply(config, &adopted);
+    struct fan_retention retention;
+    fan__config_apply(config, &adopted, &retention);
     struct fan__buffer uri;
     fan__buffer_init(&uri, config->env);
     enum fan_status status = open_broker(config, &uri, &adopted, ret_broker, ret_error);

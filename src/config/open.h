@@ -5,6 +5,7 @@
 #include "config/value.h"
 
 #include <fanfare/broker.h>
+#include <fanfare/keep.h>
 
 /*
  * Writes the URI of the provider. *ret_key: the key to blame when it cannot be opened.
@@ -15,8 +16,12 @@ FAN_MUST_CHECK enum fan_status fan__config_provider(const struct fan_config *con
                                                     struct fan__buffer *uri, const char **ret_key,
                                                     struct fan_error *error);
 
-/* Puts what the configuration says over `options`; what they point to is borrowed from it. */
-void fan__config_apply(const struct fan_config *config, struct fan_broker_options *options);
+/*
+ * Puts what the configuration says over `options`; what they point to is borrowed from it, and from
+ * `retention`, which is filled where it sets a bound.
+ */
+void fan__config_apply(const struct fan_config *config, struct fan_broker_options *options,
+                       struct fan_retention *retention);
 
 /*
  * Puts the key and its place in front of what went wrong, and gives the status back: "FILE:3:5: "

@@ -123,7 +123,8 @@ static enum fan_status start(struct program *program, struct fan_error *error)
     if (status != FAN_OK)
         return status;
     warn_of_disabled(config);
-    fan__config_apply(config, &broker_options);
+    struct fan_retention retention;
+    fan__config_apply(config, &broker_options, &retention);
     struct fan__daemon_options options = {
         .env = &program->env,
         .listen = fan__config_value(config, "server.listen")->text,
@@ -149,8 +150,16 @@ static void apply(struct program *program)
         .connection_count_max = (size_t)number_of(config, "server.connections"),
         .keep_alive_ms = (uint32_t)number_of(config, "server.keep_alive"),
     };
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    struct fan_retention retention;
+    fan__config_apply(config, &options, &retention);
     fan__number_set(&log_level, (uint32_t)number_of(config, "server.log_level"));
     fan__daemon_change(program->daemon, &changes);
+    enum fan_status status = fan_broker_set_retention(program->daemon->broker, options.retention,
+                                                      options.retention_interval_ms);
+    if (status != FAN_OK)
+        fan__log(&program->env, FAN_LOG_ERROR, "retention stays as it was: %s",
+                 fan_status_text(status));
 }
 
 /* SIGHUP: what may change becomes as the settings say now, all of it or, when one is bad, none. */

@@ -291,6 +291,124 @@ static void test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed(void **s
     pthread_mutex_destroy(&world.mutex);
 }
 
+static uint64_t events_of(struct fan_broker *broker)
+{
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    return stats.events;
+}
+
+static void publish_count(struct fan_broker *broker, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        publish(broker, "a.b.c", "t");
+}
+
+/* Asked for nothing at first; an hour between two looks, so that only a change has it look. */
+static void test_P11_bounds_change_while_it_runs(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_retention retention = { .size = FAN_RETENTION_SIZE };
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place.uri, NULL, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    publish_count(broker, 50);
+    for (uint64_t count = 40; count > 0; count -= 10) {
+        retention.count = count;
+        assert_ok(fan_broker_set_retention(broker, &retention, 3600000));
+        while (stats_of(broker).removed < 50 - count)
+            sched_yield();
+        assert_int_equal(events_of(broker), count);
+    }
+    assert_ok(fan_broker_set_retention(broker, NULL, 0));
+    publish_count(broker, 50);
+    assert_int_equal(events_of(broker), 60);
+    retention.count = 5;
+    assert_ok(fan_broker_set_retention(broker, &retention, 0));
+    while (stats_of(broker).removed < 95)
+        sched_yield();
+    retention.size = 1;
+    assert_int_equal(fan_broker_set_retention(broker, &retention, 0), FAN_INVALID);
+    retention.size = FAN_RETENTION_SIZE;
+    assert_ok(fan_broker_stop(broker, 1000));
+    assert_int_equal(fan_broker_set_retention(broker, &retention, 0), FAN_CLOSED);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void test_P11_bounds_of_a_stepped_broker_change(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.stepped = true;
+    struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .count = 20 };
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_set_retention(broker, &retention, 3600000));
+    assert_ok(fan_broker_start(broker));
+    append(fan_broker_store(broker), 50);
+    while (fan_broker_step(broker) == FAN_OK)
+        ;
+    assert_int_equal(events_of(broker), 20);
+    retention.count = 10;
+    assert_ok(fan_broker_set_retention(broker, &retention, 3600000));
+    while (events_of(broker) > 10)
+        (void)!fan_broker_step(broker);
+    assert_ok(fan_broker_set_retention(broker, NULL, 0));
+    append(fan_broker_store(broker), 5);
+    while (fan_broker_step(broker) == FAN_OK)
+        ;
+    assert_int_equal(events_of(broker), 15);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+struct changer {
+    struct fan_broker *broker;
+    uint64_t count;
+};
+
+static void *change_many(void *context)
+{
+    const struct changer *changer = context;
+    struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .count = changer->count };
+    for (int i = 0; i < 200; i++) {
+        enum fan_status status =
+            fan_broker_set_retention(changer->broker, i % 3 ? &retention : NULL, 1);
+        if (status != FAN_OK && status != FAN_CLOSED)
+            return "set";
+    }
+    return NULL;
+}
+
+static void test_P11_bounds_may_be_set_by_many_while_it_starts_and_stops(void **state)
+{
+    for (int life = 0; life < 10; life++) {
+        struct place place;
+        place_make(&place, *state);
+        struct fan_broker *broker = NULL;
+        assert_ok(fan_broker_open(place.uri, NULL, &broker, NULL));
+        struct changer changers[4];
+        pthread_t threads[4];
+        for (size_t i = 0; i < 4; i++) {
+            changers[i] = (struct changer){ .broker = broker, .count = 10 + i };
+            assert_int_equal(pthread_create(&threads[i], NULL, change_many, &changers[i]), 0);
+        }
+        assert_ok(fan_broker_start(broker));
+        publish_count(broker, 20);
+        assert_ok(fan_broker_stop(broker, 5000));
+        for (size_t i = 0; i < 4; i++) {
+            void *wrong = NULL;
+            pthread_join(threads[i], &wrong);
+            assert_null(wrong);
+        }
+        fan_broker_free(broker);
+        place_remove(&place);
+    }
+}
+
 /* One reader of the soak: what comes is the next, or the gap before it was told. */
 struct listener {
     struct fan_reader *reader;
@@ -470,6 +588,9 @@ int main(void)
           scheme_sqlite },
         on_every_store(test_P11_a_broker_keeps_house),
         on_every_store(test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed),
+        on_every_store(test_P11_bounds_change_while_it_runs),
+        on_every_store(test_P11_bounds_of_a_stepped_broker_change),
+        on_every_store(test_P11_bounds_may_be_set_by_many_while_it_starts_and_stops),
         on_every_store(test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

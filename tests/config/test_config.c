@@ -769,7 +769,9 @@ static void test_H15_what_is_given_goes_over_the_options(void **state)
                                      "  retry_policy:\n"
                                      "    {max_retries: 5, initial_delay: 2ms, max_delay: 7ms,\n"
                                      "     factor: 1.5, jitter: 20%}\n");
-    fan__config_apply(config, &options);
+    struct fan_retention retention;
+    fan__config_apply(config, &options, &retention);
+    assert_null(options.retention);
     assert_int_equal(options.mode, FAN_MODE_SYNC);
     assert_int_equal(options.worker_count, 3);
     assert_int_equal(options.work_queue_count, 50);
@@ -781,8 +783,19 @@ static void test_H15_what_is_given_goes_over_the_options(void **state)
     assert_false(options.retry.none);
     fan_config_free(config);
     /* What is not given leaves them alone; no retries is something else than the default. */
-    config = load("event_broker: {retry_policy: {max_retries: 0}}");
-    fan__config_apply(config, &options);
+    config = load("event_broker:\n"
+                  "  retry_policy: {max_retries: 0}\n"
+                  "  retention: {age: 1d, count: 2, bytes: 3KiB, owed_age: 4s, dead_age: 5s,\n"
+                  "              group_age: 6s, interval: 7s}\n");
+    fan__config_apply(config, &options, &retention);
+    assert_ptr_equal(options.retention, &retention);
+    assert_int_equal(retention.age_ms, 86400000);
+    assert_int_equal(retention.count, 2);
+    assert_int_equal(retention.bytes, 3072);
+    assert_int_equal(retention.owed_age_ms, 4000);
+    assert_int_equal(retention.dead_age_ms, 5000);
+    assert_int_equal(retention.group_age_ms, 6000);
+    assert_int_equal(options.retention_interval_ms, 7000);
     assert_true(options.retry.none);
     assert_int_equal(options.mode, FAN_MODE_SYNC);
     assert_int_equal(options.worker_count, 3);

@@ -303,6 +303,30 @@ def test_H15_reloads_do_not_disturb_publishers():
             assert daemon.stop() == ""
 
 
+def test_P11_H15_retention_is_a_setting_and_changes_on_sighup():
+    with folder() as place:
+        text = ("server:\n  listen: 127.0.0.1:0\n  store: 'memory:'\nevent_broker:\n  retention:\n"
+                "    interval: 100ms\n{}")
+        path = write(place, text.format(""))
+        with Started("--config", path) as started:
+            daemon = Daemon.__new__(Daemon)
+            daemon.address = started.address
+            lines = "\n".join(['{"type": "a"}'] * 100)
+            daemon.publish(lines, "application/x-ndjson")
+            write(place, text.format("    count: 7\n"))
+            assert started.reload().endswith("event_broker.retention.count is 7.\n")
+            daemon.until(lambda now: now["store"]["events"] == 7)
+            write(place, text.format(""))
+            assert started.reload().endswith("event_broker.retention.count is no bound.\n")
+            daemon.publish(lines, "application/x-ndjson")
+            assert daemon.get("/v1/stats")["store"]["events"] == 107
+            assert started.stop() == ""
+        # And from the start, by a flag.
+        with Daemon("memory:", "--retention-count", "3", "--retention-interval", "100ms") as daemon:
+            daemon.publish(lines, "application/x-ndjson")
+            daemon.until(lambda now: now["store"]["events"] == 3)
+
+
 def test_the_service_manager_is_told():
     with folder() as place:
         path = write(place, "server:\n  listen: 127.0.0.1:0\n  store: 'memory:'\n")
