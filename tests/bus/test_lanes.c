@@ -238,6 +238,43 @@ static void test_L12_segments_count_in_the_budget(void **state)
     fan_bus_free(bus);
 }
 
+/*
+ * However far it was lapped before, and however far the lane goes on after: what was in its buffer
+ * when it was cancelled can be read, and no more.
+ */
+static void test_L5_what_was_buffered_at_the_end_is_not_overwritten(void **state)
+{
+    (void)state;
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
+    enum { BUFFER = 5, BEFORE_MAX = 80, AFTER_MAX = 150 };
+    for (uint64_t before = 1; before < BEFORE_MAX; before += 3) {
+        for (uint64_t after = 0; after < AFTER_MAX; after += before % 7 + 1) {
+            enum fan_policy policy = policies[after % 2];
+            struct fan_bus *bus = open_bus();
+            struct fan_subscription *other = subscribe(bus, FAN_POLICY_DROP_OLDEST, BUFFER);
+            struct fan_subscription *ended = subscribe(bus, policy, BUFFER);
+            for (uint64_t i = 0; i < before; i++)
+                publish(bus, "t", "a");
+            fan_subscription_cancel(ended);
+            for (uint64_t i = 0; i < after; i++)
+                publish(bus, "t", "a");
+            uint64_t lost = before > BUFFER ? before - BUFFER : 0;
+            uint64_t first = policy == FAN_POLICY_DROP_OLDEST ? lost + 1 : 1;
+            if (lost > 0 && first > 1)
+                expect_gap(ended, 0, first, lost);
+            for (uint64_t i = 0; i < before - lost; i++)
+                expect_seq(ended, first + i);
+            if (lost > 0 && first == 1)
+                expect_gap(ended, BUFFER, before + 1, lost);
+            expect_status(ended, FAN_CLOSED);
+            fan_subscription_free(ended);
+            fan_subscription_free(other);
+            assert_true(bus_adds_up(bus));
+            fan_bus_free(bus);
+        }
+    }
+}
+
 static void test_the_size_of_slots_is_checked(void **state)
 {
     (void)state;
@@ -273,17 +310,29 @@ struct member {
 static void publish_all(void *context)
 {
     struct member *member = context;
-    static const char large[300];
+    uint64_t words[40]; /* all the same, so that a torn copy shows */
     for (uint64_t i = 0; i < member->count; i++) {
+        size_t size = i % 512 == 0 ? sizeof(words) : 9 * sizeof(*words);
+        for (size_t k = 0; k < size / sizeof(*words); k++)
+            words[k] = i;
         struct fan_message message = message_of(i % 3 ? "t" : NULL, i % 5 ? "a.b" : "c", NULL);
         message.time_us = 1;
-        message.payload = (struct fan_str){ large, i % 512 == 0 ? sizeof(large) : 16 };
+        message.payload = (struct fan_str){ (const char *)words, size };
         enum fan_status status = fan_bus_publish(member->crowd->bus, &message, NULL);
         member->wrong |= status != FAN_OK;
         member->published += status == FAN_OK;
         if (i % 128 == 0)
             sched_yield();
     }
+}
+
+static bool is_torn(const struct fan_message *message)
+{
+    const uint64_t *words = (const uint64_t *)(const void *)message->payload.data;
+    for (size_t i = 1; i < message->payload.size / sizeof(*words); i++)
+        if (words[i] != words[0])
+            return true;
+    return false;
 }
 
 /* Reads until there is nothing, or to the end; what it gets must rise. */
@@ -304,7 +353,7 @@ static enum fan_status read_on(struct member *member, struct fan_subscription *s
         if (status != FAN_OK)
             return status;
         for (size_t i = 0; i < count; i++) {
-            member->wrong |= many[i]->seq <= *last;
+            member->wrong |= many[i]->seq <= *last || is_torn(many[i]);
             *last = many[i]->seq;
         }
     }
@@ -484,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_R06_stalled_subscribers_are_forgotten_until_they_read),
         cmocka_unit_test(test_L12_one_more_subscriber_takes_less_than_a_kilobyte),
         cmocka_unit_test(test_L12_segments_count_in_the_budget),
+        cmocka_unit_test(test_L5_what_was_buffered_at_the_end_is_not_overwritten),
         cmocka_unit_test(test_the_size_of_slots_is_checked),
         cmocka_unit_test(test_B14_L5_a_million_publishes_among_those_who_come_and_go),
         cmocka_unit_test(test_B14_L5_one_publisher_among_those_who_come_and_go),
