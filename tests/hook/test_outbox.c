@@ -40,7 +40,8 @@ static struct fan_outbox_relay *relay_opened(struct fan_broker *broker, const st
 static struct fan_outbox_relay *relay_started(struct fan_broker *broker, const struct place *place)
 {
     struct fan_outbox_relay *relay = relay_opened(
-        broker, place, &(struct fan_outbox_relay_options){ .poll_ms = 1, .batch_count = 7 });
+        broker, place,
+        &(struct fan_outbox_relay_options){ .poll_ms = 1, .batch_count = 7, .lease_ms = 200 });
     assert_ok(fan_outbox_relay_start(relay));
     return relay;
 }
