@@ -400,6 +400,75 @@ static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void *
     place_remove(&place);
 }
 
+/* ------------------------------------------------------------------ order in two processes */
+
+#define KEY_COUNT 8
+#define KEY_EVENTS 40
+
+struct keys {
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    uint64_t last[KEY_COUNT];
+    bool busy[KEY_COUNT];
+    unsigned wrong;
+    unsigned done;
+};
+
+static enum fan_verdict on_key(void *context, const struct fan_event *event,
+                               const struct fan_handling *handling)
+{
+    struct keys *keys = context;
+    size_t key = (size_t)(fan_event_topic(event)[0] - 'a');
+    uint64_t seq = fan_event_seq(event);
+    fan__mutex_lock(&keys->mutex);
+    keys->wrong += keys->busy[key];
+    keys->busy[key] = true;
+    /* Some of each key come twice, and nothing of it in between. */
+    bool again = seq % 16 == key && handling->attempt == 1;
+    keys->wrong += seq <= keys->last[key];
+    fan__cond_wait_until(&keys->changed, &keys->mutex, fan__deadline_ns(1));
+    if (!again) {
+        keys->last[key] = seq;
+        keys->done++;
+    }
+    keys->busy[key] = false;
+    fan__cond_broadcast(&keys->changed);
+    fan__mutex_unlock(&keys->mutex);
+    return again ? FAN_VERDICT_RETRY : FAN_VERDICT_DONE;
+}
+
+static void test_H04_two_processes_keep_the_order_of_every_key(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    struct fan_broker *brokers[2] = { broker_started(&place), broker_started(&place) };
+    struct keys keys = { .done = 0 };
+    fan__mutex_init(&keys.mutex);
+    fan__cond_init(&keys.changed);
+    struct fan_retry_policy soon = { .delay_ms = 1 };
+    struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                           .group = "mail",
+                                           .handle = on_key,
+                                           .context = &keys,
+                                           .retry = &soon,
+                                           .ordered = true };
+    for (int i = 0; i < 2; i++)
+        assert_ok(fan_broker_handle(brokers[i], &options, NULL, NULL));
+    for (int i = 0; i < KEY_COUNT * KEY_EVENTS; i++) {
+        char topic[2] = { (char)('a' + i % KEY_COUNT), '\0' };
+        publish(brokers[i / KEY_COUNT % 2], "a.b.c", topic);
+    }
+    fan__mutex_lock(&keys.mutex);
+    while (keys.done < KEY_COUNT * KEY_EVENTS)
+        fan__cond_wait(&keys.changed, &keys.mutex);
+    fan__mutex_unlock(&keys.mutex);
+    fan_broker_free(brokers[0]);
+    fan_broker_free(brokers[1]);
+    assert_int_equal(keys.wrong, 0);
+    place_remove(&place);
+}
+
 static void test_L08_two_processes_share_a_group(void **state)
 {
     (void)state;
@@ -437,6 +506,7 @@ int main(void)
         on_every_store(test_P09_leases_are_renewed_while_a_handler_runs),
         on_every_store(test_L08_a_group_deleted_under_its_handler_stops_nobody),
         on_every_store(test_H03_a_stepped_broker_retries_by_the_environments_clock),
+        cmocka_unit_test(test_H04_two_processes_keep_the_order_of_every_key),
         cmocka_unit_test(test_L08_two_processes_share_a_group),
         cmocka_unit_test(test_R07_a_group_that_nobody_handles_for_is_named),
         cmocka_unit_test(test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat),
