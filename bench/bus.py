@@ -1,0 +1,381 @@
+#!/usr/bin/env python3
+"""The bus against its peers, in one run: the same events, the same buffers, round by round in turn.
+
+    bench/bus.py [--json FILE] [--rounds N] [--seconds S] [--ours PROGRAM] [--no-peers] [--only W]
+
+Ours (bus_ours.c) and the peers (peers/) are programs that stay and answer one line for each round
+(peers/round.h says how). The peers are built from Debian's packages, which `tools/setup bench`
+installs; what is not there is skipped, with a word. Each cell runs once to warm up, and then N (11)
+times for S (0.3) seconds, in turn with all that it is compared with. Values are medians; `interval`
+gives their 95 % intervals by order statistics, that of the ratio from the rounds' own ratios.
+"""
+
+import argparse
+import json
+import math
+import os
+import select
+import shutil
+import statistics
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PEERS = ROOT / "bench/peers"
+BUILT = ROOT / "build/bench/peers"
+DISRUPTOR = "/usr/share/java/disruptor.jar"
+CRATES = "/usr/share/cargo/registry"
+ANSWER_S_MAX = 60
+
+OURS = {
+    "one": "block, one publisher",
+    "many": "block, many publishers",
+    "newest": "drop_newest",
+    "oldest": "drop_oldest",
+}
+
+Row = namedtuple("Row", "case unit ours peer name goal less", defaults=(None, False))
+
+
+class Missing(Exception):
+    """A peer that cannot be built here, with the reason."""
+
+
+# ---------------------------------------------------------------- building the peers
+
+
+def run(*command, **options):
+    done = subprocess.run([str(word) for word in command], stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True,
+                          check=False, **options)
+    if done.returncode:
+        lines = done.stdout.strip().splitlines()
+        errors = [line for line in lines if "error" in line or "not found" in line]
+        raise Missing((errors or lines or ["it does not build"])[0])
+
+
+def need(*paths):
+    for path in paths:
+        if not (shutil.which(path) or Path(path).exists()):
+            raise Missing(f"no {path}")
+
+
+def build_c(name, source=None, package=None, libraries=(), compiler="cc"):
+    need(compiler)
+    flags = list(libraries)
+    if package:
+        done = subprocess.run(["pkg-config", "--cflags", package], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, text=True, check=False)
+        if done.returncode:
+            raise Missing(f"no {package}")
+        flags = done.stdout.split() + flags
+    run(compiler, "-O2", "-pthread", "-D_GNU_SOURCE", PEERS / (source or f"{name}.c"), "-o",
+        BUILT / name, *flags)
+    return [BUILT / name]
+
+
+def build_go():
+    need("go")
+    run("go", "build", "-o", BUILT / "go", PEERS / "go.go",
+        env={**os.environ, "GOFLAGS": "", "GO111MODULE": "off", "GOCACHE": str(BUILT / "go-cache")})
+    return [BUILT / "go"]
+
+
+def build_disruptor(waiting):
+    need("javac", "java", DISRUPTOR)
+    run("javac", "-cp", DISRUPTOR, "-d", BUILT / "java", PEERS / "Peer.java")
+    return ["java", "-cp", f"{DISRUPTOR}:{BUILT / 'java'}", "Peer", waiting]
+
+
+def build_rust(which):
+    need("/usr/bin/cargo", "/usr/bin/rustc", CRATES)
+    folder = BUILT / "rust"
+    shutil.copytree(PEERS / "rust", folder, dirs_exist_ok=True)
+    (folder / ".cargo").mkdir(exist_ok=True)
+    (folder / ".cargo/config.toml").write_text(
+        '[source.crates-io]\nreplace-with = "debian"\n'
+        f'[source.debian]\ndirectory = "{CRATES}"\n')
+    run("/usr/bin/cargo", "build", "--release", "--offline", "--quiet", cwd=folder,
+        env={**os.environ, "RUSTC": "/usr/bin/rustc", "CARGO_TARGET_DIR": str(folder / "target")})
+    return [folder / "target/release/peer", which]
+
+
+PEER_BUILDS = {
+    "Disruptor yielding": lambda: build_disruptor("yielding"),
+    "Disruptor blocking": lambda: build_disruptor("blocking"),
+    "ck_ring": lambda: build_c("ck"),
+    "rte_ring": lambda: build_c("rte", package="libdpdk", libraries=["-lrte_ring"]),
+    "Go channels": build_go,
+    "tokio broadcast": lambda: build_rust("tokio"),
+    "crossbeam": lambda: build_rust("crossbeam"),
+    "counted pointers": lambda: build_c("pointers"),
+}
+
+
+# ---------------------------------------------------------------- programs that answer
+
+
+class Program:
+    def __init__(self, name, command):
+        self.name = name
+        self.process = subprocess.Popen([str(word) for word in command], stdin=subprocess.PIPE,
+                                        stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def ask(self, line):
+        """The answer to one round as numbers; ValueError when there is none."""
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        if not select.select([self.process.stdout], [], [], ANSWER_S_MAX)[0]:
+            self.process.kill()
+            raise ValueError("no answer in time")
+        answer = self.process.stdout.readline().strip()
+        if not answer or answer.startswith("error"):
+            raise ValueError(answer or "it ended")
+        values = {key: float(value) for key, value in
+                  (word.split("=", 1) for word in answer.split())}
+        if values["seconds"] > 0:
+            values["delivered/s"] = values["delivered"] / values["seconds"]
+            values["published/s"] = values["published"] / values["seconds"]
+        return values
+
+    def end(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+
+
+class Bench:
+    def __init__(self, arguments):
+        self.arguments = arguments
+        self.programs = {}
+        self.samples = {}  # (name, line) -> the answers of its rounds
+        self.rows = []
+
+    def start(self, name, build):
+        try:
+            self.programs[name] = Program(name, build())
+        except (Missing, OSError) as reason:
+            print(f"skipped: {name}: {reason}", flush=True)
+
+    def measure(self, names, *lines, rounds=None):
+        """Runs the lines on all of these that are there, in turn; the first time does not count."""
+        for i in range((rounds or self.arguments.rounds) + 1):
+            for name, line in [(name, line) for name in names for line in lines]:
+                values = self.ask(name, line)
+                if values and i > 0:
+                    self.samples.setdefault((name, line), []).append(values)
+
+    def ask(self, name, line):
+        """None of a peer that is not there, or that fails: it is not asked again."""
+        if name not in self.programs:
+            return None
+        try:
+            return self.programs[name].ask(line)
+        except (ValueError, OSError) as reason:
+            if name in OURS:
+                raise
+            print(f"skipped: {name}: {line}: {reason}", flush=True)
+            self.programs.pop(name).end()
+            return None
+
+    def values(self, key, what):
+        return [values[what] for values in self.samples.get(key, [])]
+
+    def add(self, row):
+        """ours and peer: ((program, line), value's name), or a number for the peer."""
+        ours = self.values(*row.ours)
+        if isinstance(row.peer, (int, float)):
+            peer = [float(row.peer)] * len(ours)
+        else:
+            peer = self.values(*row.peer)
+        if not ours or len(ours) != len(peer):
+            return
+        pairs = zip(peer, ours) if row.less else zip(ours, peer)
+        ratios = [a / b if b > 0 else 0 for a, b in pairs]
+        middles = [statistics.median(values) for values in (ours, peer)]
+        better, worse = reversed(middles) if row.less else middles
+        self.rows.append({
+            "case": row.case, "unit": row.unit, "ours": rounded(middles[0]), "peer": row.name,
+            "peer_value": rounded(middles[1]), "ratio": rounded(better / worse if worse else 0),
+            "goal": row.goal and rounded(row.goal), "runs": len(ours),
+            "interval": {"ours": interval(ours), "peer": interval(peer),
+                         "ratio": interval(ratios)}})
+
+    def upper(self, key, what):
+        values = self.values(key, what)
+        return interval(values)[1] if values else 0
+
+
+def rounded(value):
+    return float(f"{value:.4g}")
+
+
+def interval(values):
+    """A 95 % interval of the median: the ranks that at least that share of samples lies between."""
+    values = sorted(values)
+    count = len(values)
+    rank, below = 0, 0.0
+    while rank < count // 2:
+        below += math.comb(count, rank) / 2**count
+        if below > 0.025:
+            break
+        rank += 1
+    low = max(rank - 1, 0)
+    return [rounded(values[low]), rounded(values[count - 1 - low])]
+
+
+# ---------------------------------------------------------------- what is measured
+
+
+LOSSLESS_GOALS = {  # (ours, peer) -> shape -> ratio
+    ("one", "Disruptor yielding"): {"1 1": 1.5, "1 4": 2.0, "1 10": 1.4},
+    ("many", "Disruptor yielding"): {"1 1": 1.0, "1 4": 1.5, "1 10": 1.15, "4 4": 1.5},
+    ("one", "ck_ring"): {"1 1": 0.85, "1 4": 1.2, "1 10": 1.3},
+}
+LOSSLESS_PEERS = ["Disruptor yielding", "ck_ring", "Disruptor blocking", "rte_ring", "Go channels",
+                  "crossbeam"]
+
+
+def lossless(bench):
+    for shape in ("1 1", "1 4", "1 10", "4 4"):
+        ours = ["many"] if shape == "4 4" else ["one", "many"]
+        line = f"lossless {shape} {bench.arguments.seconds} 0"
+        bench.measure([*ours, *LOSSLESS_PEERS], line)
+        for name in ours:
+            for peer in LOSSLESS_PEERS:
+                goal = LOSSLESS_GOALS.get((name, peer), {}).get(shape)
+                bench.add(Row(f"{OURS[name]}, {shape.replace(' ', ' to ')}", "deliveries/s",
+                              ((name, line), "delivered/s"), ((peer, line), "delivered/s"), peer,
+                              goal))
+
+
+LOSSY_GOALS = {("newest", "Go channels"): 6, ("oldest", "tokio broadcast"): 5}
+LOSSY_PEERS = ["Go channels", "tokio broadcast", "crossbeam"]
+
+
+def lossy(bench):
+    for rate in (1, 5):
+        line = f"lossy 1 10 {bench.arguments.seconds} {rate}e6"
+        bench.measure(["newest", "oldest", *LOSSY_PEERS], line)
+        for peer in LOSSY_PEERS:
+            name = "oldest" if peer == "tokio broadcast" else "newest"
+            goal = LOSSY_GOALS.get((name, peer))
+            case = f"{OURS[name]}, 1 to 10, offered {rate} M/s: "
+            bench.add(Row(case + "published", "publishes/s", ((name, line), "published/s"),
+                          ((peer, line), "published/s"), peer))
+            bench.add(Row(case + "delivered", "deliveries/s", ((name, line), "delivered/s"),
+                          ((peer, line), "delivered/s"), peer, goal and 1))
+            bench.add(Row(case + "processor time", "ns/publish", ((name, line), "publish_ns"),
+                          ((peer, line), "publish_ns"), peer, goal, True))
+
+
+LATENCY_PEERS = ["Go channels", "tokio broadcast", "Disruptor blocking", "crossbeam"]
+
+
+def latency(bench):
+    line = f"latency 1 1 {bench.arguments.seconds} 1e5"
+    bench.measure(["newest", *LATENCY_PEERS], line)
+    for peer in LATENCY_PEERS:
+        bench.add(Row("publish to receive at 100,000/s, p50", "ns", (("newest", line), "p50_ns"),
+                      ((peer, line), "p50_ns"), peer, None if peer == "crossbeam" else 10, True))
+
+
+def lonely(bench):
+    """Ours against itself: the cost of those that do not read, of filters and of topics."""
+    seconds = bench.arguments.seconds / 2
+    cost = "publish_ns"
+
+    def lines(mode, few, many):
+        return [f"{mode} 1 {count} {seconds} 0" for count in (few, many)]
+
+    def pair(program, case, few_many, peer, times):
+        few, many = few_many
+        bench.measure([program], *few_many)
+        bench.add(Row(case, "ns/publish", ((program, many), cost), ((program, few), cost), peer,
+                      1 / times, True))
+
+    stalled = lines("stalled", 1, 1000)
+    for program in ("newest", "oldest"):
+        pair(program, f"publish, 1,000 stalled, {OURS[program]}", stalled, "one stalled", 1.5)
+        bench.add(Row(f"publish, 1,000 stalled, {OURS[program]}, one publisher", "ns/publish",
+                      ((program, stalled[1]), cost), 30, "wanted", 1, True))
+    pair("newest", "publish, 1,000 filters of which one matches", lines("filters", 1, 1000),
+         "one filter", 3)
+    pair("newest", "publish, 100,000 topics in turn", lines("topics", 1, 100000), "one topic", 5)
+    none, one = lines("tail", 0, 1)
+    bench.measure(["newest"], none, one)
+    bench.add(Row("publish, p99.9, one stalled", "ns", (("newest", one), "p50_ns"),
+                  bench.upper(("newest", none), "p50_ns"), "none stalled, its interval's end", 1,
+                  True))
+    bench.measure(["newest"], "memory 1 1000 0 0", rounds=1)
+    bench.add(Row("memory of a further subscriber, never full", "bytes",
+                  (("newest", "memory 1 1000 0 0"), cost), 1024, "wanted", 1, True))
+
+
+def large(bench):
+    line = f"large 1 4 {bench.arguments.seconds} 0"
+    bench.measure(["one", "counted pointers"], line)
+    bench.add(Row("16 KiB payloads, block, 1 to 4", "deliveries/s", (("one", line), "delivered/s"),
+                  (("counted pointers", line), "delivered/s"), "counted pointers", 1))
+
+
+SECTIONS = {"lossless": lossless, "lossy": lossy, "latency": latency, "lonely": lonely,
+            "large": large}
+
+
+def print_table(rows):
+    print(f"{'case':54} {'ours':>10} {'unit':13} {'peer':>10} {'':34} {'ratio':>6} "
+          f"{'95 %':^15} {'goal':>5}")
+    for row in rows:
+        low, high = row["interval"]["ratio"]
+        goal = "" if row["goal"] is None else f"{row['goal']:.2f}"
+        print(f"{row['case']:54} {row['ours']:10.4g} {row['unit']:13} {row['peer_value']:10.4g} "
+              f"{row['peer']:34} {row['ratio']:6.2f} {f'{low:.2f} to {high:.2f}':^15} {goal:>5}")
+
+
+def parse(words):
+    parser = argparse.ArgumentParser(description="The bus against its peers.")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=float, default=0.3)
+    parser.add_argument("--ours", type=Path, default=ROOT / "build/release/bench/bus-ours")
+    parser.add_argument("--no-peers", action="store_true")
+    parser.add_argument("--only", choices=SECTIONS, action="append")
+    return parser.parse_args(words)
+
+
+def main(words):
+    arguments = parse(words)
+    bench = Bench(arguments)
+    builds = {} if arguments.no_peers else PEER_BUILDS
+    if builds and subprocess.run([ROOT / "tools/setup", "bench"], stdin=subprocess.DEVNULL,
+                        check=False).returncode:
+        print("Not every peer's package can be installed here.", flush=True)
+    if builds:
+        BUILT.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in OURS:
+            bench.start(name, lambda name=name: [arguments.ours, name])
+        for name, build in builds.items():
+            bench.start(name, build)
+        print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", flush=True)
+        for name in arguments.only or SECTIONS:
+            SECTIONS[name](bench)
+    finally:
+        for program in bench.programs.values():
+            program.end()
+    print_table(bench.rows)
+    if arguments.json:
+        arguments.json.write_text(
+            "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in bench.rows) + "\n]\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,40 @@
+/* ck_ring of Concurrency Kit: a ring with the events inside for each reader. */
+#include "fanout.h"
+
+#include <ck_ring.h>
+
+CK_RING_PROTOTYPE(event, event)
+
+struct ring {
+    ck_ring_t ring;
+    bool many;
+    struct event events[BUFFER_COUNT];
+};
+
+static struct ring *ring_new(bool many_publishers)
+{
+    struct ring *ring = aligned_alloc(LINE_SIZE, (sizeof(*ring) / LINE_SIZE + 1) * LINE_SIZE);
+    must(ring != NULL, "no memory");
+    ck_ring_init(&ring->ring, BUFFER_COUNT);
+    ring->many = many_publishers;
+    return ring;
+}
+
+static void ring_free(struct ring *ring)
+{
+    free(ring);
+}
+
+static bool ring_put(struct ring *ring, const struct event *event)
+{
+    if (ring->many)
+        return CK_RING_ENQUEUE_MPSC(event, &ring->ring, ring->events, (struct event *)event);
+    return CK_RING_ENQUEUE_SPSC(event, &ring->ring, ring->events, (struct event *)event);
+}
+
+static bool ring_take(struct ring *ring, struct event *ret_event)
+{
+    if (ring->many)
+        return CK_RING_DEQUEUE_MPSC(event, &ring->ring, ring->events, ret_event);
+    return CK_RING_DEQUEUE_SPSC(event, &ring->ring, ring->events, ret_event);
+}

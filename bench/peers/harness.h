@@ -1,0 +1,181 @@
+/* The rounds of a program that round.h describes, and the loop that answers lines. */
+#ifndef BENCH_PEERS_HARNESS_H
+#define BENCH_PEERS_HARNESS_H
+
+#include "round.h"
+
+struct publisher {
+    pthread_t thread;
+    void *bus;
+    const struct round *round;
+    unsigned index;
+    uint64_t published;
+    uint64_t cpu_ns;
+};
+
+static pthread_barrier_t harness_start;
+static atomic_bool harness_stop;
+
+static inline bool harness_stopped(void)
+{
+    return atomic_load_explicit(&harness_stop, memory_order_relaxed);
+}
+
+static inline void publish_next(struct publisher *publisher, uint64_t *words)
+{
+    uint64_t number = (uint64_t)publisher->index << 48 | ++publisher->published;
+    bool timed = publisher->round->timed;
+    size_t word_count = publisher->round->word_count;
+    event_fill(words, word_count == WORD_COUNT ? WORD_COUNT : LARGE_WORD_COUNT, number,
+               timed ? clock_ns(CLOCK_MONOTONIC) : number);
+    bus_publish(publisher->bus, publisher->index, words, word_count);
+}
+
+static void publish_paced(struct publisher *publisher, uint64_t *words)
+{
+    unsigned burst = publisher->round->timed ? 1 : BURST_COUNT;
+    double step_ns = burst * 1e9 / publisher->round->rate;
+    double due_ns = (double)clock_ns(CLOCK_MONOTONIC);
+    while (!harness_stopped()) {
+        uint64_t before = burst > 1 ? clock_ns(CLOCK_THREAD_CPUTIME_ID) : 0;
+        for (unsigned i = 0; i < burst; i++)
+            publish_next(publisher, words);
+        if (burst > 1)
+            publisher->cpu_ns += clock_ns(CLOCK_THREAD_CPUTIME_ID) - before;
+        due_ns += step_ns;
+        while ((double)clock_ns(CLOCK_MONOTONIC) < due_ns)
+            continue;
+    }
+}
+
+static void *publisher_main(void *context)
+{
+    struct publisher *publisher = context;
+    _Alignas(LINE_SIZE) uint64_t words[LARGE_WORD_COUNT];
+    pthread_barrier_wait(&harness_start);
+    if (publisher->round->rate > 0)
+        publish_paced(publisher, words);
+    else
+        while (!harness_stopped())
+            publish_next(publisher, words);
+    return NULL;
+}
+
+static void *reader_main(void *context)
+{
+    struct reader *reader = context;
+    pthread_barrier_wait(&harness_start);
+    bus_read(reader->bus, reader);
+    return NULL;
+}
+
+static int compare_samples(const void *a, const void *b)
+{
+    uint32_t left = *(const uint32_t *)a;
+    uint32_t right = *(const uint32_t *)b;
+    return (left > right) - (left < right);
+}
+
+static void sleep_for(double seconds)
+{
+    struct timespec left = { (time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9) };
+    while (nanosleep(&left, &left) != 0)
+        continue;
+}
+
+static void answer(const struct publisher *publishers, struct reader *readers,
+                   const struct round *round, double seconds)
+{
+    uint64_t published = 0;
+    uint64_t cpu_ns = 0;
+    uint64_t delivered = 0;
+    uint64_t wrong = 0;
+    double p50 = 0;
+    for (unsigned i = 0; i < round->publishers; i++) {
+        published += publishers[i].published;
+        cpu_ns += publishers[i].cpu_ns;
+    }
+    for (unsigned i = 0; i < round->readers; i++) {
+        struct reader *reader = &readers[i];
+        delivered += reader->delivered;
+        wrong += reader->wrong;
+        if (reader->sample_count > 0) {
+            qsort(reader->samples, reader->sample_count, sizeof(uint32_t), compare_samples);
+            p50 += reader->samples[reader->sample_count / 2] / (double)round->readers;
+        }
+    }
+    must(wrong == 0, "events came torn or out of order");
+    must(!round->lossless || delivered == published * round->readers, "events were lost");
+    printf("published=%" PRIu64 " delivered=%" PRIu64 " seconds=%.6f publish_ns=%.3f p50_ns=%.0f\n",
+           published, delivered, seconds, published > 0 ? (double)cpu_ns / (double)published : 0,
+           p50);
+}
+
+static void harness_run(const struct round *round)
+{
+    static struct publisher publishers[PUBLISHER_COUNT_MAX];
+    static struct reader readers[READER_COUNT_MAX];
+    void *bus = bus_open(round);
+    atomic_store(&harness_stop, false);
+    pthread_barrier_init(&harness_start, NULL, round->publishers + round->readers + 1);
+    for (unsigned i = 0; i < round->readers; i++) {
+        readers[i] = (struct reader){
+            .bus = bus, .index = i, .lossless = round->lossless, .timed = round->timed
+        };
+        for (uint64_t k = 0; k < PUBLISHER_COUNT_MAX; k++)
+            readers[i].last[k] = k << 48;
+        if (round->timed)
+            readers[i].samples = malloc(SAMPLE_COUNT_MAX * sizeof(uint32_t));
+        must(pthread_create(&readers[i].thread, NULL, reader_main, &readers[i]) == 0, "no thread");
+    }
+    for (unsigned i = 0; i < round->publishers; i++) {
+        publishers[i] = (struct publisher){ .bus = bus, .round = round, .index = i };
+        must(pthread_create(&publishers[i].thread, NULL, publisher_main, &publishers[i]) == 0,
+             "no thread");
+    }
+    pthread_barrier_wait(&harness_start);
+    uint64_t start = clock_ns(CLOCK_MONOTONIC);
+    sleep_for(round->seconds);
+    atomic_store(&harness_stop, true);
+    for (unsigned i = 0; i < round->publishers; i++)
+        pthread_join(publishers[i].thread, NULL);
+    bus_end(bus);
+    for (unsigned i = 0; i < round->readers; i++)
+        pthread_join(readers[i].thread, NULL);
+    double seconds = (double)(clock_ns(CLOCK_MONOTONIC) - start) * 1e-9;
+    pthread_barrier_destroy(&harness_start);
+    answer(publishers, readers, round, seconds);
+    for (unsigned i = 0; i < round->readers; i++)
+        free(readers[i].samples);
+    bus_free(bus);
+}
+
+/* Runs a round that is no run of publishers against readers; false when it is none of these. */
+static bool bus_other(const struct round *round);
+
+static void serve_line(const char *line)
+{
+    struct round round = { .word_count = WORD_COUNT };
+    must(sscanf(line, "%15s %u %u %lf %lf", round.mode, &round.publishers, &round.readers,
+                &round.seconds, &round.rate) == 5,
+         "expected MODE PUBLISHERS READERS SECONDS RATE");
+    if (bus_other(&round))
+        return;
+    must(round.publishers <= PUBLISHER_COUNT_MAX && round.readers <= READER_COUNT_MAX, "too many");
+    round.timed = strcmp(round.mode, "latency") == 0;
+    round.lossless = strcmp(round.mode, "lossless") == 0 || strcmp(round.mode, "large") == 0;
+    if (strcmp(round.mode, "large") == 0)
+        round.word_count = LARGE_WORD_COUNT;
+    harness_run(&round);
+}
+
+static int serve(void)
+{
+    char line[128];
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    while (fgets(line, sizeof(line), stdin))
+        serve_line(line);
+    return EXIT_SUCCESS;
+}
+
+#endif

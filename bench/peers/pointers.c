@@ -1,0 +1,116 @@
+/*
+ * Counted pointers: an event is copied into memory of its own, a ring of pointers for each reader,
+ * the last reader frees. Both sides give the processor away when they must wait, as ours do.
+ */
+#include "harness.h"
+
+struct block {
+    atomic_uint holders;
+    size_t word_count;
+    uint64_t words[];
+};
+
+struct ring {
+    _Alignas(LINE_SIZE) atomic_size_t head;
+    _Alignas(LINE_SIZE) atomic_size_t tail;
+    struct block *blocks[BUFFER_COUNT];
+};
+
+struct pointers {
+    struct ring *rings;
+    unsigned count;
+    bool lossless;
+    atomic_bool ended;
+};
+
+static void *bus_open(const struct round *round)
+{
+    struct pointers *pointers = calloc(1, sizeof(*pointers));
+    must(pointers && round->publishers == 1, "one publisher");
+    pointers->count = round->readers;
+    pointers->lossless = round->lossless;
+    pointers->rings = aligned_alloc(LINE_SIZE, round->readers * sizeof(struct ring));
+    must(pointers->rings != NULL, "no memory");
+    memset(pointers->rings, 0, round->readers * sizeof(struct ring));
+    return pointers;
+}
+
+static void release(struct block *block)
+{
+    if (atomic_fetch_sub_explicit(&block->holders, 1, memory_order_acq_rel) == 1)
+        free(block);
+}
+
+static bool put(struct ring *ring, struct block *block)
+{
+    size_t tail = atomic_load_explicit(&ring->tail, memory_order_relaxed);
+    if (tail - atomic_load_explicit(&ring->head, memory_order_acquire) == BUFFER_COUNT)
+        return false;
+    ring->blocks[tail % BUFFER_COUNT] = block;
+    atomic_store_explicit(&ring->tail, tail + 1, memory_order_release);
+    return true;
+}
+
+static void bus_publish(void *bus, unsigned publisher, const uint64_t *words, size_t word_count)
+{
+    struct pointers *pointers = bus;
+    struct block *block = malloc(sizeof(*block) + word_count * sizeof(uint64_t));
+    (void)publisher;
+    must(block != NULL, "no memory");
+    atomic_init(&block->holders, pointers->count);
+    block->word_count = word_count;
+    memcpy(block->words, words, word_count * sizeof(uint64_t));
+    for (unsigned i = 0; i < pointers->count; i++) {
+        while (!put(&pointers->rings[i], block)) {
+            if (!pointers->lossless) {
+                release(block);
+                break;
+            }
+            sched_yield();
+        }
+    }
+}
+
+static void bus_read(void *bus, struct reader *reader)
+{
+    struct pointers *pointers = bus;
+    struct ring *ring = &pointers->rings[reader->index];
+    size_t head = 0;
+    for (;;) {
+        bool ended = atomic_load_explicit(&pointers->ended, memory_order_acquire);
+        if (atomic_load_explicit(&ring->tail, memory_order_acquire) == head) {
+            if (ended)
+                break;
+            sched_yield();
+            continue;
+        }
+        struct block *block = ring->blocks[head++ % BUFFER_COUNT];
+        reader_take(reader, block->words, block->word_count);
+        release(block);
+        atomic_store_explicit(&ring->head, head, memory_order_release);
+    }
+}
+
+static void bus_end(void *bus)
+{
+    struct pointers *pointers = bus;
+    atomic_store(&pointers->ended, true);
+}
+
+static void bus_free(void *bus)
+{
+    struct pointers *pointers = bus;
+    free(pointers->rings);
+    free(pointers);
+}
+
+static bool bus_other(const struct round *round)
+{
+    (void)round;
+    return false;
+}
+
+int main(void)
+{
+    return serve();
+}
