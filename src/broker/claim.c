@@ -217,7 +217,8 @@ bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, siz
         copy(dispatch, handler, &tasks);
 
     fan__mutex_lock(&dispatch->mutex);
-    int64_t look_ns = claimed_ns + FAN__LOOK_MS * FAN__NS_PER_MS;
+    /* However many handlers there are, together they look no more than 1,000 times a second. */
+    int64_t look_ns = claimed_ns + (FAN__LOOK_MS + dispatch->durable_count) * FAN__NS_PER_MS;
     if (handler->look_ns <= claimed_ns || handler->look_ns > look_ns)
         handler->look_ns = look_ns;
     if (status == FAN_OK || status == FAN_AGAIN) {

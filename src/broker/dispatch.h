@@ -177,11 +177,12 @@ struct fan__dispatch {
     size_t suspect_count;      /* claimed, with those that are on their way back */
     int64_t suspect_ns;        /* for how long the others, or it, wait for that */
     bool suspect_forced;
-    size_t queued;       /* claimed and not begun */
-    size_t claimed;      /* and not settled */
-    size_t claimed_size; /* in bytes of their events */
-    unsigned idle;       /* workers that sleep */
-    unsigned active;     /* workers in a handler */
+    size_t queued;          /* claimed and not begun */
+    size_t claimed;         /* and not settled */
+    size_t claimed_size;    /* in bytes of their events */
+    unsigned idle;          /* workers that sleep */
+    unsigned active;        /* workers in a handler */
+    uint32_t durable_count; /* handlers of groups that are not removed */
     uint64_t order;
     uint64_t turn;
     uint64_t live_turn;

@@ -176,6 +176,7 @@ static enum fan_status enlist(struct fan__dispatch *dispatch, struct fan_handler
     if (status == FAN_OK) {
         handler->order = ++dispatch->order;
         dispatch->stats.handlers++;
+        dispatch->durable_count += handler->group != NULL;
         *last = handler;
         fan__waker_ring(waker);
     }
@@ -270,6 +271,7 @@ void fan_handler_free(struct fan_handler *handler)
     fan__mutex_lock(&dispatch->mutex);
     handler->removed = true;
     dispatch->stats.handlers--;
+    dispatch->durable_count -= handler->group != NULL;
     fan__waiters_forget(dispatch, handler);
     fan__tasks_hand_back(dispatch, handler);
     fan__waker_ring(&dispatch->work_waker);

@@ -45,9 +45,7 @@ static size_t room_of(const struct fan__dispatch *dispatch, const struct fan_han
 {
     if (dispatch->suspect || dispatch->claimed_size >= CLAIMED_SIZE_MAX)
         return 0;
-    size_t count = 0;
-    for (const struct fan_handler *other = dispatch->first; other; other = other->next)
-        count += other->group && !other->removed;
+    size_t count = dispatch->durable_count;
     size_t share = dispatch->queue_count_max / (count > 0 ? count : 1);
     if (!dispatch->last_round && share > handler->window)
         share = handler->window;
@@ -128,7 +126,8 @@ static bool round_of(struct fan__dispatch *dispatch)
         /* The list may be another by now. */
         fan__handler_unpin(dispatch, handler);
     }
-    fan__held_release(dispatch, false);
+    /* When no more is claimed, nobody passes what is held. */
+    fan__held_release(dispatch, dispatch->stopping && !dispatch->last_round);
     return worked;
 }
 

@@ -400,6 +400,64 @@ static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void *
     place_remove(&place);
 }
 
+/* ------------------------------------------------------------------ more handlers than queue */
+
+#define CROWD 30
+#define CROWD_EVENTS 20
+
+struct crowd {
+    struct fan__mutex mutex;
+    unsigned turn[CROWD_EVENTS + 1];
+    unsigned wrong;
+};
+
+struct person {
+    struct crowd *crowd;
+    unsigned number;
+};
+
+static enum fan_verdict on_crowd(void *context, const struct fan_event *event,
+                                 const struct fan_handling *handling)
+{
+    (void)handling;
+    struct person *person = context;
+    uint64_t seq = fan_event_seq(event);
+    fan__mutex_lock(&person->crowd->mutex);
+    person->crowd->wrong += person->crowd->turn[seq]++ != person->number;
+    fan__mutex_unlock(&person->crowd->mutex);
+    return FAN_VERDICT_DONE;
+}
+
+static void test_H07_H08_more_handlers_than_queue_get_on_in_their_order(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.work_queue_count = CROWD / 3;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct crowd crowd = { .wrong = 0 };
+    fan__mutex_init(&crowd.mutex);
+    struct person persons[CROWD];
+    for (unsigned i = 0; i < CROWD; i++) {
+        char group[32];
+        persons[i] = (struct person){ &crowd, i };
+        snprintf(group, sizeof(group), "group-%u", i);
+        struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                               .group = group,
+                                               .pattern = i % 2 ? "a.b.c" : "a.>",
+                                               .handle = on_crowd,
+                                               .context = &persons[i] };
+        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    }
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (int i = 0; i < CROWD_EVENTS; i++)
+        assert_ok(fan_broker_publish_async(broker, &draft, NULL, NULL, NULL));
+    wait_for_stats(broker, handled, CROWD * CROWD_EVENTS);
+    fan_broker_free(broker);
+    assert_int_equal(crowd.wrong, 0);
+    place_remove(&place);
+}
+
 /* ------------------------------------------------------------------ order in two processes */
 
 #define KEY_COUNT 8
@@ -506,6 +564,7 @@ int main(void)
         on_every_store(test_P09_leases_are_renewed_while_a_handler_runs),
         on_every_store(test_L08_a_group_deleted_under_its_handler_stops_nobody),
         on_every_store(test_H03_a_stepped_broker_retries_by_the_environments_clock),
+        on_every_store(test_H07_H08_more_handlers_than_queue_get_on_in_their_order),
         cmocka_unit_test(test_H04_two_processes_keep_the_order_of_every_key),
         cmocka_unit_test(test_L08_two_processes_share_a_group),
         cmocka_unit_test(test_R07_a_group_that_nobody_handles_for_is_named),
