@@ -125,7 +125,7 @@ struct fan_subscription {
 
     /* In the turn. */
     struct fan__link all_link;
-    struct fan__link lane_link;  /* among those on the ring, or those with a queue, or alone */
+    struct fan__link lane_link;  /* on one of its lane's lists, or alone while it is parked */
     struct fan__link armed_link; /* wants to be told when it turns readable */
     bool ended;
     bool unsubscribed;

@@ -68,6 +68,7 @@ static struct fan__lane *make(struct fan_bus *bus, const struct fan__filter *fil
     lane->bus = bus;
     lane->kind_mask = filter->kind_mask;
     fan__link_init(&lane->ringed);
+    fan__link_init(&lane->lapped);
     fan__link_init(&lane->queued);
     fan__link_init(&lane->armed);
     atomic_init(&lane->tail, 0);
@@ -214,10 +215,11 @@ static void lower_gate(struct fan__lane *lane, uint64_t gate)
         lane->gate = gate;
 }
 
-void fan__lane_mind(struct fan__lane *lane, const struct fan_subscription *subscription)
+void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscription)
 {
     /* relaxed: its reader only moves on, which makes the gate too low at worst. */
     uint64_t place = atomic_load_explicit(&subscription->place, memory_order_relaxed);
+    fan__link_join(&lane->ringed, &subscription->lane_link);
     lower_gate(lane, gate_of(subscription, place));
 }
 
@@ -274,6 +276,7 @@ static void attend(struct fan__lane *lane, struct fan_subscription *subscription
         /* Its slot is still there, so it can be looked after again. */
         place = atomic_fetch_and_explicit(&subscription->place, ~FAN__PLACE_LAPPED,
                                           memory_order_acq_rel);
+        fan__link_join(&lane->ringed, &subscription->lane_link);
         lower_gate(lane, gate_of(subscription, place & ~FAN__PLACE_LAPPED));
     }
     fan__mutex_unlock(&subscription->lock);
@@ -467,10 +470,13 @@ static enum fan_status pass_one(struct move *move, struct fan_subscription *subs
         case FATE_BLOCKS:
             return FAN_TIMED_OUT;
         case FATE_LAPPED:
-            /* Lapped for good when it has ended: then it has another gate. */
-            if (lap(subscription, place) && !subscription->ended)
-                return FAN_OK;
-            break;
+            if (!lap(subscription, place))
+                break;
+            /* One that has ended has another gate then. */
+            if (subscription->ended)
+                break;
+            fan__link_join(&move->lane->lapped, &subscription->lane_link);
+            return FAN_OK;
         }
     }
 }
@@ -478,8 +484,10 @@ static enum fan_status pass_one(struct move *move, struct fan_subscription *subs
 enum fan_status fan__lane_look(struct fan__lane *lane, bool large, bool may_wait, bool must)
 {
     fan__lane_attend(lane);
-    if (fan__link_alone(&lane->ringed) || (!large && tail_of(lane) < lane->gate))
+    if (!fan__lane_on_ring(lane) || (!large && tail_of(lane) < lane->gate))
         return FAN_OK;
+    while (large && !fan__link_alone(&lane->lapped))
+        fan__link_join(&lane->ringed, lane->lapped.next);
     struct move move = { .lane = lane, .must = must, .may_wait = may_wait };
     enum fan_status status = FAN_OK;
     uint64_t gate = UINT64_MAX;

@@ -61,9 +61,10 @@ struct fan__lane {
     struct fan__lane *next;
     struct fan__lane *previous;
     struct fan__lane *match_next;
-    size_t holders; /* subscriptions until they are freed */
-    size_t live;    /* that have not ended */
-    struct fan__link ringed;
+    size_t holders;          /* subscriptions until they are freed */
+    size_t live;             /* that have not ended */
+    struct fan__link ringed; /* on the ring, looked after by the gate */
+    struct fan__link lapped; /* on the ring, and not */
     struct fan__link queued;
     struct fan__link armed;
     uint64_t gate;
@@ -110,6 +111,12 @@ void fan__lane_attend(struct fan__lane *lane);
 /* Asks for it. Any reader. */
 void fan__lane_ask(struct fan__lane *lane, struct fan_subscription *subscription);
 
+/* Whether anybody reads from the ring, so that it must be written. */
+static inline bool fan__lane_on_ring(const struct fan__lane *lane)
+{
+    return !fan__link_alone(&lane->ringed) || !fan__link_alone(&lane->lapped);
+}
+
 /*
  * Sees to it that one more message may be written: FAN_TIMED_OUT when a reader that blocks has no
  * room and may_wait, FAN_NO_MEMORY unless `must`: then readers lose instead. `large`: the message
@@ -125,13 +132,13 @@ static inline enum fan_status fan__lane_pass(struct fan__lane *lane, bool large,
      */
     bool asked = atomic_load_explicit(&lane->asked, memory_order_relaxed) != NULL;
     bool at_gate = large || atomic_load_explicit(&lane->tail, memory_order_relaxed) >= lane->gate;
-    if (!asked && (!at_gate || fan__link_alone(&lane->ringed)))
+    if (!asked && (!at_gate || !fan__lane_on_ring(lane)))
         return FAN_OK;
     return fan__lane_look(lane, large, may_wait, must);
 }
 
 /* Lowers the gate for one who is on the ring and has ended. */
-void fan__lane_mind(struct fan__lane *lane, const struct fan_subscription *subscription);
+void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscription);
 
 /* slot.c. */
 bool fan__slot_fits(const struct fan_bus *bus, const struct fan__draft *draft);

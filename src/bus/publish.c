@@ -162,7 +162,7 @@ static void spread_to_lane(struct fan__lane *lane, const struct parcel *parcel,
 {
     /* relaxed: only the turn moves it. */
     uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
-    if (!fan__link_alone(&lane->ringed) && parcel->small)
+    if (fan__lane_on_ring(lane) && parcel->small)
         fan__slot_write(lane, tail, &parcel->draft, seq, time_us);
     /* relaxed: a hint to readers, who ask again in the turn. */
     if (!parcel->small && lane->capacity > 0)

@@ -163,6 +163,42 @@ static void test_R06_stalled_subscribers_are_forgotten_until_they_read(void **st
     assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
+static void test_R06_lapped_subscribers_are_looked_at_once(void **state)
+{
+    (void)state;
+    enum { STALLED = 1000, BUFFER = 32 };
+    struct test_memory memory;
+    struct fan_bus *bus = open_in(&memory, true);
+    static struct fan_subscription *all[STALLED];
+    for (size_t i = 0; i < STALLED; i++)
+        all[i] = subscribe(bus, FAN_POLICY_DROP_OLDEST, BUFFER);
+    struct fan_subscription *fast = subscribe(bus, FAN_POLICY_DROP_OLDEST, BUFFER);
+    const struct fan__lane *lane = fast->lane;
+    long calls = atomic_load(&memory.calls);
+    for (uint64_t i = 1; i <= 1000; i++) {
+        publish(bus, NULL, "a");
+        expect_seq(fast, i);
+    }
+    /* The gate has one reader to look after. */
+    assert_ptr_equal(lane->ringed.next, &fast->lane_link);
+    assert_ptr_equal(lane->ringed.previous, &fast->lane_link);
+    /* Who reads again is looked after again, and told of the next loss as of the first. */
+    expect_gap(all[0], 0, 1000 - BUFFER + 1, 1000 - BUFFER);
+    for (uint64_t i = 1000 - BUFFER + 1; i <= 1000; i++)
+        expect_seq(all[0], i);
+    for (int i = 0; i < 500; i++)
+        publish(bus, NULL, "a");
+    expect_gap(all[0], 1000, 1500 - BUFFER + 1, 500 - BUFFER);
+    expect_seq(all[0], 1500 - BUFFER + 1);
+    expect_gap(fast, 1000, 1500 - BUFFER + 1, 500 - BUFFER);
+    assert_int_equal(atomic_load(&memory.calls), calls);
+    assert_true(bus_adds_up(bus));
+    for (size_t i = 0; i < STALLED; i++)
+        fan_subscription_free(all[i]);
+    fan_subscription_free(fast);
+    fan_bus_free(bus);
+}
+
 /* Bytes that it asks for, beyond what it shares with the others on its ring. */
 static void *count_bytes(void *context, void *pointer, size_t size)
 {
@@ -531,6 +567,7 @@ int main(void)
         cmocka_unit_test(test_R06_a_hundred_thousand_topics_cost_no_memory),
         cmocka_unit_test(test_R06_rings_are_bounded_in_number_and_bytes),
         cmocka_unit_test(test_R06_stalled_subscribers_are_forgotten_until_they_read),
+        cmocka_unit_test(test_R06_lapped_subscribers_are_looked_at_once),
         cmocka_unit_test(test_L12_one_more_subscriber_takes_less_than_a_kilobyte),
         cmocka_unit_test(test_L12_segments_count_in_the_budget),
         cmocka_unit_test(test_L5_what_was_buffered_at_the_end_is_not_overwritten),
