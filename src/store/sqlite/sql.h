@@ -200,6 +200,13 @@
                    "ORDER BY e.seq LIMIT ?3")                                                      \
     X(EVENT_OPEN, "SELECT 1 FROM delivery d WHERE d.status <> 2 AND d.seq = ?1 LIMIT 1")           \
     X(EVENT_DROP, "DELETE FROM event WHERE seq = ?1")                                              \
+    X(EVENT_GROUPS, "SELECT d.grp FROM delivery d WHERE d.seq = ?1")                               \
+    X(EVENT_CLEAR, "DELETE FROM delivery WHERE seq = ?1")                                          \
+    X(SERIES_IS_KEYED, "SELECT keyed FROM series WHERE id = ?1")                                   \
+    X(KEY_DROP, "DELETE FROM key WHERE last_seq = ?2 "                                             \
+                "AND topic = (SELECT s.topic FROM series s WHERE s.id = ?1)")                      \
+    X(BLOCK_LESS, "UPDATE event_block SET count = count - ?2 WHERE block = ?1")                    \
+    X(HEAD_FLOOR, "UPDATE meta SET value = max(value, ?1) WHERE key = 'head_floor'")               \
     X(TRIMMED, "UPDATE meta SET value = max(value, ?1) WHERE key = 'trimmed_seq'")                 \
                                                                                                    \
     X(LEASE_GET, "SELECT owner, fence, until_us FROM lease WHERE name = ?1")                       \
