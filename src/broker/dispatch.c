@@ -192,8 +192,19 @@ enum fan_status fan__dispatch_start(struct fan_broker *broker)
 
 bool fan__dispatch_step(struct fan_broker *broker)
 {
-    bool worked = fan__live_round(broker->dispatch, 1);
-    worked |= fan__work_step(broker->dispatch);
+    struct fan__dispatch *dispatch = broker->dispatch;
+    /* Publishers that wait for verdicts step, too. */
+    fan__mutex_lock(&dispatch->mutex);
+    while (dispatch->claiming)
+        fan__cond_wait(&dispatch->changed, &dispatch->mutex);
+    dispatch->claiming = true;
+    fan__mutex_unlock(&dispatch->mutex);
+    bool worked = fan__live_round(dispatch, 1);
+    worked |= fan__work_step(dispatch);
+    fan__mutex_lock(&dispatch->mutex);
+    dispatch->claiming = false;
+    fan__cond_broadcast(&dispatch->changed);
+    fan__mutex_unlock(&dispatch->mutex);
     return worked;
 }
 
@@ -240,8 +251,11 @@ void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns)
     dispatch->cut = dispatch->over = true;
     fan__cond_broadcast(&dispatch->ready);
     fan__waker_ring(&dispatch->live_waker);
-    if (!threads)
+    if (!threads) {
+        for (struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
+            fan__tasks_hand_back(dispatch, handler);
         fan__work_drop(dispatch);
+    }
     fan__mutex_unlock(&dispatch->mutex);
     fan__thread_join(&dispatch->live);
     for (unsigned i = 0; i < dispatch->worker_count; i++)

@@ -275,7 +275,8 @@ void fan_handler_free(struct fan_handler *handler)
     fan__waiters_forget(dispatch, handler);
     fan__tasks_hand_back(dispatch, handler);
     fan__waker_ring(&dispatch->work_waker);
-    if (fan__dispatch_calls_me(dispatch, handler)) {
+    /* Within a step there is nobody else to settle what another handler holds. */
+    if (fan__dispatch_calls_me(dispatch, dispatch->stepped ? NULL : handler)) {
         /* From within: freed by the thread that claims, or reads, when the call is over. */
         handler->kept = true;
         fan__mutex_unlock(&dispatch->mutex);

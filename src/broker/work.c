@@ -221,7 +221,6 @@ static void settle_all(struct fan__dispatch *dispatch)
 bool fan__work_step(struct fan__dispatch *dispatch)
 {
     fan__mutex_lock(&dispatch->mutex);
-    dispatch->claiming = true;
     for (struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
         handler->more = true;
     bool worked = round_of(dispatch);
@@ -229,8 +228,6 @@ bool fan__work_step(struct fan__dispatch *dispatch)
     while (fan__work_one(dispatch, &dispatch->step_cancel))
         worked = true;
     settle_all(dispatch);
-    dispatch->claiming = false;
-    fan__cond_broadcast(&dispatch->changed);
     bool report = dispatch->report_ns <= fan__deadline_ns(0);
     fan__mutex_unlock(&dispatch->mutex);
     if (report)

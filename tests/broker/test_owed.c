@@ -6,6 +6,7 @@
 #include <fanfare/batch.h>
 
 #include <malloc.h>
+#include <pthread.h>
 #include <stdatomic.h>
 
 #define MANY 20000
@@ -400,6 +401,112 @@ static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void *
     place_remove(&place);
 }
 
+/* ------------------------------------------------------------------ stepping */
+
+static enum fan_verdict free_other(void *context, const struct fan_event *event,
+                                   const struct fan_handling *handling)
+{
+    (void)event;
+    (void)handling;
+    struct fan_handler **other = context;
+    fan_handler_free(*other);
+    *other = NULL;
+    return FAN_VERDICT_DONE;
+}
+
+static void test_H08_a_stepped_handler_may_free_another(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.stepped = true;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_handler *other = NULL;
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options options = {
+        .size = FAN_HANDLER_OPTIONS_SIZE, .group = "first", .handle = free_other, .context = &other
+    };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    options = probe_options(&probe, "second", NULL);
+    assert_ok(fan_broker_handle(broker, &options, &other, NULL));
+    publish(broker, "a.b.c", NULL);
+    step_all(broker);
+    assert_null(other);
+    assert_int_equal(probe.done, 0);
+    struct found found = { .group = "second", .handler = "" };
+    assert_ok(fan_store_deliveries(fan_broker_store(broker), 1, 0, found_see, &found));
+    assert_true(!found.there || found.status == FAN_EVENT_PENDING);
+    assert_int_equal(stats_of(broker).handlers, 1);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void test_L08_a_stepped_stop_hands_back_what_is_to_run_alone(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.stepped = true;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    static const char *const groups[] = { "first", "second" };
+    struct probe probes[2];
+    for (int i = 0; i < 2; i++) {
+        probe_init(&probes[i]);
+        make_group(fan_broker_store(broker), groups[i]);
+        struct fan_handler_options options = probe_options(&probes[i], groups[i], NULL);
+        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    }
+    publish(broker, "a.b.c", NULL);
+    for (int i = 0; i < 2; i++) {
+        claim_and_die(fan_broker_store(broker), groups[0], 1);
+        claim_and_die(fan_broker_store(broker), groups[1], 1);
+    }
+    /* Until both leases are over there is nothing, then what is of the first is claimed. */
+    while (fan_broker_step(broker) == FAN_AGAIN)
+        ;
+    assert_ok(fan_broker_stop(broker, 1000));
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_int_equal(stats.processing + stats.failed, 0);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static void *publish_and_wait(void *context)
+{
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (int i = 0; i < 20; i++)
+        if (fan_broker_publish_sync(context, &draft, NULL, NULL) != FAN_OK)
+            return context;
+    return NULL;
+}
+
+static void test_H01_many_may_wait_on_a_stepped_broker(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.stepped = true;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    pthread_t threads[4];
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, publish_and_wait, broker), 0);
+    for (int i = 0; i < 4; i++) {
+        void *failed;
+        pthread_join(threads[i], &failed);
+        assert_null(failed);
+    }
+    assert_int_equal(probe.done, 80);
+    assert_int_equal(probe.running_max, 1);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 /* ------------------------------------------------------------------ more handlers than queue */
 
 #define CROWD 30
@@ -564,6 +671,9 @@ int main(void)
         on_every_store(test_P09_leases_are_renewed_while_a_handler_runs),
         on_every_store(test_L08_a_group_deleted_under_its_handler_stops_nobody),
         on_every_store(test_H03_a_stepped_broker_retries_by_the_environments_clock),
+        on_every_store(test_H08_a_stepped_handler_may_free_another),
+        on_every_store(test_L08_a_stepped_stop_hands_back_what_is_to_run_alone),
+        on_every_store(test_H01_many_may_wait_on_a_stepped_broker),
         on_every_store(test_H07_H08_more_handlers_than_queue_get_on_in_their_order),
         cmocka_unit_test(test_H04_two_processes_keep_the_order_of_every_key),
         cmocka_unit_test(test_L08_two_processes_share_a_group),
