@@ -18,7 +18,8 @@
  * written once. A subscriber that stands still costs the publisher and the others nothing.
  *
  * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults), 64 rings within
- * a quarter of that; topic and type 255 bytes.
+ * a quarter of that; topic and type 255 bytes. A subscription takes less than 1 KiB, and up to 48
+ * bytes more for each message of its buffer while it is too slow for its ring.
  */
 #ifndef FANFARE_BUS_H
 #define FANFARE_BUS_H
@@ -43,8 +44,8 @@ struct fan_subscription;
  * memory_size_max     bound on bytes held for slow subscribers, 0 for 64 MiB; past it those that
  *                     hold more than their share lose messages as if their buffer were full
  * block_timeout_ms    how long a publish may wait for FAN_POLICY_BLOCK; 0 refuses that policy
- * slot_size           bytes of a place in a shared ring, 64 to 4,096 in eights, 0 for 128: what
- *                     does not fit with 32 bytes for itself goes by reference, and costs more
+ * slot_size           bytes of a place in a shared ring, 64 to 4,096 in steps of 64, 0 for 128:
+ *                     what does not fit with 32 bytes for itself goes by reference, and costs more
  * by_reference        no shared rings: for messages that are mostly larger than a slot
  */
 struct fan_bus_options {

@@ -54,10 +54,10 @@ static enum fan_status check_kinds(const struct fan_bus_options *options,
 
 static enum fan_status check_slot_size(size_t size, struct fan_error *ret_error)
 {
-    if (size == 0 || (size >= FAN__LINE_SIZE && size <= FAN__SLOT_SIZE_MAX && size % 8 == 0))
+    if (size == 0 || (size <= FAN__SLOT_SIZE_MAX && size % FAN__LINE_SIZE == 0))
         return FAN_OK;
     return fan__fail(ret_error, FAN_INVALID, "slot_size",
-                     "%zu bytes given, expected %d to %d, a multiple of 8, or 0 for %d", size,
+                     "%zu bytes given, expected a multiple of %d up to %d, or 0 for %d", size,
                      FAN__LINE_SIZE, FAN__SLOT_SIZE_MAX, FAN__SLOT_SIZE_DEFAULT);
 }
 

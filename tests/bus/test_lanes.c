@@ -314,7 +314,7 @@ static void test_L5_what_was_buffered_at_the_end_is_not_overwritten(void **state
 static void test_the_size_of_slots_is_checked(void **state)
 {
     (void)state;
-    static const size_t bad[] = { 1, 56, 100, 4104, SIZE_MAX };
+    static const size_t bad[] = { 1, 56, 96, 4160, SIZE_MAX };
     for (size_t i = 0; i < 5; i++) {
         struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
         struct fan_bus *bus = NULL;
