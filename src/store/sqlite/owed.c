@@ -20,17 +20,25 @@ struct fan__sqlite_owed {
     uint64_t owed;
 };
 
+/* Numbers of series rise for ever, so there is no array of them. id 0 is a free place. */
+struct fan__sqlite_threshold {
+    int64_t id;
+    uint64_t threshold;
+};
+
+#define KNOWN_COUNT_FIRST 64
+
 void fan__sqlite_thresholds_init(struct fan__sqlite_thresholds *thresholds,
                                  struct fan__sqlite_connection *connection,
                                  const struct fan__sqlite_groups *groups)
 {
-    thresholds->groups = groups;
-    fan__buffer_init(&thresholds->known, connection->store->env);
+    *thresholds =
+        (struct fan__sqlite_thresholds){ .groups = groups, .env = connection->store->env };
 }
 
 void fan__sqlite_thresholds_deinit(struct fan__sqlite_thresholds *thresholds)
 {
-    fan__buffer_deinit(&thresholds->known);
+    fan__free(thresholds->env, thresholds->known);
 }
 
 static uint64_t threshold_of(const struct fan__sqlite_groups *groups,
@@ -46,39 +54,50 @@ static uint64_t threshold_of(const struct fan__sqlite_groups *groups,
     return lowest;
 }
 
-/* The place of a series' threshold; NULL without memory, and for no number of a series. */
-static uint64_t *known_at(struct fan__sqlite_thresholds *thresholds, int64_t series_id)
+/* The place of a series, its own or the free one where it belongs. */
+static struct fan__sqlite_threshold *place_of(const struct fan__sqlite_thresholds *thresholds,
+                                              int64_t series_id)
 {
-    if (series_id < 0 || series_id > INT32_MAX)
-        return NULL;
-    size_t end = ((size_t)series_id + 1) * sizeof(uint64_t);
-    if (thresholds->known.size < end) {
-        size_t more = end - thresholds->known.size;
-        void *place = fan__buffer_reserve(&thresholds->known, more);
-        if (!place)
-            return NULL;
-        memset(place, 0, more);
-        thresholds->known.size = end;
+    size_t mask = thresholds->capacity - 1;
+    size_t at = (size_t)fan__hash(0, &series_id, sizeof(series_id)) & mask;
+    while (thresholds->known[at].id != 0 && thresholds->known[at].id != series_id)
+        at = (at + 1) & mask;
+    return &thresholds->known[at];
+}
+
+static bool grow(struct fan__sqlite_thresholds *thresholds)
+{
+    struct fan__sqlite_thresholds larger = *thresholds;
+    larger.capacity = thresholds->capacity ? thresholds->capacity * 2 : KNOWN_COUNT_FIRST;
+    larger.known = fan__alloc_zero(thresholds->env, larger.capacity, sizeof(*larger.known));
+    if (!larger.known)
+        return false;
+    for (size_t i = 0; i < thresholds->capacity; i++) {
+        if (thresholds->known[i].id != 0)
+            *place_of(&larger, thresholds->known[i].id) = thresholds->known[i];
     }
-    return (uint64_t *)(void *)thresholds->known.data + series_id;
+    fan__free(thresholds->env, thresholds->known);
+    *thresholds = larger;
+    return true;
 }
 
 uint64_t fan__sqlite_threshold_of(struct fan__sqlite_connection *connection,
                                   struct fan__sqlite_thresholds *thresholds, int64_t series_id)
 {
-    uint64_t *known = known_at(thresholds, series_id);
-    if (!known) {
+    if ((thresholds->count + 1) * 2 > thresholds->capacity && !grow(thresholds)) {
         fan__sqlite_fail(connection, FAN_NO_MEMORY);
         return UINT64_MAX;
     }
-    if (*known == 0) {
-        const struct fan__sqlite_series *series = fan__sqlite_series_get(connection, series_id);
-        if (!series)
-            return UINT64_MAX;
-        uint64_t threshold = threshold_of(thresholds->groups, series);
-        *known = threshold == UINT64_MAX ? UINT64_MAX : threshold + 1;
-    }
-    return *known == UINT64_MAX ? UINT64_MAX : *known - 1;
+    struct fan__sqlite_threshold *place = place_of(thresholds, series_id);
+    if (place->id != 0)
+        return place->threshold;
+    const struct fan__sqlite_series *series = fan__sqlite_series_get(connection, series_id);
+    if (!series || series_id == 0)
+        return UINT64_MAX;
+    place->id = series_id;
+    place->threshold = threshold_of(thresholds->groups, series);
+    thresholds->count++;
+    return place->threshold;
 }
 
 /* A part of the log: after_seq < seq <= last_seq within one block. */

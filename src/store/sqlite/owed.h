@@ -10,7 +10,10 @@
  */
 struct fan__sqlite_thresholds {
     const struct fan__sqlite_groups *groups;
-    struct fan__buffer known; /* uint64_t by series id: 0 for not yet, else the threshold + 1 */
+    const struct fan_env *env;
+    struct fan__sqlite_threshold *known; /* by series id, hashed; NULL for none yet */
+    size_t capacity;
+    size_t count;
 };
 
 void fan__sqlite_thresholds_init(struct fan__sqlite_thresholds *thresholds,
