@@ -178,10 +178,10 @@ const uint64_t *fan__queue_words(const struct fan__queue *queue)
     return segment->words + (queue->at - segment->start) * segment->slot_words;
 }
 
-void fan__queue_pop_words(struct fan__queue *queue)
+void fan__queue_pop_words(struct fan__queue *queue, size_t count)
 {
-    assert(queue->at < queue->end && queue->front.count == 0);
-    queue->at++;
+    assert(count <= queue->end - queue->at && queue->front.count == 0);
+    queue->at += count;
 }
 
 struct fan__segment *fan__queue_used_up(struct fan__queue *queue)

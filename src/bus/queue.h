@@ -77,11 +77,11 @@ void fan__queue_push(struct fan__queue *queue, struct fan__block *block);
 void fan__queue_begin(struct fan__queue *queue, const struct fan__loss *loss,
                       struct fan__segment *segment, uint64_t at, uint64_t end);
 
-/* The words of the first message, when it is one of the segment, else NULL. */
+/* The words of the segment's messages that are left, one behind the other, or NULL. */
 const uint64_t *fan__queue_words(const struct fan__queue *queue);
 
-/* Takes that first message. Its loss must have been told. */
-void fan__queue_pop_words(struct fan__queue *queue);
+/* Takes so many of them. The loss before them must have been told. */
+void fan__queue_pop_words(struct fan__queue *queue, size_t count);
 
 /* The segment, once it is used up: the caller's from here. NULL else. */
 struct fan__segment *fan__queue_used_up(struct fan__queue *queue);

@@ -220,23 +220,53 @@ static enum fan_status read_behind_the_gate(struct fan_subscription *subscriptio
     return status;
 }
 
-/* Takes messages out of the queue, up to the next loss. With its lock. */
-static void lend_queued(struct fan_subscription *subscription, size_t count_max)
+/* What was taken from a segment, to be copied when the lock is free: a publisher may want it. */
+struct taken {
+    struct fan__segment *segment; /* held until then */
+    const uint64_t *words;
+    size_t count;
+};
+
+/* With its lock. */
+static void take_words(struct fan_subscription *subscription, size_t count_max,
+                       struct taken *ret_taken)
 {
     struct fan__queue *queue = &subscription->queue;
-    size_t count = 0;
+    *ret_taken = (struct taken){ .words = fan__queue_words(queue) };
+    if (!ret_taken->words)
+        return;
+    size_t left = (size_t)(queue->end - queue->at);
+    ret_taken->count = left < count_max ? left : count_max;
+    ret_taken->segment = queue->segment;
+    /* relaxed: the queue holds it. */
+    atomic_fetch_add_explicit(&queue->segment->holders, 1, memory_order_relaxed);
+    fan__queue_pop_words(queue, ret_taken->count);
+    fan__subscription_release_used_up(subscription);
+}
+
+/* Without its lock. */
+static void copy_taken(struct fan_subscription *subscription, const struct taken *taken)
+{
+    const struct fan_bus *bus = subscription->bus;
+    for (size_t i = 0; i < taken->count; i++) {
+        struct fan__lent *lent = lent_at(subscription, i);
+        memcpy(lent->words, taken->words + i * bus->slot_words, bus->slot_words * sizeof(uint64_t));
+        fan__lent_decode(bus, lent);
+    }
+    if (taken->segment)
+        fan__bus_release_segment(subscription->bus, taken->segment);
+}
+
+/* Takes messages out of the queue, up to the next loss. With its lock. */
+static void lend_queued(struct fan_subscription *subscription, size_t count_max,
+                        struct taken *ret_taken)
+{
+    struct fan__queue *queue = &subscription->queue;
+    take_words(subscription, count_max, ret_taken);
+    size_t count = ret_taken->count;
     while (count < count_max && fan__queue_count(queue) > 0 && fan__queue_loss(queue)->count == 0) {
-        struct fan__lent *lent = lent_at(subscription, count++);
-        const uint64_t *words = fan__queue_words(queue);
-        if (!words) {
-            lent->block = fan__queue_pop(queue);
-            subscription->lent_blocks = true;
-            continue;
-        }
-        memcpy(lent->words, words, subscription->bus->slot_words * sizeof(uint64_t));
-        fan__lent_decode(subscription->bus, lent);
-        fan__queue_pop_words(queue);
-        fan__subscription_release_used_up(subscription);
+        lent_at(subscription, count++)->block = fan__queue_pop(queue);
+        subscription->lent_blocks = true;
     }
     subscription->lent_count = count;
     add(&subscription->delivered, count);
@@ -282,6 +312,7 @@ static enum fan_status read_queue(struct fan_subscription *subscription, size_t 
 {
     struct fan__queue *queue = &subscription->queue;
     enum fan_status status = FAN_OK;
+    struct taken taken = { .count = 0 };
     /* acquire: not later than what the queue has, so that who waits for more is not late. */
     subscription->seen_tail = atomic_load_explicit(&subscription->lane->tail, memory_order_acquire);
     fan__mutex_lock(&subscription->lock);
@@ -295,7 +326,7 @@ static enum fan_status read_queue(struct fan_subscription *subscription, size_t 
         status = note_gap(subscription, fan__queue_loss(queue));
         fan__queue_clear_loss(queue);
     } else if (!empty) {
-        lend_queued(subscription, count_max);
+        lend_queued(subscription, count_max, &taken);
     } else {
         /* relaxed: what came before the end is in the queue, under its lock. */
         bool live =
@@ -303,6 +334,7 @@ static enum fan_status read_queue(struct fan_subscription *subscription, size_t 
         status = live ? FAN_AGAIN : FAN_CLOSED;
     }
     fan__mutex_unlock(&subscription->lock);
+    copy_taken(subscription, &taken);
     if (parked)
         fan__lane_ask(subscription->lane, subscription);
     if (subscription->policy == FAN_POLICY_BLOCK)

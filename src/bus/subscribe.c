@@ -231,9 +231,9 @@ static void discard(struct fan_subscription *subscription)
             subscription->queued_max = kept;
     }
     subscription->discarded += fan__queue_count(queue);
-    while (fan__queue_words(queue)) {
+    if (fan__queue_words(queue)) {
         fan__queue_clear_loss(queue);
-        fan__queue_pop_words(queue);
+        fan__queue_pop_words(queue, (size_t)(queue->end - queue->at));
     }
     fan__subscription_release_used_up(subscription);
     while (queue->count > 0) {
