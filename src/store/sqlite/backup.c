@@ -11,6 +11,7 @@
 #include "base/env.h"
 #include "base/status.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -43,8 +44,9 @@ static enum fan_status file_failed(const char *path, struct fan_error *error)
 {
     int code = errno;
     enum fan_status otherwise = code == ENOENT || code == ENOTDIR ? FAN_INVALID : FAN_IO;
-    return fan__fail(error, fan__sqlite_map_errno(code, otherwise), "path", "%s: %s", path,
-                     strerror(code));
+    enum fan_status status = fan__sqlite_map_errno(code, otherwise);
+    assert(status != FAN_OK);
+    return fan__fail(error, status, "path", "%s: %s", path, strerror(code));
 }
 
 /* What lies beside counts too: SQLite would play a left-over journal into the file. */
