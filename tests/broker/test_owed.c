@@ -326,6 +326,50 @@ static void meter_release(void *context, void *pointer)
     free(pointer);
 }
 
+static atomic_uint scarce; /* one allocation of so many fails; 0: none */
+static atomic_uint allocations;
+
+static void *scarce_resize(void *context, void *pointer, size_t size)
+{
+    (void)context;
+    unsigned every = atomic_load(&scarce);
+    if (every > 0 && atomic_fetch_add(&allocations, 1) % every == 0)
+        return NULL;
+    return realloc(pointer, size);
+}
+
+static void test_L08_R03_what_there_is_no_memory_for_stays_owed(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_env env = *fan_env_default();
+    env.resize = scarce_resize;
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.env = &env;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    atomic_store(&scarce, 11);
+    for (int i = 0; i < 300;) {
+        enum fan_status status = fan_broker_publish(broker, &draft, NULL, NULL);
+        assert_true(status == FAN_OK || status == FAN_NO_MEMORY);
+        i += status == FAN_OK;
+    }
+    probe_wait_done(&probe, 300);
+    atomic_store(&scarce, 0);
+    assert_ok(fan_broker_stop(broker, 60000));
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
+    assert_int_equal(stats.completed, stats.events);
+    assert_int_equal(stats.events, 300);
+    assert_int_equal(probe.done, 300);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 struct many {
     atomic_uchar *seen; /* by sequence */
     size_t count;
@@ -678,6 +722,7 @@ int main(void)
         cmocka_unit_test(test_H04_two_processes_keep_the_order_of_every_key),
         cmocka_unit_test(test_L08_two_processes_share_a_group),
         cmocka_unit_test(test_R07_a_group_that_nobody_handles_for_is_named),
+        on_every_store(test_L08_R03_what_there_is_no_memory_for_stays_owed),
         cmocka_unit_test(test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
