@@ -135,6 +135,22 @@ static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task)
     return true;
 }
 
+/*
+ * A stall may cost this process its lease, and it is the one who claims the delivery anew. What it
+ * holds of it then goes on under the fresh claim, and is not run a second time.
+ */
+static bool adopt(struct fan_handler *handler, const struct fan__task *task)
+{
+    struct fan__task *held = task->lapses > 0 ? handler->oldest : NULL;
+    while (held && held->seq != task->seq)
+        held = held->newer;
+    if (!held)
+        return false;
+    held->token = task->token;
+    held->until_ns = task->until_ns;
+    return true;
+}
+
 static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
                  struct fan__task_list *tasks, int64_t claimed_ns)
 {
@@ -144,6 +160,10 @@ static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
     while ((task = fan__task_pop(tasks))) {
         task->claimed_ns = claimed_ns;
         task->until_ns = claimed_ns + dispatch->lease_ms * FAN__NS_PER_MS;
+        if (adopt(handler, task)) {
+            fan__task_free(task);
+            continue;
+        }
         add_last(handler, task);
         handler->held++;
         dispatch->claimed++;

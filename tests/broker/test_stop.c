@@ -166,6 +166,7 @@ static void test_H10_fifty_publish_while_another_stops(void **state)
 static struct {
     struct fan__mutex mutex;
     bool down;
+    bool no_renewal;
     unsigned every; /* one call of so many fails; 0: none */
     unsigned calls;
     unsigned failures;
@@ -196,10 +197,12 @@ static enum fan_status sick_settle(void *self, const struct fan_group_name *name
 static enum fan_status sick_renew(void *self, const struct fan_group_name *name,
                                   struct fan_settle *items, size_t count, uint32_t lease_ms)
 {
-    return sick_fails() ? FAN_IO : fan__sqlite_provider.renew(self, name, items, count, lease_ms);
+    return sick_fails() || sick.no_renewal
+               ? FAN_IO
+               : fan__sqlite_provider.renew(self, name, items, count, lease_ms);
 }
 
-static struct fan_broker *broker_on_sick(const struct place *place)
+static struct fan_broker *broker_on_sick(const struct place *place, uint32_t lease_ms)
 {
     static struct fan_provider provider;
     provider = fan__sqlite_provider;
@@ -208,6 +211,7 @@ static struct fan_broker *broker_on_sick(const struct place *place)
     provider.renew = sick_renew;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.provider = &provider;
+    options.lease_ms = lease_ms;
     return broker_with(place, &options);
 }
 
@@ -225,7 +229,7 @@ static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
     struct place place;
     place_make(&place, scheme_sqlite);
     set_sick(false, 3);
-    struct fan_broker *broker = broker_on_sick(&place);
+    struct fan_broker *broker = broker_on_sick(&place, 0);
     struct probe probes[2];
     static const char *const groups[] = { "mail", "audit" };
     for (int i = 0; i < 2; i++) {
@@ -267,7 +271,7 @@ static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **st
     struct place place;
     place_make(&place, scheme_sqlite);
     set_sick(false, 0);
-    struct fan_broker *broker = broker_on_sick(&place);
+    struct fan_broker *broker = broker_on_sick(&place, 0);
     struct probe probe;
     struct probe other;
     probe_init(&probe);
@@ -297,6 +301,38 @@ static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **st
     place_remove(&place);
 }
 
+static void test_P09_who_lost_its_lease_to_itself_does_not_run_it_again(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    set_sick(false, 0);
+    sick.no_renewal = true;
+    struct fan_broker *broker = broker_on_sick(&place, 100);
+    struct probe probe;
+    probe_init(&probe);
+    probe.held = 1;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 1);
+    /* Its lease runs out while it is run, and the next look claims it again. */
+    struct found found;
+    fan__mutex_lock(&probe.mutex);
+    do {
+        fan__cond_wait_until(&probe.changed, &probe.mutex, fan__deadline_ns(5));
+        found = find(broker, "mail", 1);
+    } while (found.lapses < 2);
+    fan__mutex_unlock(&probe.mutex);
+    probe_let_go(&probe);
+    assert_ok(fan_broker_stop(broker, 60000));
+    assert_int_equal(probe.done, 1);
+    assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_COMPLETED);
+    fan_broker_free(broker);
+    sick.no_renewal = false;
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -304,6 +340,7 @@ int main(void)
         on_every_store(test_H09_past_the_deadline_the_rest_is_handed_back),
         on_every_store(test_H10_fifty_publish_while_another_stops),
         cmocka_unit_test(test_R01_outcomes_outlive_a_store_that_fails),
+        cmocka_unit_test(test_P09_who_lost_its_lease_to_itself_does_not_run_it_again),
         cmocka_unit_test(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
