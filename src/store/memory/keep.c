@@ -73,6 +73,7 @@ static bool expire_one(struct keeping *keeping, struct fan__delivery *delivery, 
     fan__free(memory->env, delivery->error);
     delivery->error = error;
     delivery->reason = FAN_DEAD_EXPIRED;
+    delivery->lapses += delivery->token != 0;
     delivery->token = 0;
     delivery->due_us = 0;
     delivery->completed_us = keeping->now_us;

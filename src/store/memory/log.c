@@ -200,7 +200,8 @@ bool fan__memory_is_finished(const struct fan__memory *memory, const struct fan_
     }
     for (size_t i = 0; i < memory->group_count; i++) {
         const struct fan__memory_group *group = memory->groups[i];
-        if (record->seq > group->cursor_seq && fan__memory_wants(group, record->event))
+        if (record->seq > group->cursor_seq && fan__memory_wants(group, record->event) &&
+            !fan__memory_delivery_find(record, group))
             return false;
     }
     return true;

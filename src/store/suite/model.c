@@ -8,6 +8,8 @@
  */
 #include "store/suite/suite.h"
 
+#include <fanfare/keep.h>
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -180,6 +182,46 @@ static void do_delete(struct model *model)
     model->retained -= !known->gone;
     known->gone = true;
     memset(known->fates, 0, sizeof(known->fates));
+}
+
+/* Nobody is owed anything of it: every group that wants it has completed it. */
+static bool is_finished(const struct known *known)
+{
+    for (size_t g = 0; g < GROUP_COUNT; g++) {
+        if (known->fates[g].wanted && known->fates[g].status != FAN_EVENT_COMPLETED)
+            return false;
+    }
+    return true;
+}
+
+/* All but the newest few go, if they are finished. */
+static void do_retain(struct model *model)
+{
+    struct fan__suite *suite = model->suite;
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE,
+                                             .count = 1 + chance(model, EVENT_COUNT_MAX / 4),
+                                             .limit = 1 + chance(model, 40) };
+    struct fan_retained one = { .size = sizeof(one), .more = true };
+    uint64_t removed = 0;
+    while (one.more) {
+        enum fan_status status = fan_store_retain(suite->store, &retention, &one, NULL);
+        if (status == FAN_UNSUPPORTED)
+            return;
+        CHECK_IS(suite, status, FAN_OK);
+        removed += one.removed;
+    }
+    uint64_t newer = 0;
+    uint64_t expected = 0;
+    for (size_t i = model->count; i-- > 0;) {
+        struct known *known = &model->events[i];
+        if (known->gone || newer++ < retention.count || !is_finished(known))
+            continue;
+        known->gone = true;
+        memset(known->fates, 0, sizeof(known->fates));
+        expected++;
+    }
+    model->retained -= expected;
+    CHECK_EQUAL(suite, removed, expected);
 }
 
 static void do_erase(struct model *model)
@@ -509,6 +551,7 @@ static void (*const calls[])(struct model *model) = {
     do_claim,  do_claim,  do_claim,  do_claim,  do_settle,
     do_settle, do_settle, do_settle, do_settle, do_settle,
     do_renew,  do_move,   do_move,   do_jump,   do_create_or_delete,
+    do_retain,
 };
 
 static void random_calls(struct fan__suite *suite)
