@@ -34,6 +34,7 @@ static struct fan__task *task_new(struct fan_handler *handler, const struct fan_
     if (!task)
         return NULL;
     task->handler = handler;
+    task->order = handler->order;
     task->env = env;
     task->seq = claim->seq;
     task->token = claim->token;
@@ -91,14 +92,14 @@ static struct fan__task **hold(struct fan__dispatch *dispatch, struct fan__task 
         return at;
     }
     struct fan__task *first = *at;
-    if (first->handler->order > task->handler->order) {
+    if (first->order > task->order) {
         task->sibling = first;
         task->next = first->next;
         first->next = NULL;
         *at = task;
         return at;
     }
-    while (first->sibling && first->sibling->handler->order < task->handler->order)
+    while (first->sibling && first->sibling->order < task->order)
         first = first->sibling;
     task->sibling = first->sibling;
     first->sibling = task;

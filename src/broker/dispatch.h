@@ -44,6 +44,7 @@ struct fan__waker {
 /* One claimed delivery. Guarded by the dispatch's lock but what is fixed at its claim. */
 struct fan__task {
     struct fan_handler *handler; /* there until the task is settled and not in a call */
+    uint64_t order;              /* the handler's, which may be gone while its siblings wait */
     const struct fan_env *env;
     struct fan_event *event;
     uint64_t seq;

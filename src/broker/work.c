@@ -14,7 +14,10 @@
 #include <fanfare/bus.h>
 #include <fanfare/cancel.h>
 
-/* What is claimed and not settled holds no more bytes than this and one claim. */
+/*
+ * What is claimed and not settled holds no more bytes than this and one claim; and above it one
+ * event of each handler, so that the large ones of some do not hold up the others.
+ */
 #define CLAIMED_SIZE_MAX ((size_t)64 << 20)
 
 static void earlier(int64_t *wake_ns, int64_t at_ns)
@@ -43,8 +46,10 @@ static void hear_bells(struct fan__dispatch *dispatch, uint64_t told_seq)
 /* How many deliveries a handler may claim now; 0 while that is not worth a call. */
 static size_t room_of(const struct fan__dispatch *dispatch, const struct fan_handler *handler)
 {
-    if (dispatch->suspect || dispatch->claimed_size >= CLAIMED_SIZE_MAX)
+    if (dispatch->suspect)
         return 0;
+    if (dispatch->claimed_size >= CLAIMED_SIZE_MAX)
+        return handler->held == 0 ? 1 : 0;
     size_t count = dispatch->durable_count;
     size_t share = dispatch->queue_count_max / (count > 0 ? count : 1);
     if (!dispatch->last_round && share > handler->window)

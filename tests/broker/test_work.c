@@ -582,6 +582,40 @@ static void test_H08_freeing_waits_for_the_call_and_hands_back_the_rest(void **s
     place_remove(&place);
 }
 
+/* What was claimed for one and waits for the event's other handlers may outlive it. */
+static void test_H08_one_may_be_freed_while_its_event_waits_for_another(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.worker_count = 1;
+    broker_options.work_queue_count = 2;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probes[2];
+    struct fan_handler *handlers[2];
+    for (size_t i = 0; i < 2; i++) {
+        probe_init(&probes[i]);
+        struct fan_handler_options options = probe_options(&probes[i], i ? "two" : "one", NULL);
+        assert_ok(fan_broker_handle(broker, &options, &handlers[i], NULL));
+    }
+    probes[1].held = 1;
+    uint64_t first_seq = publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probes[1], 1);
+    /* The first one can claim it, the second one has no room. */
+    uint64_t seq = publish(broker, "a.b.c", NULL);
+    wait_for_stats(broker, work_queued, 1);
+    fan_handler_free(handlers[0]);
+    probe_let_go(&probes[1]);
+    probe_wait_done(&probes[1], 2);
+    fan_handler_free(handlers[1]);
+    assert_int_equal(find(broker, "one", first_seq).status, FAN_EVENT_COMPLETED);
+    assert_int_equal(find(broker, "one", seq).status, FAN_EVENT_PENDING);
+    assert_int_equal(find(broker, "one", seq).attempts, 0);
+    assert_int_equal(find(broker, "two", seq).status, FAN_EVENT_COMPLETED);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 struct leaving {
     struct fan__mutex mutex;
     struct fan__cond changed;
@@ -637,6 +671,45 @@ static void test_H08_a_durable_handler_may_free_itself(void **state)
     assert_int_equal(stats.pending, 50 - leaving.calls);
     assert_true(leaving.calls >= 1 && leaving.calls <= 10);
     fan_broker_free(broker);
+    place_remove(&place);
+}
+
+/* Large events of a slow group take all the room there is for what is claimed. */
+static void test_H07_L12_large_events_of_one_group_hold_up_no_other(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.payload_size_max = (size_t)8 << 20;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe slow;
+    struct probe quick;
+    probe_init(&slow);
+    probe_init(&quick);
+    slow.held = 1;
+    struct fan_handler_options options = probe_options(&slow, "slow", "large.*");
+    options.concurrency = 1;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    options = probe_options(&quick, "quick", "small.*");
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    char *text = malloc(broker_options.payload_size_max);
+    assert_non_null(text);
+    memset(text, '1', broker_options.payload_size_max);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                     .type = "large.one",
+                                     .content_type = "text/plain",
+                                     .payload = { text, broker_options.payload_size_max } };
+    for (int i = 0; i < 8; i++)
+        assert_ok(fan_broker_publish(broker, &draft, NULL, NULL));
+    probe_wait_begun(&slow, 1);
+    wait_for_stats(broker, work_queued, 7);
+    for (int i = 0; i < 3; i++)
+        publish(broker, "small.one", NULL);
+    probe_wait_done(&quick, 3);
+    probe_let_go(&slow);
+    probe_wait_done(&slow, 8);
+    fan_broker_free(broker);
+    free(text);
     place_remove(&place);
 }
 
@@ -840,9 +913,11 @@ int main(void)
         on_every_store(test_H05_no_verdict_in_time_is_a_retry),
         on_every_store(test_H05_the_token_fires_at_the_time_limit),
         on_every_store(test_H07_L08_a_full_queue_is_nothing_to_the_publisher),
+        on_every_store(test_H07_L12_large_events_of_one_group_hold_up_no_other),
         on_every_store(test_H08_handlers_of_one_event_run_in_their_order),
         on_every_store(test_H08_freeing_waits_for_the_call_and_hands_back_the_rest),
         on_every_store(test_H08_a_durable_handler_may_free_itself),
+        on_every_store(test_H08_one_may_be_freed_while_its_event_waits_for_another),
         on_every_store(test_H03_fifty_publish_at_once_to_five_workers),
         on_every_store(test_L13_H17_sync_and_async_count_alike),
         cmocka_unit_test(test_handler_options_are_checked),
