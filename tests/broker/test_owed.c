@@ -352,20 +352,20 @@ static void test_L08_R03_what_there_is_no_memory_for_stays_owed(void **state)
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
-    atomic_store(&scarce, 11);
-    for (int i = 0; i < 300;) {
+    atomic_store(&scarce, 31);
+    for (int i = 0; i < 100;) {
         enum fan_status status = fan_broker_publish(broker, &draft, NULL, NULL);
         assert_true(status == FAN_OK || status == FAN_NO_MEMORY);
         i += status == FAN_OK;
     }
-    probe_wait_done(&probe, 300);
+    probe_wait_done(&probe, 100);
     atomic_store(&scarce, 0);
     assert_ok(fan_broker_stop(broker, 60000));
     struct fan_store_stats stats = { .size = sizeof(stats) };
     assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
     assert_int_equal(stats.completed, stats.events);
-    assert_int_equal(stats.events, 300);
-    assert_int_equal(probe.done, 300);
+    assert_int_equal(stats.events, 100);
+    assert_int_equal(probe.done, 100);
     fan_broker_free(broker);
     place_remove(&place);
 }
