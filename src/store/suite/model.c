@@ -422,6 +422,44 @@ static void do_jump(struct model *model)
     let_lapse(model);
 }
 
+/* What has been owed for a while, and is held by nobody, becomes a dead letter. */
+static void do_expire(struct model *model)
+{
+    struct fan__suite *suite = model->suite;
+    /* Now and then: it ends everything else that is under way. */
+    if (!(suite->options->traits & FAN_CONFORMANCE_CLOCK) || chance(model, 4) > 0)
+        return;
+    do_jump(model);
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE,
+                                             .owed_age_ms = JUMP_S * 1000 / 2,
+                                             .limit = 1 + chance(model, 40) };
+    struct fan_retained one = { .size = sizeof(one), .more = true };
+    uint64_t told = 0;
+    while (one.more) {
+        enum fan_status status = fan_store_retain(suite->store, &retention, &one, NULL);
+        if (status == FAN_UNSUPPORTED)
+            return;
+        CHECK_IS(suite, status, FAN_OK);
+        told += one.expired;
+    }
+    uint64_t expired = 0;
+    for (size_t i = 0; i < model->count; i++) {
+        for (size_t g = 0; g < GROUP_COUNT; g++) {
+            struct fate *fate = &model->events[i].fates[g];
+            if (!fate->wanted || fate->status != FAN_EVENT_PENDING)
+                continue;
+            fate->status = FAN_EVENT_FAILED;
+            fate->reason = FAN_DEAD_EXPIRED;
+            fate->lapses += fate->lapsed;
+            fate->lapsed = fate->virgin = false;
+            fate->token = 0;
+            fate->has_error = true;
+            expired++;
+        }
+    }
+    CHECK_EQUAL(suite, told, expired);
+}
+
 static enum fan_event_status status_of(const struct known *known)
 {
     bool has[4] = { false };
@@ -551,7 +589,7 @@ static void (*const calls[])(struct model *model) = {
     do_claim,  do_claim,  do_claim,  do_claim,  do_settle,
     do_settle, do_settle, do_settle, do_settle, do_settle,
     do_renew,  do_move,   do_move,   do_jump,   do_create_or_delete,
-    do_retain,
+    do_retain, do_expire,
 };
 
 static void random_calls(struct fan__suite *suite)
