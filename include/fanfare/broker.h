@@ -25,14 +25,9 @@ extern "C" {
 #endif
 
 struct fan_broker;
+struct fan_metrics;
 struct fan_provider;
 struct fan_retention;
-
-/* Whether fan_broker_publish waits for this process's handlers too. */
-enum fan_mode {
-    FAN_MODE_ASYNC = 0,
-    FAN_MODE_SYNC = 1,
-};
 
 /*
  * instance_id         stamped on events; NULL for one that is unique to the process
@@ -49,6 +44,7 @@ enum fan_mode {
  *                     30,000
  * retention           what the log keeps (keep.h); NULL: everything, and nobody looks
  * retention_interval_ms  how often that is looked at; 0 for 60,000
+ * metrics             who counts (metrics.h), its context for longer than the broker; NULL: nobody
  */
 struct fan_broker_options {
     size_t size;
@@ -66,12 +62,13 @@ struct fan_broker_options {
     uint32_t lease_ms;
     const struct fan_retention *retention;
     uint32_t retention_interval_ms;
+    const struct fan_metrics *metrics;
 };
 
 #define FAN_BROKER_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(struct fan_broker_options), NULL, NULL, 0, 0, 0, false, NULL, FAN_MODE_ASYNC, 0, 0, \
-            { 0, 0, 0, 0, 0, false }, 0, NULL, 0                                                   \
+            { 0, 0, 0, 0, 0, false }, 0, NULL, 0, NULL                                             \
     }
 
 /*

@@ -19,13 +19,16 @@
 #include <fanfare/json.h>
 #include <fanfare/keep.h>
 #include <fanfare/kind.h>
+#include <fanfare/metrics.h>
 #include <fanfare/outbox.h>
 #include <fanfare/pattern.h>
+#include <fanfare/prometheus.h>
 #include <fanfare/reader.h>
 #include <fanfare/records.h>
 #include <fanfare/state.h>
 #include <fanfare/status.h>
 #include <fanfare/store.h>
 #include <fanfare/subscription.h>
+#include <fanfare/trace.h>
 
 #endif

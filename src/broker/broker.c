@@ -4,6 +4,7 @@
 #include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
+#include "event/uuid.h"
 
 #include <fanfare/batch.h>
 #include <fanfare/bus.h>
@@ -36,13 +37,14 @@ static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
         return status;
     broker->items = fan__alloc_zero(env, FAN__COMMIT_COUNT_MAX, sizeof(*broker->items));
     broker->taken = fan__alloc_zero(env, FAN__COMMIT_COUNT_MAX, sizeof(struct fan__submission *));
-    if (options->instance_id) {
-        broker->instance_id = fan__strdup(env, options->instance_id);
-        if (!broker->instance_id)
-            return fan__fail(error, FAN_NO_MEMORY, "", "out of memory");
-        broker->defaults.instance_id = broker->instance_id;
-    }
-    if (!broker->items || !broker->taken || fan_batch_new(env, &broker->page) != FAN_OK)
+    char instance_id[FAN__INSTANCE_ID_SIZE];
+    if (!options->instance_id)
+        fan__instance_id(env, instance_id);
+    broker->instance_id =
+        fan__strdup(env, options->instance_id ? options->instance_id : instance_id);
+    broker->defaults.instance_id = broker->instance_id;
+    if (!broker->instance_id || !broker->items || !broker->taken ||
+        fan_batch_new(env, &broker->page) != FAN_OK)
         return fan__fail(error, FAN_NO_MEMORY, "", "out of memory");
     return fan__dispatch_new(broker, options, error);
 }
@@ -81,6 +83,10 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
     if (options->retention &&
         !fan__adopt(&retention, sizeof(retention), options->retention, sizeof(retention)))
         return fan__fail(ret_error, FAN_INVALID, "retention.size", "must be FAN_RETENTION_SIZE");
+    struct fan_metrics metrics = { .size = FAN_METRICS_SIZE };
+    if (options->metrics &&
+        !fan__adopt(&metrics, sizeof(metrics), options->metrics, sizeof(metrics)))
+        return fan__fail(ret_error, FAN_INVALID, "metrics.size", "must be FAN_METRICS_SIZE");
     struct fan_broker *broker = fan__alloc_zero(options->env, 1, sizeof(*broker));
     if (!broker)
         return fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
@@ -92,6 +98,7 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
     broker->publish_timeout_ms = options->publish_timeout_ms ? options->publish_timeout_ms : 30000;
     broker->stepped = options->stepped;
     broker->mode = options->mode;
+    broker->metrics = metrics;
     broker->keep.asked = options->retention != NULL;
     broker->keep.retention = retention;
     broker->keep.interval_ms = options->retention_interval_ms ? options->retention_interval_ms
@@ -287,8 +294,11 @@ uint64_t fan__broker_told_seq(struct fan_broker *broker)
 void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_stats)
 {
     size_t size = ret_stats->size < sizeof(*ret_stats) ? ret_stats->size : sizeof(*ret_stats);
+    struct fan_broker_stats given = FAN_BROKER_STATS_INIT;
+    memcpy(&given, ret_stats, size);
     struct fan_broker_stats stats = { .size = size };
-    if (fan__fork_generation() == broker->fork_generation) {
+    bool forked = fan__fork_generation() != broker->fork_generation;
+    if (!forked) {
         fan__mutex_lock(&broker->mutex);
         stats = broker->stats;
         stats.queued = broker->queue.count;
@@ -296,6 +306,13 @@ void fan_broker_stats(struct fan_broker *broker, struct fan_broker_stats *ret_st
         fan__mutex_unlock(&broker->mutex);
         fan__dispatch_stats(broker, &stats);
     }
+    stats.instance_id = broker->instance_id;
+    stats.mode = broker->mode;
+    stats.provider = fan_store_name(broker->store);
+    stats.store = given.store;
+    stats.store_status = FAN_OK;
+    if (stats.store)
+        stats.store_status = forked ? FAN_FORKED : fan_store_stats(broker->store, stats.store);
     stats.size = size;
     memcpy(ret_stats, &stats, size);
 }

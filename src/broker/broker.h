@@ -13,6 +13,7 @@
 
 #include <fanfare/broker.h>
 #include <fanfare/keep.h>
+#include <fanfare/metrics.h>
 #include <fanfare/store.h>
 
 struct fan_batch;
@@ -34,6 +35,7 @@ struct fan__submission {
     fan_publish_done done;
     void *context;
     bool joined;
+    int64_t queued_ns; /* when, where somebody counts; 0: it was not queued */
     /* Set by the commit. */
     bool duplicate;
     enum fan_status status;
@@ -77,6 +79,7 @@ struct fan_broker {
     const struct fan_env *env;
     struct fan_event_defaults defaults;
     char *instance_id;
+    struct fan_metrics metrics;
     size_t queue_count_max;
     uint32_t publish_timeout_ms;
     bool stepped;
@@ -172,6 +175,8 @@ bool fan__dispatch_is_me(struct fan_broker *broker);
 void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns);
 void fan__dispatch_free(struct fan_broker *broker);
 void fan__dispatch_stats(struct fan_broker *broker, struct fan_broker_stats *stats);
+/* Counts what a member in another process settled; 0: another held it. */
+void fan__dispatch_count(struct fan_broker *broker, enum fan_processed_status status);
 
 /* Who waits for the verdicts of handlers (sync.c). */
 FAN_MUST_CHECK enum fan_status fan__waiter_new(struct fan_broker *broker,

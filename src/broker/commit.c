@@ -11,6 +11,7 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "broker/metrics.h"
 #include "bus/notify.h"
 #include "event/event.h"
 
@@ -249,7 +250,10 @@ static void settle(struct fan_broker *broker, size_t count, const struct fan_err
 static void commit(struct fan_broker *broker, size_t count)
 {
     struct fan_error error = FAN_ERROR_INIT;
+    int64_t begun_ns = fan__now_counted_ns(broker);
+    int64_t queued_ns = broker->taken[0]->queued_ns;
     enum fan_status status = append(broker, count, &error);
+    int64_t ended_ns = fan__now_counted_ns(broker);
     bool told = status != FAN_OK || notify_commit(broker, count);
     uint64_t stored = 0;
     uint64_t duplicates = 0;
@@ -269,7 +273,19 @@ static void commit(struct fan_broker *broker, size_t count)
     /* What was not certain to be stored may be there; looking is what catching up does. */
     if (!told || status == FAN_UNKNOWN)
         broker->catch_up = true;
+    size_t queued = broker->queue.count;
     fan__mutex_unlock(&broker->mutex);
+    /* Before any publisher has its answer. */
+    struct fan_metrics_commit counted = {
+        .size = sizeof(counted),
+        .count = count,
+        .stored = stored,
+        .duplicates = duplicates,
+        .queued = queued,
+        .append_ns = ended_ns - begun_ns,
+        .waited_ns = queued_ns > 0 ? begun_ns - queued_ns : -1,
+    };
+    fan__metrics_committed(broker, &counted, broker->taken);
     settle(broker, count, &error);
 }
 

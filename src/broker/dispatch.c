@@ -281,6 +281,30 @@ void fan__dispatch_stats(struct fan_broker *broker, struct fan_broker_stats *sta
     stats->dead = dispatch->stats.dead;
     stats->late = dispatch->stats.late;
     stats->lost = dispatch->stats.lost;
+    stats->processed = dispatch->stats.processed;
+    stats->failed = dispatch->stats.failed;
+    stats->subscriptions = stats->readers;
+    for (const struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
+        stats->subscriptions += handler->group && !handler->removed;
     stats->unhandled = dispatch->stats.unhandled;
+    fan__mutex_unlock(&dispatch->mutex);
+}
+
+void fan__count_processed(struct fan_broker_stats *stats, enum fan_processed_status status)
+{
+    stats->processed++;
+    stats->retried += status == FAN_PROCESSED_RETRIED;
+    stats->failed += status == FAN_PROCESSED_FAILED;
+}
+
+void fan__dispatch_count(struct fan_broker *broker, enum fan_processed_status status)
+{
+    struct fan__dispatch *dispatch = broker->dispatch;
+    fan__mutex_lock(&dispatch->mutex);
+    if (status == 0)
+        dispatch->stats.lost++;
+    else
+        fan__count_processed(&dispatch->stats, status);
+    dispatch->stats.dead += status == FAN_PROCESSED_FAILED;
     fan__mutex_unlock(&dispatch->mutex);
 }

@@ -53,6 +53,8 @@ struct fan__task {
     unsigned lapses;
     int64_t claimed_ns;
     int64_t until_ns; /* the end of its lease, by the system's monotonic clock */
+    int64_t begun_ns; /* of its call, 0 before it; and the call's time, until it got an outcome */
+    int64_t duration_ns;
 
     struct fan__task *next;     /* in the queue, among the held or the waiting */
     struct fan__task *sibling;  /* the same event's next handler, run by the same worker */
@@ -209,6 +211,9 @@ struct fan__dispatch {
         joined_us; /* a member of another process that asked for work since may still be there */
     int64_t report_ns;
 };
+
+/* dispatch.c: one verdict that counts; with the lock. */
+void fan__count_processed(struct fan_broker_stats *stats, enum fan_processed_status status);
 
 /* handler.c: with the lock, which a call lets go of while the handler runs. */
 enum fan_verdict fan__call(struct fan__dispatch *dispatch, struct fan__call *call,

@@ -19,7 +19,13 @@ enum fan_verdict fan__call(struct fan__dispatch *dispatch, struct fan__call *cal
     call->next = dispatch->calls;
     dispatch->calls = call;
     fan__mutex_unlock(&dispatch->mutex);
+    const struct fan_metrics *metrics = &dispatch->broker->metrics;
+    bool counted = metrics->workers_active && call->task;
+    if (counted)
+        metrics->workers_active(metrics->context, 1);
     enum fan_verdict verdict = handler->handle(handler->context, event, handling);
+    if (counted)
+        metrics->workers_active(metrics->context, -1);
     fan__mutex_lock(&dispatch->mutex);
     struct fan__call **link = &dispatch->calls;
     while (*link != call)

@@ -5,6 +5,7 @@
 #include "broker/dispatch.h"
 
 #include "base/env.h"
+#include "broker/metrics.h"
 
 #include <fanfare/cancel.h>
 
@@ -15,6 +16,25 @@
 static bool is_over(const struct fan__dispatch *dispatch, const struct fan_handler *handler)
 {
     return handler->removed || dispatch->cut;
+}
+
+/* Counts and tells a verdict, for which it lets go of the lock: the handler is pinned. */
+static void account(struct fan__dispatch *dispatch, const struct fan_handler *handler,
+                    const struct fan_event *event, enum fan_verdict verdict, int64_t duration_ns)
+{
+    struct fan_metrics_processed processed = {
+        .size = sizeof(processed),
+        .source = fan_event_source(event),
+        .type = fan_event_type(event),
+        .handler = handler->name,
+        .status = verdict == FAN_VERDICT_DONE ? FAN_PROCESSED_COMPLETED : FAN_PROCESSED_FAILED,
+        .duration_ns = duration_ns,
+        .waited_ns = -1,
+    };
+    fan__count_processed(&dispatch->stats, processed.status);
+    fan__mutex_unlock(&dispatch->mutex);
+    fan__metrics_processed(dispatch->broker, &processed);
+    fan__mutex_lock(&dispatch->mutex);
 }
 
 static void call(struct fan__dispatch *dispatch, struct fan_handler *handler,
@@ -32,7 +52,9 @@ static void call(struct fan__dispatch *dispatch, struct fan_handler *handler,
     struct fan__call call = { .handler = handler,
                               .cancel = dispatch->live_cancel,
                               .limit_ns = FAN__FOREVER };
+    int64_t begun_ns = fan__deadline_ns(0);
     enum fan_verdict verdict = fan__call(dispatch, &call, event, &handling);
+    account(dispatch, handler, event, verdict, fan__deadline_ns(0) - begun_ns);
     const char *words = *error.message ? error.message : "the handler did not say that it is done";
     fan__waiters_report(dispatch, handler, fan_event_id(event),
                         verdict == FAN_VERDICT_DONE ? NULL : words);

@@ -10,6 +10,7 @@
 #include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
+#include "broker/metrics.h"
 
 #include <assert.h>
 #include <stdio.h>
@@ -158,6 +159,7 @@ static enum fan_status queue_and_wait(struct fan_broker *broker, struct fan__tic
         if (status != FAN_OK)
             return status;
     }
+    ticket->submissions[0].queued_ns = fan__now_counted_ns(broker);
     for (size_t i = 0; i < ticket->count; i++)
         fan__backlog_push(&broker->queue, &ticket->submissions[i]);
     if (!broker->committing)
@@ -371,6 +373,7 @@ enum fan_status fan_broker_submit_take(struct fan_broker *broker, struct fan_eve
         status = FAN_FULL;
     }
     if (status == FAN_OK) {
+        submission->queued_ns = fan__now_counted_ns(broker);
         fan__backlog_push(&broker->queue, submission);
         if (!broker->committing)
             fan__writer_wake(broker);

@@ -2,6 +2,7 @@
 #include "broker/dispatch.h"
 
 #include "base/env.h"
+#include "broker/metrics.h"
 
 #include <fanfare/batch.h>
 
@@ -39,6 +40,35 @@ static void put_back(struct fan__dispatch *dispatch, struct fan_handler *handler
     handler->ended = dispatch->settling[0];
 }
 
+static enum fan_processed_status processed_as(enum fan_verdict verdict)
+{
+    if (verdict == FAN_VERDICT_DONE)
+        return FAN_PROCESSED_COMPLETED;
+    return verdict == FAN_VERDICT_RETRY ? FAN_PROCESSED_RETRIED : FAN_PROCESSED_FAILED;
+}
+
+/* Tells whoever counts; without the lock: outcomes do not change, and the handler is pinned. */
+static void tell(struct fan__dispatch *dispatch, const struct fan_handler *handler, size_t count)
+{
+    for (size_t i = 0; i < count && dispatch->broker->metrics.event_processed; i++) {
+        const struct fan__task *task = dispatch->settling[i];
+        if (dispatch->settles[i].ret_status != FAN_OK || task->verdict == FAN_VERDICT_HAND_BACK)
+            continue;
+        bool waited = task->begun_ns > task->claimed_ns;
+        struct fan_metrics_processed processed = {
+            .size = sizeof(processed),
+            .source = fan_event_source(task->event),
+            .type = fan_event_type(task->event),
+            .group = handler->group,
+            .handler = handler->name,
+            .status = processed_as(task->verdict),
+            .duration_ns = task->duration_ns,
+            .waited_ns = waited ? task->begun_ns - task->claimed_ns : -1,
+        };
+        fan__metrics_processed(dispatch->broker, &processed);
+    }
+}
+
 /* Counts how one ended, and tells who waits for it. */
 static void account(struct fan__dispatch *dispatch, const struct fan__task *task,
                     enum fan_status status)
@@ -47,9 +77,9 @@ static void account(struct fan__dispatch *dispatch, const struct fan__task *task
     int64_t due_ns = fan__deadline_ns(task->delay_ms);
     if (status != FAN_OK)
         dispatch->stats.lost++;
-    else if (task->verdict == FAN_VERDICT_RETRY)
-        dispatch->stats.retried++;
-    else if (task->verdict == FAN_VERDICT_FAIL)
+    else if (task->verdict != FAN_VERDICT_HAND_BACK)
+        fan__count_processed(&dispatch->stats, processed_as(task->verdict));
+    if (status == FAN_OK && task->verdict == FAN_VERDICT_FAIL)
         dispatch->stats.dead++;
     if (task->verdict == FAN_VERDICT_HAND_BACK) {
         handler->more = true;
@@ -86,6 +116,9 @@ bool fan__settle(struct fan__dispatch *dispatch, struct fan_handler *handler)
         return false;
     enum fan_status status =
         fan_group_settle(dispatch->broker->store, &name, dispatch->settles, count);
+    /* Before those that wait for an outcome have it. */
+    if (status == FAN_OK)
+        tell(dispatch, handler, count);
     fan__mutex_lock(&dispatch->mutex);
     bool again = status != FAN_OK && note_failure(dispatch, handler, status);
     if (again)

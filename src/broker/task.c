@@ -64,6 +64,8 @@ void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum 
         return;
     task->ended = true;
     task->verdict = verdict;
+    if (task->begun)
+        task->duration_ns = fan__deadline_ns(0) - task->begun_ns;
     snprintf(task->words, sizeof(task->words), "%s", words ? words : "");
     if (!task->begun) {
         dispatch->queued--;

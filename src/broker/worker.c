@@ -42,6 +42,7 @@ static void begin(struct fan__dispatch *dispatch, struct fan__task *task, int64_
 {
     struct fan_handler *handler = task->handler;
     task->begun = true;
+    task->begun_ns = now_ns;
     dispatch->queued--;
     dispatch->active++;
     if (now_ns - task->claimed_ns > handler->waited_ns)

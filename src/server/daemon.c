@@ -121,8 +121,11 @@ static enum fan_status open_parts(struct fan__daemon *daemon, struct fan_error *
     if (daemon->options.broker)
         options = *daemon->options.broker;
     options.env = daemon->env;
-    enum fan_status status =
-        fan_broker_open(daemon->options.store, &options, &daemon->broker, error);
+    enum fan_status status = fan_prometheus_new(daemon->env, &daemon->prometheus);
+    if (status != FAN_OK)
+        return fan__fail(error, status, "", "out of memory");
+    options.metrics = fan_prometheus_metrics(daemon->prometheus);
+    status = fan_broker_open(daemon->options.store, &options, &daemon->broker, error);
     if (status != FAN_OK)
         return status;
     daemon->store = fan_broker_store(daemon->broker);
@@ -204,6 +207,7 @@ void fan__daemon_free(struct fan__daemon *daemon)
         return;
     fan__http_server_free(daemon->http);
     fan_broker_free(daemon->broker);
+    fan_prometheus_free(daemon->prometheus);
     fan__mutex_deinit(&daemon->mutex);
     fan__free(daemon->env, daemon);
 }

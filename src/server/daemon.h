@@ -19,8 +19,7 @@
  *     index.c      which clients want an event
  *     sse.c        frames
  *     health.c     /healthz, /readyz, /v1/stats
- *     metrics.c    /metrics
- *     label.c      bounded labels of counters
+ *     metrics.c    /metrics; accept.c, in which format
  *     ask.c        a request that the store answers
  *     job.c        what blocks, on libuv's threads, and in whose turn
  *     field.c      what a client gives, checked by name
@@ -74,6 +73,7 @@ struct fan__daemon {
     struct fan__daemon_options options;
     struct fan__number keep_alive_ms;
     struct fan_broker *broker;
+    struct fan_prometheus *prometheus;
     struct fan_store *store;
     uint64_t epoch;
     struct fan_event_defaults defaults; /* of events that come by HTTP */

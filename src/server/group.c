@@ -3,6 +3,7 @@
 
 #include "base/env.h"
 #include "base/status.h"
+#include "broker/metrics.h"
 #include "event/json.h"
 #include "server/ask.h"
 #include "server/daemon.h"
@@ -297,6 +298,9 @@ static void run_settle(struct fan__ask *ask)
         ask->status = unknown_group(&ask->error);
     if (ask->status != FAN_OK)
         return;
+    if (settling->lease_ms == 0)
+        fan__metrics_settled(ask->daemon->broker, &settling->name, settling->items,
+                             settling->count);
     size_t lost = 0;
     fan__buffer_add_text(&ask->json, "{\"results\":[");
     for (size_t i = 0; i < settling->count; i++) {

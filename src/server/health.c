@@ -3,7 +3,7 @@
 
 #include "base/env.h"
 #include "event/json.h"
-#include "event/uuid.h"
+#include "server/accept.h"
 #include "server/daemon.h"
 #include "server/group.h"
 #include "server/reply.h"
@@ -34,26 +34,19 @@ static void add_counters(struct fan__hub_counters *sum, const struct fan__hub_co
 static void gather(struct fan__report *report)
 {
     struct fan__daemon *daemon = report->daemon;
-    report->broker.size = sizeof(report->broker);
-    report->store.size = sizeof(report->store);
-    fan_broker_stats(daemon->broker, &report->broker);
     fan__http_server_counters(daemon->http, &report->http);
     fan__mutex_lock(&daemon->mutex);
     for (struct fan__hub *hub = daemon->hubs; hub; hub = hub->next) {
         fan__mutex_lock(&hub->mutex);
         add_counters(&report->hub, &hub->published);
         fan__mutex_unlock(&hub->mutex);
-        fan__labels_merge(&report->labels, &hub->desk.labels);
     }
     fan__mutex_unlock(&daemon->mutex);
-    report->uptime_s =
-        (double)(fan__monotonic_ns(daemon->env) - daemon->started_ns) / (1000.0 * FAN__NS_PER_MS);
-    report->store_status = fan_store_stats(daemon->store, &report->store);
+    report->uptime_ns = (uint64_t)(fan__monotonic_ns(daemon->env) - daemon->started_ns);
 }
 
 static void free_report(struct fan__report *report)
 {
-    fan__labels_deinit(&report->labels);
     fan__buffer_deinit(&report->text);
     fan__free(report->daemon->env, report);
 }
@@ -71,7 +64,7 @@ static void start_report(struct fan__http_request *request, void (*run)(struct f
     report->request = request;
     report->job.run = run;
     report->job.done = done;
-    fan__labels_init(&report->labels, daemon->env);
+    report->format = fan__accept_metrics(fan__http_header(request, "accept"));
     fan__buffer_init(&report->text, daemon->env);
     fan__job_start(fan__http_loop(request), &report->job);
 }
@@ -82,7 +75,7 @@ static void on_ready_run(struct fan__job *job)
 {
     struct fan__report *report = (struct fan__report *)job;
     uint64_t head_seq;
-    report->broker.size = sizeof(report->broker);
+    report->broker = (struct fan_broker_stats)FAN_BROKER_STATS_INIT;
     fan_broker_stats(report->daemon->broker, &report->broker);
     report->store_status = fan_store_head(report->daemon->store, &head_seq);
 }
@@ -124,14 +117,36 @@ static void add_members(struct fan__buffer *json, const struct member *members, 
 static void write_broker(struct fan__buffer *json, const struct fan_broker_stats *broker)
 {
     const struct member members[] = {
-        { "published", broker->published }, { "duplicates", broker->duplicates },
-        { "refused", broker->refused },     { "commits", broker->commits },
-        { "queued", broker->queued },       { "commit_failures", broker->commit_failures },
-        { "handled", broker->handled },     { "notified_seq", broker->notified_seq },
-        { "readers", broker->readers },     { "handlers", broker->handlers },
+        { "published", broker->published },
+        { "duplicates", broker->duplicates },
+        { "refused", broker->refused },
+        { "commits", broker->commits },
+        { "queued", broker->queued },
+        { "commit_failures", broker->commit_failures },
+        { "handled", broker->handled },
+        { "notified_seq", broker->notified_seq },
+        { "readers", broker->readers },
+        { "handlers", broker->handlers },
+        { "processed", broker->processed },
+        { "failed", broker->failed },
+        { "retried", broker->retried },
+        { "dead", broker->dead },
+        { "late", broker->late },
+        { "lost", broker->lost },
+        { "workers", broker->workers },
+        { "workers_active", broker->workers_active },
+        { "unhandled", broker->unhandled },
+        { "work_queued", broker->work_queued },
+        { "removed", broker->removed },
+        { "subscriptions", broker->subscriptions },
+        { "expired", broker->expired },
+        { "discarded", broker->discarded },
+        { "groups_expired", broker->groups_expired },
+        { "retention_failures", broker->retention_failures },
     };
-    fan__buffer_add_format(json, ",\n\"broker\":{\"running\":%s",
-                           broker->running ? "true" : "false");
+    fan__buffer_add_format(json, ",\n\"broker\":{\"running\":%s,\"mode\":\"%s\"",
+                           broker->running ? "true" : "false",
+                           broker->mode == FAN_MODE_SYNC ? "sync" : "async");
     ADD_MEMBERS(json, members);
 }
 
@@ -189,11 +204,15 @@ static void on_stats_run(struct fan__job *job)
     struct fan__report *report = (struct fan__report *)job;
     struct fan__buffer *json = &report->text;
     gather(report);
-    char instance_id[FAN__INSTANCE_ID_SIZE];
-    fan__instance_id(report->daemon->env, instance_id);
+    report->store.size = sizeof(report->store);
+    report->broker = (struct fan_broker_stats)FAN_BROKER_STATS_INIT;
+    report->broker.store = &report->store;
+    fan_broker_stats(report->daemon->broker, &report->broker);
+    report->store_status = report->broker.store_status;
+    const char *instance_id = report->broker.instance_id;
     fan__buffer_add_text(json, "{\"instance_id\":");
     fan__json_add_string(json, (struct fan_str){ instance_id, strlen(instance_id) });
-    fan__buffer_add_format(json, ",\"uptime_s\":%.3f", report->uptime_s);
+    fan__buffer_add_format(json, ",\"uptime_s\":%.3f", (double)report->uptime_ns / 1e9);
     write_broker(json, &report->broker);
     write_store(json, report);
     write_http(json, &report->http);
@@ -232,7 +251,7 @@ static void on_metrics_done(struct fan__job *job)
     if (report->text.failed)
         fan__reply_busy(report->request, NULL, "out of memory");
     else
-        fan__http_answer(report->request, 200, "text/plain; version=0.0.4; charset=utf-8",
+        fan__http_answer(report->request, 200, fan_metrics_format_type(report->format),
                          report->text.data, report->text.size);
     free_report(report);
 }

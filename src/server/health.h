@@ -7,6 +7,7 @@
 #include "server/job.h"
 
 #include <fanfare/broker.h>
+#include <fanfare/prometheus.h>
 #include <fanfare/store.h>
 
 /* All counters at one moment, gathered on a thread that may wait for the store. */
@@ -19,8 +20,8 @@ struct fan__report {
     struct fan_store_stats store;
     struct fan__http_counters http;
     struct fan__hub_counters hub;
-    double uptime_s;
-    struct fan__labels labels;
+    uint64_t uptime_ns;
+    enum fan_metrics_format format;
     struct fan__buffer text;
 };
 
@@ -29,7 +30,7 @@ void fan__health_ready(struct fan__http_request *request);
 void fan__health_stats(struct fan__http_request *request);
 void fan__health_metrics(struct fan__http_request *request);
 
-/* Writes a report in Prometheus' text format 0.0.4. */
+/* Writes a report in its format. */
 void fan__metrics_write(struct fan__report *report);
 
 #endif

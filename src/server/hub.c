@@ -273,7 +273,6 @@ static void free_hub(struct fan__hub *hub)
         fan_batch_free(hub->pages[i].batch);
     fan_batch_free(hub->own.batch);
     fan_reader_free(hub->reader);
-    fan__desk_deinit(&hub->desk);
     fan__index_deinit(&hub->index);
     fan__buffer_deinit(&hub->scratch);
     fan__mutex_deinit(&hub->mutex);

@@ -16,6 +16,7 @@
 #define FAN_SERVER_HUB_H
 
 #include "base/buffer.h"
+#include "base/thread.h"
 #include "broker/cursor.h"
 #include "server/claim.h"
 #include "server/index.h"

@@ -27,7 +27,6 @@ struct slot {
     struct fan__publish *publish;
     uint64_t number;
     uint32_t size;
-    uint8_t source;
     bool refused; /* by us, before it was submitted */
     bool done;
     bool duplicate;
@@ -45,8 +44,8 @@ struct block {
 };
 
 /*
- * texts: for each slot, in order, what is to be told of it and is known before: the id and the type
- * of an event, or the field and the reason of a refusal; each ends in NUL.
+ * texts: for each slot, in order, what is to be told of it and is known before: the id of an event
+ * and "", or the field and the reason of a refusal; each ends in NUL.
  */
 struct fan__publish {
     struct fan__http_request *request;
@@ -157,12 +156,11 @@ static struct slot *slot_add_with(struct fan__publish *publish, const char *firs
 
 static struct slot *slot_add_event(struct fan__publish *publish, struct fan_event *event)
 {
-    struct slot *slot = slot_add_with(publish, fan_event_id(event), fan_event_type(event));
+    struct slot *slot = slot_add_with(publish, fan_event_id(event), "");
     if (!slot) {
         fan_event_free(event, publish->daemon->env);
         return NULL;
     }
-    slot->source = (uint8_t)fan_event_source(event);
     slot->size = (uint32_t)fan_event_size(event);
     publish->size += slot->size;
     publish->event = event;
@@ -282,18 +280,12 @@ void fan__desk_init(struct fan__desk *desk, struct fan__daemon *daemon, struct f
 {
     *desk = (struct fan__desk){ .daemon = daemon };
     uv_timer_init(fan__http_loop_uv(loop), &desk->timer);
-    fan__labels_init(&desk->labels, daemon->env);
 }
 
 void fan__desk_close(struct fan__desk *desk, uv_close_cb closed)
 {
     assert(!desk->waiting);
     uv_close((uv_handle_t *)&desk->timer, closed);
-}
-
-void fan__desk_deinit(struct fan__desk *desk)
-{
-    fan__labels_deinit(&desk->labels);
 }
 
 /* ---- Ending ---- */
@@ -400,8 +392,6 @@ static bool settle(struct fan__publish *publish)
             .cursor = { slot.seq, publish->daemon->epoch },
             .duplicate = slot.duplicate,
         };
-        if (slot.status == FAN_OK && !slot.refused && !slot.duplicate)
-            fan__labels_add(&publish->desk->labels, (enum fan_source)slot.source, second, 1);
         if (publish->gone) {
             count_unwritten(publish->daemon, &slot);
             continue;

@@ -15,8 +15,6 @@
 #ifndef FAN_SERVER_PUBLISH_H
 #define FAN_SERVER_PUBLISH_H
 
-#include "server/label.h"
-
 #include <uv.h>
 
 struct fan__daemon;
@@ -34,14 +32,12 @@ struct fan__desk {
     uv_timer_t timer; /* runs while some wait for room in the writer's queue */
     struct fan__publish *waiting;
     uint64_t held_size;
-    struct fan__labels labels; /* of what was stored */
 };
 
 void fan__desk_init(struct fan__desk *desk, struct fan__daemon *daemon,
                     struct fan__http_loop *loop);
 /* Closes what it has on the loop; `closed` is called with the timer's data. */
 void fan__desk_close(struct fan__desk *desk, uv_close_cb closed);
-void fan__desk_deinit(struct fan__desk *desk);
 
 /* The route's functions; it takes its body in pieces. */
 void fan__publish_check(struct fan__http_request *request);

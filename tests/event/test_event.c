@@ -3,6 +3,7 @@
 
 #include <fanfare/event.h>
 #include <fanfare/state.h>
+#include <fanfare/trace.h>
 
 #include "base/env.h"
 #include "event/uuid.h"
@@ -508,11 +509,64 @@ static void test_P02_a_parser_without_memory_is_a_failure(void **state)
     assert_true(failures > 4);
 }
 
+static void same_random(void *context, void *bytes, size_t size)
+{
+    memset(bytes, *(const unsigned char *)context, size);
+}
+
+static void test_P01_a_trace_goes_on_with_a_span_of_its_own(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *parent;
+        const char *child; /* NULL: it is refused */
+        unsigned char random;
+    } cases[] = {
+        { "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+          "00-0af7651916cd43dd8448eb211c80319c-abababababababab-01", 0xab },
+        { "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+          "00-0af7651916cd43dd8448eb211c80319c-0505050505050505-00", 0x05 },
+        /* Flags that this version does not know are not passed on. */
+        { "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-ff",
+          "00-0af7651916cd43dd8448eb211c80319c-0505050505050505-01", 0x05 },
+        /* A later version may say more; what goes on is what this one knows. */
+        { "cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-02-what-else",
+          "00-0af7651916cd43dd8448eb211c80319c-0505050505050505-00", 0x05 },
+        /* All zeros would be no span. */
+        { "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+          "00-0af7651916cd43dd8448eb211c80319c-0000000000000001-01", 0 },
+        { "", "", 0 },
+        { NULL, "", 0 },
+        { "00-00000000000000000000000000000000-b7ad6b7169203331-01", NULL, 0 },
+        { "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01", NULL, 0 },
+        { "00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01", NULL, 0 },
+        { "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", NULL, 0 },
+        { "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-", NULL, 0 },
+        { "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331", NULL, 0 },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        unsigned char byte = cases[i].random;
+        struct fan_env env = *fan_env_default();
+        env.context = &byte;
+        env.random = same_random;
+        char text[FAN_TRACEPARENT_SIZE] = "untouched";
+        enum fan_status status = fan_trace_child(cases[i].parent, &env, text);
+        assert_int_equal(status, cases[i].child ? FAN_OK : FAN_INVALID);
+        assert_string_equal(text, cases[i].child ? cases[i].child : "untouched");
+    }
+    char one[FAN_TRACEPARENT_SIZE];
+    char two[FAN_TRACEPARENT_SIZE];
+    assert_ok(fan_trace_child(cases[0].parent, NULL, one));
+    assert_ok(fan_trace_child(cases[0].parent, NULL, two));
+    assert_string_not_equal(one, two);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P02_absent_fields_are_stamped),
         cmocka_unit_test(test_P01_every_field_is_kept),
+        cmocka_unit_test(test_P01_a_trace_goes_on_with_a_span_of_its_own),
         cmocka_unit_test(test_P01_operations_and_types_may_be_custom),
         cmocka_unit_test(test_P02_validation_names_the_field),
         cmocka_unit_test(test_P02_payload_must_be_strict_json),

@@ -1,11 +1,11 @@
-/* The parts of the daemon that know no socket: intake, index, labels, frames. */
+/* The parts of the daemon that know no socket: intake, index, frames, what is accepted. */
 #include "../test.h"
 
 #include "event/event.h"
+#include "server/accept.h"
 #include "server/daemon.h"
 #include "server/index.h"
 #include "server/intake.h"
-#include "server/label.h"
 #include "server/sse.h"
 
 #include <fanfare/pattern.h>
@@ -220,36 +220,36 @@ static void test_the_index_finds_whom_plain_matching_finds(void **state)
     fan__index_deinit(&shared_index);
 }
 
-/* ---- Labels ---- */
+/* ---- Metrics ---- */
 
-static void test_R06_labels_are_bounded_in_number(void **state)
+static void test_H14_a_scraper_gets_the_format_that_it_wants(void **state)
 {
     (void)state;
-    static struct fan__labels labels;
-    static struct fan__labels sum;
-    fan__labels_init(&labels, NULL);
-    fan__labels_init(&sum, NULL);
-    for (int i = 0; i < 1000; i++) {
-        char type[16];
-        snprintf(type, sizeof(type), "type.%d", i);
-        fan__labels_add(&labels, i % 2 ? FAN_SOURCE_SYSTEM : FAN_SOURCE_DATABASE, type, 2);
-        fan__labels_add(&labels, FAN_SOURCE_SYSTEM, "type.1", 1);
-    }
-    fan__labels_merge(&sum, &labels);
-    fan__labels_merge(&sum, &labels);
-    assert_int_equal(sum.count, FAN__LABEL_COUNT_MAX);
-    uint64_t total = sum.others[FAN_SOURCE_SYSTEM - 1] + sum.others[FAN_SOURCE_DATABASE - 1];
-    for (unsigned i = 0; i < sum.count; i++) {
-        total += sum.labels[i].count;
-        if (strcmp(sum.labels[i].type, "type.1") == 0)
-            assert_int_equal(sum.labels[i].count, 2 * (2 + 1000));
-    }
-    assert_int_equal(total, 2 * 3000);
-    fan__labels_deinit(&sum);
-    fan__labels_deinit(&labels);
+    static const struct {
+        const char *accept;
+        enum fan_metrics_format format;
+    } cases[] = {
+        { NULL, FAN_METRICS_PROMETHEUS },
+        { "", FAN_METRICS_PROMETHEUS },
+        { "*/*", FAN_METRICS_PROMETHEUS },
+        { "text/plain", FAN_METRICS_PROMETHEUS },
+        { "application/openmetrics-text", FAN_METRICS_OPENMETRICS },
+        { "APPLICATION/OpenMetrics-Text ; version=1.0.0", FAN_METRICS_OPENMETRICS },
+        { "application/openmetrics-textual", FAN_METRICS_PROMETHEUS },
+        /* What Prometheus sends. */
+        { "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;"
+          "q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+          FAN_METRICS_OPENMETRICS },
+        { "text/plain;q=0.9, application/openmetrics-text;q=0.8", FAN_METRICS_PROMETHEUS },
+        { "text/plain;q=0.8 , application/openmetrics-text; q=0.801", FAN_METRICS_OPENMETRICS },
+        { "application/openmetrics-text;q=0", FAN_METRICS_PROMETHEUS },
+        { "application/openmetrics-text;q=0.000,text/plain;q=0", FAN_METRICS_PROMETHEUS },
+        { "application/openmetrics-text;q=", FAN_METRICS_PROMETHEUS },
+        { ",,;q=1,;;,", FAN_METRICS_PROMETHEUS },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        assert_int_equal(fan__accept_metrics(cases[i].accept), cases[i].format);
 }
-
-/* ---- Frames ---- */
 
 static void test_frames_of_gaps_and_comments(void **state)
 {
@@ -284,7 +284,7 @@ int main(void)
         cmocka_unit_test(test_L12_a_line_too_long_is_told_once_and_not_kept),
         cmocka_unit_test(test_members_of_an_array),
         cmocka_unit_test(test_the_index_finds_whom_plain_matching_finds),
-        cmocka_unit_test(test_R06_labels_are_bounded_in_number),
+        cmocka_unit_test(test_H14_a_scraper_gets_the_format_that_it_wants),
         cmocka_unit_test(test_frames_of_gaps_and_comments),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
