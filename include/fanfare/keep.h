@@ -24,7 +24,8 @@ extern "C" {
  * owed_age_ms   what a group is owed for longer becomes a dead letter (FAN_DEAD_EXPIRED); where an
  *               event has a deliver_at, from then on. A claim that somebody holds is left alone
  * dead_age_ms   a dead letter that is dead for longer is discarded; until then it keeps its event
- * group_age_ms  a group that no member asked for work for longer is deleted, with what it is owed
+ * group_age_ms  a group that no member asked for work for longer is deleted, with what it is owed;
+ *               at least FAN_GROUP_AGE_MS_MIN, as a store need only know to the minute who asks
  * limit         events that one call looks at; 0 for 1,000
  */
 struct fan_retention {
@@ -39,6 +40,7 @@ struct fan_retention {
 };
 
 #define FAN_RETENTION_SIZE sizeof(struct fan_retention)
+#define FAN_GROUP_AGE_MS_MIN 120000
 
 /*
  * What one call did; set size first. One call deletes one group at most: `group` and `handler` name

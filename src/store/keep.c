@@ -51,6 +51,9 @@ static enum fan_status check_bounds(const struct fan_retention *retention, struc
             return fan__fail(error, FAN_INVALID, bounds[i].name, "expected at most %llu",
                              (unsigned long long)bounds[i].most);
     }
+    if (retention->group_age_ms > 0 && retention->group_age_ms < FAN_GROUP_AGE_MS_MIN)
+        return fan__fail(error, FAN_INVALID, "group_age_ms", "expected at least %d",
+                         FAN_GROUP_AGE_MS_MIN);
     return FAN_OK;
 }
 

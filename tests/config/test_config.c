@@ -786,7 +786,7 @@ static void test_H15_what_is_given_goes_over_the_options(void **state)
     config = load("event_broker:\n"
                   "  retry_policy: {max_retries: 0}\n"
                   "  retention: {age: 1d, count: 2, bytes: 3KiB, owed_age: 4s, dead_age: 5s,\n"
-                  "              group_age: 6s, interval: 7s}\n");
+                  "              group_age: 6m, interval: 7s}\n");
     fan__config_apply(config, &options, &retention);
     assert_ptr_equal(options.retention, &retention);
     assert_int_equal(retention.age_ms, 86400000);
@@ -794,7 +794,7 @@ static void test_H15_what_is_given_goes_over_the_options(void **state)
     assert_int_equal(retention.bytes, 3072);
     assert_int_equal(retention.owed_age_ms, 4000);
     assert_int_equal(retention.dead_age_ms, 5000);
-    assert_int_equal(retention.group_age_ms, 6000);
+    assert_int_equal(retention.group_age_ms, 360000);
     assert_int_equal(options.retention_interval_ms, 7000);
     assert_true(options.retry.none);
     assert_int_equal(options.mode, FAN_MODE_SYNC);

@@ -311,6 +311,23 @@ static void groups_that_nobody_joins_go(struct fan__suite *suite)
     CHECK_EQUAL(suite, retain(suite, &groups).removed, 3);
 }
 
+/* Asking often and in vain keeps a group, also at the least age. */
+static void groups_that_ask_in_vain_stay(struct fan__suite *suite)
+{
+    static const struct fan_group_name idle = { .group = "idle", .handler = "" };
+    struct fan_retention groups = { .size = FAN_RETENTION_SIZE,
+                                    .group_age_ms = FAN_GROUP_AGE_MS_MIN };
+    fan__suite_create(suite, &idle, FAN_START_NOW, NULL);
+    for (int i = 0; i < 20; i++) {
+        fan__suite_pass_ms(suite, FAN_GROUP_AGE_MS_MIN / 4);
+        CHECK_EQUAL(suite, fan__suite_claim(suite, &idle, "me", 1, 1000)->count, 0);
+        fan__suite_pass_ms(suite, FAN_GROUP_AGE_MS_MIN / 8);
+        CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 0);
+    }
+    fan__suite_pass_ms(suite, 2 * FAN_GROUP_AGE_MS_MIN);
+    CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 1);
+}
+
 static void a_call_is_bounded(struct fan__suite *suite)
 {
     uint64_t seqs[50];
@@ -455,6 +472,12 @@ static void bad_bounds_are_refused(struct fan__suite *suite)
     retain(suite, &retention);
     retention.age_ms = UINT64_MAX;
     CHECK_IS(suite, fan_store_retain(suite->store, &retention, &one, NULL), FAN_INVALID);
+    /* Of who asks for work the store need only know to the minute. */
+    retention = (struct fan_retention){ .size = FAN_RETENTION_SIZE,
+                                        .group_age_ms = FAN_GROUP_AGE_MS_MIN - 1 };
+    struct fan_error error = FAN_ERROR_INIT;
+    CHECK_IS(suite, fan_store_retain(suite->store, &retention, &one, &error), FAN_INVALID);
+    CHECK_TEXT(suite, error.field, "group_age_ms");
     retention = (struct fan_retention){ .size = 8 };
     CHECK_IS(suite, fan_store_retain(suite->store, &retention, &one, NULL), FAN_INVALID);
     retention.size = FAN_RETENTION_SIZE;
@@ -471,6 +494,7 @@ const struct fan__suite_behaviour fan__suite_retain[] = {
     { "P11_what_is_owed_too_long_is_a_dead_letter", owed_too_long_is_dead, FAN__SUITE_CLOCK },
     { "P11_dead_letters_go_in_time", dead_letters_go_in_time, FAN__SUITE_CLOCK },
     { "P11_groups_that_nobody_joins_go", groups_that_nobody_joins_go, FAN__SUITE_CLOCK },
+    { "P11_groups_that_ask_in_vain_stay", groups_that_ask_in_vain_stay, FAN__SUITE_CLOCK },
     { "P11_one_call_looks_at_a_bounded_part", a_call_is_bounded, FAN__SUITE_CLOCK },
     { "P11_readers_are_told_what_was_trimmed", readers_are_told, 0 },
     { "P11_L09_ids_are_forgotten_with_their_events", ids_are_forgotten_with_their_events, 0 },
