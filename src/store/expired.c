@@ -4,6 +4,7 @@
 #include "base/status.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #define US_PER_S INT64_C(1000000)
@@ -44,6 +45,11 @@ enum fan_status fan__check_jump(int64_t wall_us, int64_t store_us, int64_t jump_
 {
     if (jump_us <= US_PER_DAY)
         return FAN_OK;
+    /*
+     * Clocks that agree by now do so since the store's leapt ahead, at the first use after a boot.
+     */
+    if (llabs(wall_us - store_us) <= US_PER_DAY)
+        store_us = wall_us - jump_us;
     char wall[40];
     char known[40];
     moment(wall_us, wall);

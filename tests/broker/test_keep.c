@@ -531,7 +531,7 @@ static void test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on(void 
     bool soak = getenv("FANFARE_SOAK") != NULL;
     size_t count = soak ? 200000 : 2000;
     const struct fan_retention retention = {
-        .size = FAN_RETENTION_SIZE, .count = 300, .dead_age_ms = 1, .limit = 50
+        .size = FAN_RETENTION_SIZE, .count = 300, .dead_age_ms = 1, .limit = soak ? 1000 : 50
     };
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.env = &world.env;

@@ -4,6 +4,8 @@
  */
 #include "sqlite_support.h"
 
+#include <fanfare/keep.h>
+
 #include "store/memory/group.h"
 #include "store/memory/memory.h"
 #include "store/sqlite/sqlite.h"
@@ -243,8 +245,22 @@ static void test_R02_a_leap_between_boots_is_told_until_accepted(void **state)
         assert_ok(fan__sqlite_provider.settle(inside, &group, &late, 1));
         fan__sqlite_provider.close(inside);
     }
+    /* Retention refuses until then, in words that name both times. */
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .age_ms = 1000 };
+    struct fan_retained retained = { .size = sizeof(retained) };
+    struct fan_error error = FAN_ERROR_INIT;
+    char says[32] = "";
+    char knows[32] = "";
+    store = open_with(place->uri, &clocks);
+    assert_int_equal(fan_store_retain(store, &retention, &retained, &error), FAN_CONFLICT);
+    assert_int_equal(
+        sscanf(error.message, "the clock says %31s and the log knows of %31[^:]", says, knows), 2);
+    assert_string_not_equal(says, knows);
+    assert_non_null(strstr(error.message, "--accept-clock"));
+    assert_ok(fan_store_accept_clock(store, &error));
+    assert_ok(fan_store_retain(store, &retention, &retained, &error));
+    fan_store_close(store);
     inside = provider_open(place, &clocks);
-    assert_ok(fan__sqlite_clock_accept(inside));
     assert_int_equal(fan__sqlite_clock_jump_us(inside), 0);
     fan__sqlite_provider.close(inside);
     inside = provider_open(place, &clocks);
