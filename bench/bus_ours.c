@@ -74,8 +74,7 @@ static struct fan_subscription *subscribe(struct fan_bus *bus, enum fan_policy p
 
 static void *bus_open(const struct round *round)
 {
-    struct ours *ours = calloc(1, sizeof(*ours));
-    must(ours != NULL, "no memory");
+    struct ours *ours = allocate(sizeof(*ours));
     unsigned kind = round->word_count == WORD_COUNT ? KIND_EVENT : KIND_LARGE;
     ours->bus = open_bus(wanted.single_publisher, true, NULL);
     ours->count = round->readers;
@@ -161,9 +160,8 @@ static void lonely_begin(struct lonely *lonely, unsigned subscriptions, unsigned
                          bool patterns)
 {
     *lonely = (struct lonely){ .bus = open_bus(true, false, NULL), .count = subscriptions };
-    lonely->subscriptions = calloc(subscriptions + 1, sizeof(struct fan_subscription *));
-    lonely->topics = calloc(topics + 1, sizeof(*lonely->topics));
-    must(lonely->subscriptions && lonely->topics, "no memory");
+    lonely->subscriptions = allocate(subscriptions * sizeof(struct fan_subscription *));
+    lonely->topics = allocate(topics * sizeof(*lonely->topics));
     for (unsigned i = 0; i < subscriptions; i++) {
         char pattern[32];
         snprintf(pattern, sizeof(pattern), "bench.event.%u", i);
@@ -235,10 +233,9 @@ static int compare_times(const void *a, const void *b)
 
 static void run_tail(struct lonely *lonely, double seconds)
 {
-    uint32_t *times = malloc(SAMPLE_COUNT_MAX * sizeof(*times));
+    uint32_t *times = allocate(SAMPLE_COUNT_MAX * sizeof(*times));
     uint64_t end_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
     size_t count = 0;
-    must(times != NULL, "no memory");
     lonely_publish(lonely, 4 * BUFFER_COUNT);
     for (uint64_t now = 0; now < end_ns && count < SAMPLE_COUNT_MAX; count++) {
         uint64_t before = clock_ns(CLOCK_MONOTONIC);
@@ -247,7 +244,8 @@ static void run_tail(struct lonely *lonely, double seconds)
         times[count] = (uint32_t)(now - before);
     }
     qsort(times, count, sizeof(*times), compare_times);
-    answer_lonely(count, times[count / 2], times[count - 1 - count / 1000]);
+    size_t above = count / 1000;
+    answer_lonely(count, 0, times[count - 1 - above]);
     free(times);
     lonely_end(lonely);
 }
@@ -289,11 +287,10 @@ static void run_memory(unsigned readers)
     counted.env.resize = counted_resize;
     counted.env.release = counted_release;
     struct fan_bus *bus = open_bus(true, true, &counted.env);
-    struct fan_subscription **all = calloc(readers + 1, sizeof(struct fan_subscription *));
+    struct fan_subscription **all = allocate((readers + 1) * sizeof(struct fan_subscription *));
     uint64_t words[WORD_COUNT] = { 1 };
     unsigned kind = KIND_EVENT;
     size_t held_by_one = 0;
-    must(all != NULL, "no memory");
     for (unsigned i = 0; i <= readers; i++) {
         all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, NULL, &kind);
         for (unsigned k = 0; k <= i; k++) {

@@ -13,8 +13,7 @@ struct ring {
 
 static struct ring *ring_new(bool many_publishers)
 {
-    struct ring *ring = aligned_alloc(LINE_SIZE, (sizeof(*ring) / LINE_SIZE + 1) * LINE_SIZE);
-    must(ring != NULL, "no memory");
+    struct ring *ring = allocate(sizeof(*ring));
     ck_ring_init(&ring->ring, BUFFER_COUNT);
     ring->many = many_publishers;
     return ring;

@@ -31,8 +31,8 @@ struct fanout {
 
 static void *bus_open(const struct round *round)
 {
-    struct fanout *fanout = calloc(1, sizeof(*fanout));
-    must(fanout != NULL && round->word_count == WORD_COUNT, "not for large events");
+    struct fanout *fanout = allocate(sizeof(*fanout));
+    must(round->word_count == WORD_COUNT, "not for large events");
     fanout->count = round->readers;
     fanout->lossless = round->lossless;
     atomic_store(&fanout_ended, false);

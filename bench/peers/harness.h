@@ -125,7 +125,7 @@ static void harness_run(const struct round *round)
         for (uint64_t k = 0; k < PUBLISHER_COUNT_MAX; k++)
             readers[i].last[k] = k << 48;
         if (round->timed)
-            readers[i].samples = malloc(SAMPLE_COUNT_MAX * sizeof(uint32_t));
+            readers[i].samples = allocate(SAMPLE_COUNT_MAX * sizeof(uint32_t));
         must(pthread_create(&readers[i].thread, NULL, reader_main, &readers[i]) == 0, "no thread");
     }
     for (unsigned i = 0; i < round->publishers; i++) {

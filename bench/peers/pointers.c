@@ -25,13 +25,11 @@ struct pointers {
 
 static void *bus_open(const struct round *round)
 {
-    struct pointers *pointers = calloc(1, sizeof(*pointers));
-    must(pointers && round->publishers == 1, "one publisher");
+    struct pointers *pointers = allocate(sizeof(*pointers));
+    must(round->publishers == 1, "one publisher");
     pointers->count = round->readers;
     pointers->lossless = round->lossless;
-    pointers->rings = aligned_alloc(LINE_SIZE, round->readers * sizeof(struct ring));
-    must(pointers->rings != NULL, "no memory");
-    memset(pointers->rings, 0, round->readers * sizeof(struct ring));
+    pointers->rings = allocate(round->readers * sizeof(struct ring));
     return pointers;
 }
 

@@ -86,6 +86,16 @@ static inline void must(bool right, const char *words)
     exit(EXIT_FAILURE);
 }
 
+/* Zeroed memory, by lines of cache. */
+__attribute__((returns_nonnull)) static inline void *allocate(size_t size)
+{
+    size_t whole = (size + LINE_SIZE) / LINE_SIZE * LINE_SIZE;
+    void *memory = aligned_alloc(LINE_SIZE, whole);
+    if (!memory)
+        abort();
+    return memset(memory, 0, whole);
+}
+
 static inline void event_fill(uint64_t *words, size_t word_count, uint64_t number, uint64_t stamp)
 {
     words[0] = number;

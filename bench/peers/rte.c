@@ -9,13 +9,12 @@ struct ring {
 
 static struct ring *ring_new(bool many_publishers)
 {
-    struct ring *ring = calloc(1, sizeof(*ring));
+    struct ring *ring = allocate(sizeof(*ring));
     ssize_t size = rte_ring_get_memsize_elem(sizeof(struct event), BUFFER_COUNT * 2);
-    must(ring != NULL && size > 0, "no memory");
-    ring->ring = aligned_alloc(RTE_CACHE_LINE_SIZE,
-                               ((size_t)size / RTE_CACHE_LINE_SIZE + 1) * RTE_CACHE_LINE_SIZE);
+    must(size > 0, "no memory");
+    ring->ring = allocate((size_t)size);
     unsigned flags = RING_F_SC_DEQ | RING_F_EXACT_SZ | (many_publishers ? 0 : RING_F_SP_ENQ);
-    must(ring->ring && rte_ring_init(ring->ring, "events", BUFFER_COUNT, flags) == 0, "no ring");
+    must(rte_ring_init(ring->ring, "events", BUFFER_COUNT, flags) == 0, "no ring");
     return ring;
 }
 

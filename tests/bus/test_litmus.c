@@ -1,0 +1,173 @@
+/*
+ * Litmus tests of what the bus relies on and no model or sanitizer sees: that a store and the load
+ * behind it, on two sides that do so at once, are not both passed by each other, when one side pays
+ * for the fence of both (fan__barrier), and when each has its own. FANFARE_SOAK runs more of them.
+ */
+#include "bus_test.h"
+
+#include "base/futex.h"
+#include "base/thread.h"
+#include "bus/bus.h"
+
+#include <sched.h>
+
+#define BARRIER_COUNT 20000
+#define FENCE_COUNT 2000000
+#define SEIZE_COUNT 5000
+
+static uint64_t times(uint64_t count)
+{
+    return getenv("FANFARE_SOAK") ? 20 * count : count;
+}
+
+/*
+ * Store buffering without end: the one side stores x = 1, 2, ... and loads y behind each, the other
+ * stores y = 1 to `count` and loads x behind each. When the other, behind y = m, saw x = n, then a
+ * store of x above n came later, and the load behind it must have seen m or more.
+ */
+struct buffering {
+    struct fan__thread thread;
+    char before_x[FAN__LINE_SIZE];
+    atomic_uint_least64_t x;
+    char before_y[FAN__LINE_SIZE];
+    atomic_uint_least64_t y;
+    char after_y[FAN__LINE_SIZE];
+    bool fenced;
+    uint64_t count;
+    uint64_t *last; /* for each y: the last x behind which it was seen */
+};
+
+static void store_and_load(void *context)
+{
+    struct buffering *buffering = context;
+    uint64_t seen = 0;
+    for (uint64_t n = 1; seen < buffering->count; n++) {
+        /* relaxed, here and below: the fences are what is tested. */
+        atomic_store_explicit(&buffering->x, n, memory_order_relaxed);
+        if (buffering->fenced)
+            atomic_thread_fence(memory_order_seq_cst);
+        else
+            atomic_signal_fence(memory_order_seq_cst);
+        seen = atomic_load_explicit(&buffering->y, memory_order_relaxed);
+        buffering->last[seen] = n;
+    }
+}
+
+/* Runs both sides; gives how often each passed the other. */
+static uint64_t run_buffering(uint64_t count, bool fenced, bool by_barrier)
+{
+    struct buffering buffering = { .fenced = fenced, .count = count };
+    uint64_t *seen = calloc(count + 1, sizeof(*seen));
+    uint64_t passed = 0;
+    buffering.last = calloc(count + 1, sizeof(*buffering.last));
+    assert_true(seen && buffering.last);
+    assert_ok(fan__thread_start(&buffering.thread, "litmus", store_and_load, &buffering));
+    while (atomic_load(&buffering.x) == 0)
+        sched_yield();
+    for (uint64_t m = 1; m <= count; m++) {
+        atomic_store_explicit(&buffering.y, m, memory_order_relaxed);
+        if (by_barrier)
+            fan__barrier();
+        else
+            atomic_thread_fence(memory_order_seq_cst);
+        seen[m] = atomic_load_explicit(&buffering.x, memory_order_relaxed);
+    }
+    fan__thread_join(&buffering.thread);
+    uint64_t last = 0;
+    for (uint64_t m = 1; m <= count; m++) {
+        last = buffering.last[m - 1] > last ? buffering.last[m - 1] : last;
+        passed += last > seen[m];
+    }
+    free(buffering.last);
+    free(seen);
+    return passed;
+}
+
+static void test_a_barrier_is_paid_for_by_one_side(void **state)
+{
+    (void)state;
+    if (!fan__barrier_init())
+        skip();
+    assert_int_equal(run_buffering(times(BARRIER_COUNT), false, true), 0);
+}
+
+static void test_a_fence_on_each_side_does_the_same(void **state)
+{
+    (void)state;
+    assert_int_equal(run_buffering(times(FENCE_COUNT), true, false), 0);
+}
+
+/* Both in the turn at once would lose an addition. */
+struct shared {
+    struct fan__thread publisher;
+    struct fan__thread others[2];
+    struct fan_bus *bus;
+    atomic_uint running;
+    uint64_t sum; /* in the turn */
+    uint64_t published;
+};
+
+static void publish_turns(void *context)
+{
+    struct shared *shared = context;
+    while (atomic_load_explicit(&shared->running, memory_order_relaxed) > 0) {
+        fan__turn_enter(shared->bus);
+        shared->sum++;
+        fan__turn_leave(shared->bus);
+        shared->published++;
+    }
+}
+
+static void seize_turns(void *context)
+{
+    struct shared *shared = context;
+    for (uint64_t i = 0; i < times(SEIZE_COUNT); i++) {
+        fan__bus_enter(shared->bus);
+        shared->sum++;
+        fan__bus_leave(shared->bus);
+    }
+    atomic_fetch_sub(&shared->running, 1);
+}
+
+static void run_turns(bool asymmetric)
+{
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.single_publisher = true;
+    struct shared shared = { .bus = open_with(&options), .running = 2 };
+    if (asymmetric && !shared.bus->asymmetric) {
+        fan_bus_free(shared.bus);
+        skip();
+    }
+    shared.bus->asymmetric = asymmetric;
+    assert_ok(fan__thread_start(&shared.publisher, "publisher", publish_turns, &shared));
+    for (size_t i = 0; i < 2; i++)
+        assert_ok(fan__thread_start(&shared.others[i], "other", seize_turns, &shared));
+    for (size_t i = 0; i < 2; i++)
+        fan__thread_join(&shared.others[i]);
+    fan__thread_join(&shared.publisher);
+    assert_int_equal(shared.sum, shared.published + 2 * times(SEIZE_COUNT));
+    fan_bus_free(shared.bus);
+}
+
+static void test_one_at_a_time_has_the_turn_by_barriers(void **state)
+{
+    (void)state;
+    run_turns(true);
+}
+
+static void test_one_at_a_time_has_the_turn_by_fences(void **state)
+{
+    (void)state;
+    run_turns(false);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_barrier_is_paid_for_by_one_side),
+        cmocka_unit_test(test_a_fence_on_each_side_does_the_same),
+        cmocka_unit_test(test_one_at_a_time_has_the_turn_by_barriers),
+        cmocka_unit_test(test_one_at_a_time_has_the_turn_by_fences),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
