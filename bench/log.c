@@ -57,6 +57,7 @@ static struct {
     char payload[PAYLOAD_SIZE + 1];
     char topics[TOPIC_COUNT][32];
     uint64_t random;
+    const struct fan_metrics *metrics; /* who counts in the brokers to come */
     uint64_t commits;
     uint64_t syncs;
 } place;
@@ -127,8 +128,10 @@ static struct fan_broker *broker_begin(void)
 {
     struct fan_error error = FAN_ERROR_INIT;
     struct fan_broker *broker = NULL;
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.metrics = place.metrics;
     remove_log();
-    bench_must(fan_broker_open(place.uri, NULL, &broker, &error) == FAN_OK &&
+    bench_must(fan_broker_open(place.uri, &options, &broker, &error) == FAN_OK &&
                    fan_broker_start(broker) == FAN_OK,
                "broker: %s", error.message);
     return broker;
@@ -191,6 +194,18 @@ static double publish_many(void *context)
     double seconds = bench_now() - start;
     broker_end(broker, syncs_before);
     return MANY_COUNT / seconds;
+}
+
+/* The same, with Prometheus counting. */
+static double publish_counted(void *context)
+{
+    struct fan_prometheus *prometheus = NULL;
+    bench_must(fan_prometheus_new(NULL, &prometheus) == FAN_OK, "out of memory");
+    place.metrics = fan_prometheus_metrics(prometheus);
+    double rate = publish_many(context);
+    place.metrics = NULL;
+    fan_prometheus_free(prometheus);
+    return rate;
 }
 
 static double publish_one(void *context)
@@ -461,6 +476,20 @@ static void compare_publish(void)
                 (double)place.syncs / (double)place.commits, 1);
 }
 
+static void compare_counting(void)
+{
+    bench_compare(&(struct bench_case){ "publish, counted by Prometheus", "events/s", "not counted",
+                                        0.95, false },
+                  publish_counted, publish_many, NULL);
+    char uri[sizeof(place.uri)];
+    memcpy(uri, place.uri, sizeof(uri));
+    strcpy(place.uri, "memory:");
+    bench_compare(&(struct bench_case){ "publish in memory, counted by Prometheus", "events/s",
+                                        "not counted", 0.9, false },
+                  publish_counted, publish_many, NULL);
+    memcpy(place.uri, uri, sizeof(uri));
+}
+
 static void compare_replay(void)
 {
     struct fan_broker *broker = broker_begin();
@@ -479,6 +508,7 @@ int main(int argc, char **argv)
     bench_begin(argc, argv);
     place_begin();
     compare_publish();
+    compare_counting();
     compare_replay();
     return bench_end();
 }
