@@ -32,7 +32,8 @@ struct fan_retention;
 /*
  * instance_id         stamped on events; NULL for one that is unique to the process
  * queue_count_max     events that wait for the writer; 0 for 65,536
- * publish_timeout_ms  how long fan_broker_publish waits; 0 for 30,000
+ * publish_timeout_ms  how long fan_broker_publish waits, and any event for a storage that is down;
+ *                     0 for 30,000
  * payload_size_max    0 for 1 MiB
  * stepped             no threads: the caller runs fan_broker_step
  * provider            a provider of your own for the URI, or NULL
@@ -110,6 +111,7 @@ FAN_API void fan_broker_free(struct fan_broker *broker);
  * Returns: FAN_INVALID with the field; FAN_FULL when the queue had no room in time, or the store
  *          has none (not stored);
  *          FAN_TIMED_OUT when no answer came in time (publish the same id again to learn);
+ *          FAN_UNAVAILABLE when the storage was down all that time (a stepped broker: at once);
  *          FAN_MISUSE before start and in a call-back; FAN_CLOSED; faults of the store.
  * Memory:  the draft is copied.
  * Thread:  any but a handler or call-back. Blocks: up to the time-out; and for one commit when it

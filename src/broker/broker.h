@@ -34,6 +34,8 @@ struct fan__submission {
     struct fan__ticket *ticket;
     fan_publish_done done;
     void *context;
+    int64_t
+        deadline_ns; /* of an asynchronous one: until then it waits for a storage that is down */
     bool joined;
     int64_t queued_ns; /* when, where somebody counts; 0: it was not queued */
     /* Set by the commit. */
@@ -99,7 +101,8 @@ struct fan_broker {
     pthread_t committer; /* while committing */
     bool tail_ended;
     bool writer_sleeps;
-    bool catch_up; /* other instances appended, or a notification is owed */
+    bool catch_up;         /* other instances appended, or a notification is owed */
+    int64_t down_until_ns; /* the storage was down: it is not asked again before */
     struct fan__backlog queue;
     struct fan_broker_stats stats;
 
@@ -160,6 +163,12 @@ void fan__tail_main(void *broker);
  * storage's own, or FAN_OK.
  */
 void fan__ticket_settle(struct fan__ticket *ticket, const struct fan_error *fault);
+
+/*
+ * Told by the commit, with the lock held: the storage is down. Gives whether the publisher still
+ * waits; if not, the outcome is to be told.
+ */
+bool fan__ticket_waits(struct fan__ticket *ticket, const struct fan_error *fault);
 
 /* The last sequence that the bus was told. */
 uint64_t fan__broker_told_seq(struct fan_broker *broker);

@@ -23,6 +23,7 @@
 #define NOTIFY_COUNT_MAX 128
 #define UNKNOWN_TRIES 3
 #define CATCH_UP_RETRY_MS 100
+#define DOWN_RETRY_MS 100
 #define TAIL_WAIT_MS 1000
 
 void fan__backlog_init(struct fan__backlog *backlog)
@@ -247,6 +248,40 @@ static void settle(struct fan_broker *broker, size_t count, const struct fan_err
     fan__mutex_unlock(&broker->mutex);
 }
 
+/*
+ * The storage is down and nothing was stored: whose publisher still waits goes back to the head of
+ * the queue, as it came. Gives how many are left in `taken`, to be answered.
+ */
+static size_t put_back(struct fan_broker *broker, size_t count, struct fan_error *fault)
+{
+    struct fan__backlog waiting;
+    size_t left = 0;
+    if (fault->status != FAN_UNAVAILABLE)
+        fan__fail(fault, FAN_UNAVAILABLE, "", "%s", fan_status_text(FAN_UNAVAILABLE));
+    fan__backlog_init(&waiting);
+    fan__mutex_lock(&broker->mutex);
+    int64_t now_ns = fan__deadline_ns(0);
+    for (size_t i = 0; i < count; i++) {
+        struct fan__submission *submission = broker->taken[i];
+        if (submission->ticket ? fan__ticket_waits(submission->ticket, fault)
+                               : now_ns < submission->deadline_ns)
+            fan__backlog_push(&waiting, submission);
+        else
+            broker->taken[left++] = submission;
+    }
+    if (waiting.count > 0) {
+        *waiting.last = broker->queue.first;
+        if (!broker->queue.first)
+            broker->queue.last = waiting.last;
+        broker->queue.first = waiting.first;
+        broker->queue.count += waiting.count;
+        broker->queue.size += waiting.size;
+    }
+    broker->down_until_ns = fan__deadline_ns(DOWN_RETRY_MS);
+    fan__mutex_unlock(&broker->mutex);
+    return left;
+}
+
 static void commit(struct fan_broker *broker, size_t count)
 {
     struct fan_error error = FAN_ERROR_INIT;
@@ -254,6 +289,9 @@ static void commit(struct fan_broker *broker, size_t count)
     int64_t queued_ns = broker->taken[0]->queued_ns;
     enum fan_status status = append(broker, count, &error);
     int64_t ended_ns = fan__now_counted_ns(broker);
+    /* Without threads nobody would try again: there the caller is told at once. */
+    if (status == FAN_UNAVAILABLE && !broker->stepped)
+        count = put_back(broker, count, &error);
     bool told = status != FAN_OK || notify_commit(broker, count);
     uint64_t stored = 0;
     uint64_t duplicates = 0;
@@ -357,6 +395,10 @@ void fan__writer_main(void *context)
             broker->writer_sleeps = true;
             fan__cond_wait(&broker->writer_wake, &broker->mutex);
             broker->writer_sleeps = false;
+            continue;
+        }
+        if (fan__deadline_ns(0) < broker->down_until_ns) {
+            fan__cond_wait_until(&broker->writer_wake, &broker->mutex, broker->down_until_ns);
             continue;
         }
         fan__writer_begin(broker);

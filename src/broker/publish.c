@@ -61,6 +61,12 @@ void fan__ticket_settle(struct fan__ticket *ticket, const struct fan_error *faul
         fan__cond_signal(&ticket->settled);
 }
 
+bool fan__ticket_waits(struct fan__ticket *ticket, const struct fan_error *fault)
+{
+    ticket->fault = *fault;
+    return !ticket->abandoned;
+}
+
 /* Keeps an expectation beyond the publisher's stay, who may leave at the deadline. */
 static enum fan_status keep_expectation(struct fan__ticket *ticket,
                                         const struct fan_expectation *expectation)
@@ -144,9 +150,9 @@ static void commit_queued(struct fan_broker *broker)
     fan__writer_end(broker);
 }
 
-/* Queues the unit and waits for its outcome; with the lock held. */
-static enum fan_status queue_and_wait(struct fan_broker *broker, struct fan__ticket *ticket,
-                                      int64_t deadline_ns)
+/* Puts the unit into the queue, when there is room; with the lock held. */
+static enum fan_status enqueue(struct fan_broker *broker, struct fan__ticket *ticket,
+                               int64_t deadline_ns)
 {
     size_t room =
         broker->queue_count_max > ticket->count ? broker->queue_count_max - ticket->count : 0;
@@ -164,6 +170,13 @@ static enum fan_status queue_and_wait(struct fan_broker *broker, struct fan__tic
         fan__backlog_push(&broker->queue, &ticket->submissions[i]);
     if (!broker->committing)
         fan__writer_wake(broker);
+    return FAN_OK;
+}
+
+/* Waits for the outcome of a unit in the queue; with the lock held. */
+static enum fan_status wait_outcome(struct fan_broker *broker, struct fan__ticket *ticket,
+                                    int64_t deadline_ns)
+{
     /* Without a writer thread, who waits for another's commit must look again when that is over. */
     struct fan__cond *news = broker->stepped ? &broker->idle : &ticket->settled;
     while (ticket->left > 0) {
@@ -193,11 +206,16 @@ static enum fan_status publish_ticket(struct fan_broker *broker, struct fan__tic
         fan__mutex_lock(&broker->mutex);
         fan__writer_end(broker);
     } else if (status == FAN_OK) {
-        status = queue_and_wait(broker, ticket, deadline_ns);
-        if (status == FAN_TIMED_OUT && !withdraw(&broker->queue, ticket)) {
-            ticket->abandoned = true;
-            *ret_kept = false;
-        }
+        status = enqueue(broker, ticket, deadline_ns);
+    }
+    /* A storage that was down put it back into the queue: then there is no outcome yet. */
+    if (status == FAN_OK)
+        status = wait_outcome(broker, ticket, deadline_ns);
+    if (status == FAN_TIMED_OUT && !withdraw(&broker->queue, ticket)) {
+        ticket->abandoned = true;
+        *ret_kept = false;
+    } else if (status == FAN_TIMED_OUT && ticket->fault.status == FAN_UNAVAILABLE) {
+        status = FAN_UNAVAILABLE;
     }
     fan__mutex_unlock(&broker->mutex);
     return status;
@@ -302,7 +320,7 @@ static enum fan_status publish_unit(struct fan_broker *broker, const struct fan_
             ret_cursors[i] =
                 (struct fan_cursor){ ticket->submissions[i].seq, fan_store_epoch(broker->store) };
     }
-    bool worded = kept && settled && status != FAN_OK && ticket->fault.status == status;
+    bool worded = kept && status != FAN_OK && ticket->fault.status == status;
     if (worded && error)
         *error = ticket->fault;
     if (waiter && status == FAN_OK) {
@@ -364,7 +382,11 @@ enum fan_status fan_broker_submit_take(struct fan_broker *broker, struct fan_eve
     struct fan__submission *submission = fan__alloc(broker->env, sizeof(*submission));
     if (!submission)
         return FAN_NO_MEMORY;
-    *submission = (struct fan__submission){ .event = event, .done = done, .context = context };
+    *submission =
+        (struct fan__submission){ .event = event,
+                                  .done = done,
+                                  .context = context,
+                                  .deadline_ns = fan__deadline_ns(broker->publish_timeout_ms) };
     fan__mutex_lock(&broker->mutex);
     enum fan_status status = fan__broker_may_publish(broker);
     if (status == FAN_OK && (broker->queue.count >= broker->queue_count_max ||
