@@ -39,6 +39,15 @@ def test_every_named_door_is_in_the_makefile():
             assert named in doors, f"{document.name}: make {named}"
 
 
+def test_H20_every_example_is_run_and_what_it_prints_is_checked():
+    meson = (ROOT / "examples/meson.build").read_text(encoding="utf-8")
+    examples = [path.stem for path in sorted((ROOT / "examples").glob("*.c"))]
+    assert {"publish", "patterns", "hooks", "handler", "outcomes", "retries"} <= set(examples)
+    for name in examples:
+        assert f"'{name}'" in meson, f"{name}.c is not run"
+        assert (ROOT / f"examples/{name}.out").stat().st_size > 0, f"{name}.out is empty"
+
+
 def test_the_patterns_see_what_they_look_for():
     text = "[a](docs/x.md#y) [b](https://x) `src/bus/lane.c` `make test`\n    make run\n"
     assert LINK.findall(text) == ["docs/x.md"]
