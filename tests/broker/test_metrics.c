@@ -3,11 +3,14 @@
 #include "probe.h"
 
 #include "base/buffer.h"
+#include "base/number.h"
 #include "broker/exposition.h"
 #include "broker/histogram.h"
 #include "broker/label.h"
+#include "store/memory/memory.h"
 
 #include <inttypes.h>
+#include <sys/wait.h>
 
 /* ---- Histograms ---- */
 
@@ -558,6 +561,152 @@ static void test_H14_a_sink_that_refuses_and_memory_that_ends(void **state)
     place_remove(&place);
 }
 
+/* ---- A store that fails ---- */
+
+static struct fan__number failing_stats;
+static struct fan__number failing_settles;
+
+static enum fan_status shaky_stats(void *self, struct fan_store_stats *ret_stats)
+{
+    return fan__number_get(&failing_stats) ? FAN_IO : fan__memory_provider.stats(self, ret_stats);
+}
+
+/* For one thread: the one that claims. */
+static enum fan_status shaky_settle(void *self, const struct fan_group_name *name,
+                                    struct fan_settle *items, size_t count)
+{
+    uint32_t left = fan__number_get(&failing_settles);
+    if (left == 0)
+        return fan__memory_provider.settle(self, name, items, count);
+    fan__number_set(&failing_settles, left - 1);
+    return FAN_IO;
+}
+
+static void test_H14_a_log_that_fails_is_told_and_counted_once(void **state)
+{
+    (void)state;
+    struct fan_provider provider = fan__memory_provider;
+    provider.stats = shaky_stats;
+    provider.settle = shaky_settle;
+    struct fan_prometheus *prometheus;
+    assert_ok(fan_prometheus_new(NULL, &prometheus));
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.metrics = fan_prometheus_metrics(prometheus);
+    options.provider = &provider;
+    struct place place = { .uri = "memory:" };
+    struct fan_broker *broker = broker_with(&place, &options);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    fan__number_set(&failing_settles, 2);
+    fan__number_set(&failing_stats, 1);
+    publish(broker, "a.b.c", NULL);
+    wait_for_stats(broker, processed, 1);
+    char *text = written(prometheus, broker, FAN_METRICS_PROMETHEUS);
+    assert_line(text, "eventbroker_log_up 0");
+    assert_line(text, "eventbroker_events_processed_total{source=\"internal\",type=\"a.b.c\","
+                      "status=\"completed\"} 1");
+    assert_null(strstr(text, "eventbroker_log_events"));
+    assert_null(strstr(text, "eventbroker_group_lag_events"));
+    free(text);
+    struct fan_store_stats store = { .size = sizeof(store) };
+    struct fan_broker_stats stats = FAN_BROKER_STATS_INIT;
+    stats.store = &store;
+    fan_broker_stats(broker, &stats);
+    assert_int_equal(stats.store_status, FAN_IO);
+    assert_int_equal(stats.processed, 1);
+    fan__number_set(&failing_stats, 0);
+    text = written(prometheus, broker, FAN_METRICS_PROMETHEUS);
+    assert_line(text, "eventbroker_log_up 1");
+    assert_line(text, "eventbroker_log_events 1");
+    free(text);
+    fan_broker_free(broker);
+    fan_prometheus_free(prometheus);
+}
+
+/* ---- Many at once ---- */
+
+static uint64_t sum_of(const char *text, const char *name)
+{
+    uint64_t sum = 0;
+    size_t size = strlen(name);
+    for (const char *at = text; (at = strstr(at, name)); at += size)
+        if (at[-1] == '\n' && (at[size] == '{' || at[size] == ' '))
+            sum += strtoull(strchr(at, ' ') + 1, NULL, 10);
+    return sum;
+}
+
+#define STORM_EVENTS 500
+
+static void *storm(void *context)
+{
+    static const char *const types[] = { "a.b.c", "a.b.d", "a.b.e" };
+    for (int i = 0; i < STORM_EVENTS; i++)
+        publish(context, types[i % 3], NULL);
+    return NULL;
+}
+
+static void test_H14_each_scrape_is_one_moment(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_prometheus *prometheus;
+    assert_ok(fan_prometheus_new(NULL, &prometheus));
+    struct fan_broker *broker = counted_broker(&place, prometheus);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, storm, broker), 0);
+    uint64_t published = 0;
+    uint64_t processed = 0;
+    while (processed < 2 * STORM_EVENTS) {
+        char *text = written(prometheus, broker, FAN_METRICS_PROMETHEUS);
+        uint64_t now = sum_of(text, "eventbroker_events_processed_total");
+        assert_true(now >= processed);
+        assert_int_equal(now, sum_of(text, "eventbroker_event_processing_duration_seconds_count"));
+        assert_int_equal(now, sum_of(text, "eventbroker_work_queue_wait_seconds_count"));
+        processed = now;
+        now = sum_of(text, "eventbroker_events_published_total");
+        assert_true(now >= published && now >= processed);
+        published = now;
+        free(text);
+    }
+    assert_int_equal(published, 2 * STORM_EVENTS);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    fan_broker_free(broker);
+    fan_prometheus_free(prometheus);
+    place_remove(&place);
+}
+
+static void test_R03_a_forks_child_gets_no_metrics(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_prometheus *prometheus;
+    assert_ok(fan_prometheus_new(NULL, &prometheus));
+    struct fan_broker *broker = counted_broker(&place, prometheus);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct refusing refusing = { 0 };
+        enum fan_status status =
+            fan_prometheus_write(prometheus, broker, FAN_METRICS_PROMETHEUS, refuse, &refusing);
+        fan_prometheus_free(prometheus);
+        _exit(status == FAN_FORKED && refusing.calls == 0 ? 0 : 1);
+    }
+    int status;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    assert_int_equal(status, 0);
+    fan_broker_free(broker);
+    fan_prometheus_free(prometheus);
+    place_remove(&place);
+}
+
 /* ---- The same in every mode ---- */
 
 static void test_L13_every_mode_counts_alike(void **state)
@@ -652,6 +801,9 @@ int main(void)
         on_every_store(test_H14_names_labels_and_both_formats),
         on_every_store(test_R06_types_and_groups_past_a_bound_become_other),
         on_every_store(test_H14_a_sink_that_refuses_and_memory_that_ends),
+        cmocka_unit_test(test_H14_a_log_that_fails_is_told_and_counted_once),
+        on_every_store(test_H14_each_scrape_is_one_moment),
+        on_every_store(test_R03_a_forks_child_gets_no_metrics),
         on_every_store(test_L13_every_mode_counts_alike),
         on_every_store(test_P01_what_a_handler_publishes_is_a_child_in_the_trace),
     };
