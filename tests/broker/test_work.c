@@ -622,6 +622,7 @@ struct leaving {
     struct fan_handler *handler;
     unsigned calls;
     bool left;
+    bool gone;
 };
 
 static enum fan_verdict on_leaving(void *context, const struct fan_event *event,
@@ -639,6 +640,13 @@ static enum fan_verdict on_leaving(void *context, const struct fan_event *event,
     fan__mutex_unlock(&leaving->mutex);
     if (first)
         fan_handler_free(leaving->handler);
+    fan__mutex_lock(&leaving->mutex);
+    leaving->gone |= first;
+    fan__cond_broadcast(&leaving->changed);
+    /* Who returned before it is removed would be called once more. */
+    while (!leaving->gone)
+        fan__cond_wait(&leaving->changed, &leaving->mutex);
+    fan__mutex_unlock(&leaving->mutex);
     return FAN_VERDICT_DONE;
 }
 
