@@ -131,7 +131,7 @@ static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task)
     }
     dispatch->suspect = task;
     dispatch->suspect_forced = false;
-    dispatch->suspect_ns = task->claimed_ns + FAN__ALONE_MS * FAN__NS_PER_MS;
+    dispatch->suspect_ns = task->claimed_ns + dispatch->alone_ns;
     fan__cond_broadcast(&dispatch->ready);
     return true;
 }
@@ -169,7 +169,8 @@ static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
         handler->held++;
         dispatch->claimed++;
         dispatch->queued++;
-        dispatch->suspect_count += task->lapses == FAN__LAPSES_MAX - 1;
+        task->suspected = task->lapses == FAN__LAPSES_MAX - 1;
+        dispatch->suspect_count += task->suspected;
         dispatch->claimed_size += fan_event_size(task->event);
         if (task->seq > handler->passed_seq)
             handler->passed_seq = task->seq;

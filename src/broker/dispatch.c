@@ -74,6 +74,7 @@ enum fan_status fan__dispatch_new(struct fan_broker *broker,
     dispatch->queue_count_max = options->work_queue_count ? options->work_queue_count : QUEUE_COUNT;
     dispatch->lease_ms = options->lease_ms ? options->lease_ms : LEASE_MS;
     dispatch->joined_us = JOINED_US;
+    dispatch->alone_ns = FAN__ALONE_MS * FAN__NS_PER_MS;
     dispatch->live_over = true;
     name_owner(dispatch);
     fan__mutex_init(&dispatch->threads_mutex);

@@ -62,7 +62,8 @@ struct fan__task {
     struct fan__task *older;    /* among all that are claimed for its handler */
     struct fan__task *newer;
 
-    bool admitted; /* counted by a handler of its own pace */
+    bool admitted;  /* counted by a handler of its own pace */
+    bool suspected; /* counted among the suspects */
     bool begun;
     bool ended; /* has an outcome, which stands below */
     bool run_over;
@@ -177,8 +178,9 @@ struct fan__dispatch {
     struct fan__task_list queue;
     struct fan__task *held;    /* by rising sequence, until all handlers have passed it */
     struct fan__task *suspect; /* runs alone, or is about to */
-    size_t suspect_count;      /* claimed, with those that are on their way back */
+    size_t suspect_count;      /* with those that are on their way back, not those let go of */
     int64_t suspect_ns;        /* for how long the others, or it, wait for that */
+    int64_t alone_ns;
     bool suspect_forced;
     size_t queued;          /* claimed and not begun */
     size_t claimed;         /* and not settled */
@@ -267,6 +269,8 @@ void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum 
 void fan__task_retry(struct fan__dispatch *dispatch, struct fan__task *task, const char *words);
 void fan__task_overran(struct fan__dispatch *dispatch, struct fan__task *task);
 void fan__task_run_over(struct fan__task *task);
+/* Counts it among the suspects no more. */
+void fan__task_acquit(struct fan__dispatch *dispatch, struct fan__task *task);
 void fan__task_settled(struct fan__dispatch *dispatch, struct fan__task *task);
 /* Hands back what the handler has not begun. */
 void fan__tasks_hand_back(struct fan__dispatch *dispatch, struct fan_handler *handler);

@@ -111,6 +111,13 @@ void fan__task_run_over(struct fan__task *task)
         fan__task_free(task);
 }
 
+void fan__task_acquit(struct fan__dispatch *dispatch, struct fan__task *task)
+{
+    if (task->suspected && --dispatch->suspect_count == 1)
+        fan__cond_broadcast(&dispatch->ready);
+    task->suspected = false;
+}
+
 void fan__task_settled(struct fan__dispatch *dispatch, struct fan__task *task)
 {
     struct fan_handler *handler = task->handler;
@@ -118,8 +125,7 @@ void fan__task_settled(struct fan__dispatch *dispatch, struct fan__task *task)
     *(task->newer ? &task->newer->older : &handler->newest) = task->older;
     handler->held--;
     dispatch->claimed--;
-    if (task->lapses == FAN__LAPSES_MAX - 1 && --dispatch->suspect_count == 1)
-        fan__cond_broadcast(&dispatch->ready);
+    fan__task_acquit(dispatch, task);
     dispatch->claimed_size -= fan_event_size(task->event);
     task->settled = true;
     if (task->run_over)

@@ -141,8 +141,10 @@ static void check_suspect(struct fan__dispatch *dispatch)
 {
     if (!dispatch->suspect || dispatch->suspect_ns > fan__deadline_ns(0))
         return;
-    if (dispatch->suspect->begun)
+    if (dispatch->suspect->begun) {
+        fan__task_acquit(dispatch, dispatch->suspect);
         dispatch->suspect = NULL;
+    }
     dispatch->suspect_forced = true;
     dispatch->suspect_ns = FAN__FOREVER;
     fan__cond_broadcast(&dispatch->ready);

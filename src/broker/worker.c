@@ -48,7 +48,7 @@ static void begin(struct fan__dispatch *dispatch, struct fan__task *task, int64_
     if (now_ns - task->claimed_ns > handler->waited_ns)
         handler->waited_ns = now_ns - task->claimed_ns;
     if (task == dispatch->suspect) {
-        dispatch->suspect_ns = now_ns + FAN__ALONE_MS * FAN__NS_PER_MS;
+        dispatch->suspect_ns = now_ns + dispatch->alone_ns;
         fan__waker_ring(&dispatch->work_waker);
     }
 }

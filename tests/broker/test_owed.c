@@ -1,6 +1,7 @@
 /* What is owed is settled in the end: leases, lapses, other processes, restarts, many events. */
 #include "probe.h"
 
+#include "base/env.h"
 #include "broker/dispatch.h"
 
 #include <fanfare/batch.h>
@@ -114,6 +115,37 @@ static void test_L08_what_two_holders_died_of_is_run_alone(void **state)
     fan_broker_free(broker);
     for (uint64_t seq = 1; seq <= 40; seq++)
         assert_int_equal(probe.attempts[seq], seq <= 20 ? 3 : 1);
+    place_remove(&place);
+}
+
+/* A call that does not end keeps others waiting for a bounded time, also the next such event. */
+static void test_L08_two_that_run_alone_stop_nobody(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    broker->dispatch->alone_ns = 50 * FAN__NS_PER_MS;
+    make_group(fan_broker_store(broker), "slow");
+    for (int i = 0; i < 2; i++)
+        publish(broker, "a.b.c", NULL);
+    claim_and_die(fan_broker_store(broker), "slow", 2);
+    claim_and_die(fan_broker_store(broker), "slow", 2);
+    struct probe slow;
+    struct probe other;
+    probe_init(&slow);
+    probe_init(&other);
+    slow.held = 1;
+    struct fan_handler_options options = probe_options(&slow, "slow", "a.b.c");
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_wait_begun(&slow, 2);
+    options = probe_options(&other, "other", "b.c.d");
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "b.c.d", NULL);
+    probe_wait_done(&other, 1);
+    assert_int_equal(slow.done, 0);
+    probe_let_go(&slow);
+    probe_wait_done(&slow, 2);
+    fan_broker_free(broker);
     place_remove(&place);
 }
 
@@ -712,6 +744,7 @@ int main(void)
         on_every_store(test_L08_H05_a_lapsed_claim_comes_again_with_its_attempts),
         on_every_store(test_L08_H06_after_three_lapses_it_is_a_dead_letter_unrun),
         on_every_store(test_L08_what_two_holders_died_of_is_run_alone),
+        on_every_store(test_L08_two_that_run_alone_stop_nobody),
         on_every_store(test_P09_leases_are_renewed_while_a_handler_runs),
         on_every_store(test_L08_a_group_deleted_under_its_handler_stops_nobody),
         on_every_store(test_H03_a_stepped_broker_retries_by_the_environments_clock),
