@@ -110,6 +110,8 @@ PEER_BUILDS = {
     "Go channels": build_go,
     "tokio broadcast": lambda: build_rust("tokio"),
     "crossbeam": lambda: build_rust("crossbeam"),
+    "ZeroMQ inproc": lambda: build_c("zeromq", libraries=["-lzmq"]),
+    "nng inproc": lambda: build_c("nng", libraries=["-lnng"]),
     "counted pointers": lambda: build_c("pointers"),
 }
 
@@ -256,7 +258,7 @@ def lossless(bench):
 
 
 LOSSY_GOALS = {("newest", "Go channels"): 6, ("oldest", "tokio broadcast"): 5}
-LOSSY_PEERS = ["Go channels", "tokio broadcast", "crossbeam"]
+LOSSY_PEERS = ["Go channels", "tokio broadcast", "crossbeam", "ZeroMQ inproc", "nng inproc"]
 
 
 def lossy(bench):
@@ -275,7 +277,8 @@ def lossy(bench):
                           ((peer, line), "publish_ns"), peer, goal, True))
 
 
-LATENCY_PEERS = ["Go channels", "tokio broadcast", "Disruptor blocking", "crossbeam"]
+LATENCY_GOALS = {"Go channels": 10, "tokio broadcast": 10, "Disruptor blocking": 10}
+LATENCY_PEERS = [*LATENCY_GOALS, "crossbeam", "ZeroMQ inproc", "nng inproc"]
 
 
 def latency(bench):
@@ -283,7 +286,7 @@ def latency(bench):
     bench.measure(["newest", *LATENCY_PEERS], line)
     for peer in LATENCY_PEERS:
         bench.add(Row("publish to receive at 100,000/s, p50", "ns", (("newest", line), "p50_ns"),
-                      ((peer, line), "p50_ns"), peer, None if peer == "crossbeam" else 10, True))
+                      ((peer, line), "p50_ns"), peer, LATENCY_GOALS.get(peer), True))
 
 
 def lonely(bench):

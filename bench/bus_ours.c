@@ -7,9 +7,9 @@
  * others lose, on a bus for many. Readers yield for 50 us before they sleep, and read in batches.
  *
  * Other modes, on a bus for one publisher, with times given so that no clock is read:
- *     stalled  READERS subscriptions of one filter that nobody reads
- *     filters  READERS distinct patterns of which one matches
- *     topics   READERS topics in turn, with one subscription of all
+ *     stalled  READERS subscriptions of one kind that nobody reads
+ *     filters  READERS distinct patterns of which one matches, with open types
+ *     topics   READERS topics in turn, with one subscription of all, with open types
  *     tail     as stalled, each publish by the clock: p50_ns is then its 99.9th percentile
  *     memory   publish_ns is the bytes that a subscription takes which was never full
  */
@@ -159,14 +159,16 @@ struct lonely {
 static void lonely_begin(struct lonely *lonely, unsigned subscriptions, unsigned topics,
                          bool patterns)
 {
-    *lonely = (struct lonely){ .bus = open_bus(true, false, NULL), .count = subscriptions };
+    bool closed_set = topics == 0 && !patterns;
+    unsigned kind = KIND_EVENT;
+    *lonely = (struct lonely){ .bus = open_bus(true, closed_set, NULL), .count = subscriptions };
     lonely->subscriptions = allocate(subscriptions * sizeof(struct fan_subscription *));
     lonely->topics = allocate(topics * sizeof(*lonely->topics));
     for (unsigned i = 0; i < subscriptions; i++) {
         char pattern[32];
         snprintf(pattern, sizeof(pattern), "bench.event.%u", i);
-        lonely->subscriptions[i] =
-            subscribe(lonely->bus, FAN_POLICY_DROP_NEWEST, patterns ? pattern : NULL, NULL);
+        lonely->subscriptions[i] = subscribe(lonely->bus, FAN_POLICY_DROP_NEWEST,
+                                             patterns ? pattern : NULL, closed_set ? &kind : NULL);
     }
     for (unsigned i = 0; i < topics; i++)
         snprintf(lonely->topics[i], sizeof(lonely->topics[i]), "library/artist/%u", i);
@@ -175,7 +177,7 @@ static void lonely_begin(struct lonely *lonely, unsigned subscriptions, unsigned
     lonely->message =
         (struct fan_message){ .size = FAN_MESSAGE_SIZE,
                               .time_us = 1,
-                              .type = "bench.event.0",
+                              .type = closed_set ? NULL : "bench.event.0",
                               .payload = { (const char *)lonely->words, sizeof(lonely->words) } };
 }
 

@@ -3,13 +3,14 @@
  * program defines the functions below for its bus and includes this file last; it then answers
  * lines on its standard input until that ends:
  *
- *     MODE PUBLISHERS READERS SECONDS RATE  ->  published=N delivered=N seconds=S publish_ns=T
- * p50_ns=T
+ *     MODE PUBLISHERS READERS SECONDS RATE
+ *     -> published=N delivered=N seconds=S publish_ns=T p50_ns=T
  *
  * MODE is lossless, lossy, latency (lossy, with times in the events) or large (lossless, 16 KiB).
  * RATE is offered by each publisher in events a second, in bursts at known times between which it
- * spins and yields to nobody; 0 is as fast as it goes. publish_ns is the processor time of the
- * publisher in such bursts. Every reader is a thread that looks at each word of each event.
+ * spins and yields to nobody; 0 is as fast as it goes. publish_ns is the processor time of
+ * publishing in such bursts, per event, without that of the clock. Every reader is a thread that
+ * looks at each word of each event.
  */
 #ifndef BENCH_PEERS_ROUND_H
 #define BENCH_PEERS_ROUND_H
@@ -31,7 +32,7 @@
 #define PUBLISHER_COUNT_MAX 16
 #define READER_COUNT_MAX 64
 #define SAMPLE_COUNT_MAX (1u << 20)
-#define BURST_COUNT 64
+#define BURST_COUNT 32
 #define LINE_SIZE 64
 
 /* words[0] is its number, the publisher's in the high 16 bits; words[1] the time, or the number. */
