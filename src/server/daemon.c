@@ -20,6 +20,8 @@
 #include <string.h>
 
 #define KEEP_ALIVE_MS 15000
+/* A client has its answer before it gives up by itself. */
+#define PUBLISH_TIMEOUT_MS 5000
 /* A few names and numbers, however they are escaped. */
 #define SMALL_BODY_SIZE_MAX 16384
 
@@ -121,6 +123,8 @@ static enum fan_status open_parts(struct fan__daemon *daemon, struct fan_error *
     if (daemon->options.broker)
         options = *daemon->options.broker;
     options.env = daemon->env;
+    if (options.publish_timeout_ms == 0)
+        options.publish_timeout_ms = PUBLISH_TIMEOUT_MS;
     enum fan_status status = fan_prometheus_new(daemon->env, &daemon->prometheus);
     if (status != FAN_OK)
         return fan__fail(error, status, "", "out of memory");
