@@ -76,6 +76,21 @@ def build_c(name, source=None, package=None, libraries=(), compiler="cc"):
     return [BUILT / name]
 
 
+def build_iceoryx():
+    need("cc", "c++")
+    headers = sorted(Path("/usr/include/iceoryx").glob("v*"))
+    if not headers:
+        raise Missing("no iceoryx")
+    objects = []
+    for source, compiler in (("iceoryx.c", "cc"), ("roudi.cpp", "c++")):
+        objects.append(BUILT / f"{source}.o")
+        run(compiler, "-O2", "-pthread", "-D_GNU_SOURCE", f"-I{headers[-1]}", "-c", PEERS / source,
+            "-o", objects[-1])
+    run("c++", *objects, "-o", BUILT / "iceoryx", "-pthread", "-liceoryx_binding_c",
+        "-liceoryx_posh_roudi", "-liceoryx_posh", "-liceoryx_hoofs", "-liceoryx_platform")
+    return [BUILT / "iceoryx"]
+
+
 def build_go():
     need("go")
     run("go", "build", "-o", BUILT / "go", PEERS / "go.go",
@@ -112,6 +127,7 @@ PEER_BUILDS = {
     "crossbeam": lambda: build_rust("crossbeam"),
     "ZeroMQ inproc": lambda: build_c("zeromq", libraries=["-lzmq"]),
     "nng inproc": lambda: build_c("nng", libraries=["-lnng"]),
+    "iceoryx": build_iceoryx,
     "counted pointers": lambda: build_c("pointers"),
 }
 
@@ -258,7 +274,8 @@ def lossless(bench):
 
 
 LOSSY_GOALS = {("newest", "Go channels"): 6, ("oldest", "tokio broadcast"): 5}
-LOSSY_PEERS = ["Go channels", "tokio broadcast", "crossbeam", "ZeroMQ inproc", "nng inproc"]
+OLDEST_PEERS = ("tokio broadcast", "iceoryx")  # they overwrite, too
+LOSSY_PEERS = ["Go channels", *OLDEST_PEERS, "crossbeam", "ZeroMQ inproc", "nng inproc"]
 
 
 def lossy(bench):
@@ -266,7 +283,7 @@ def lossy(bench):
         line = f"lossy 1 10 {bench.arguments.seconds} {rate}e6"
         bench.measure(["newest", "oldest", *LOSSY_PEERS], line)
         for peer in LOSSY_PEERS:
-            name = "oldest" if peer == "tokio broadcast" else "newest"
+            name = "oldest" if peer in OLDEST_PEERS else "newest"
             goal = LOSSY_GOALS.get((name, peer))
             case = f"{OURS[name]}, 1 to 10, offered {rate} M/s: "
             bench.add(Row(case + "published", "publishes/s", ((name, line), "published/s"),
