@@ -671,13 +671,16 @@ static void test_H14_each_scrape_is_one_moment(void **state)
         assert_int_equal(now, sum_of(text, "eventbroker_work_queue_wait_seconds_count"));
         processed = now;
         now = sum_of(text, "eventbroker_events_published_total");
-        assert_true(now >= published && now >= processed);
+        /* Not `processed` at least: who handles an event may be done before it is counted. */
+        assert_true(now >= published);
         published = now;
         free(text);
     }
-    assert_int_equal(published, 2 * STORM_EVENTS);
     for (int i = 0; i < 2; i++)
         pthread_join(threads[i], NULL);
+    char *text = written(prometheus, broker, FAN_METRICS_PROMETHEUS);
+    assert_int_equal(sum_of(text, "eventbroker_events_published_total"), 2 * STORM_EVENTS);
+    free(text);
     fan_broker_free(broker);
     fan_prometheus_free(prometheus);
     place_remove(&place);
