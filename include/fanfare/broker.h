@@ -28,6 +28,7 @@ struct fan_broker;
 struct fan_metrics;
 struct fan_provider;
 struct fan_retention;
+struct fan_store;
 
 /*
  * instance_id         stamped on events; NULL for one that is unique to the process
@@ -46,6 +47,7 @@ struct fan_retention;
  * retention           what the log keeps (keep.h); NULL: everything, and nobody looks
  * retention_interval_ms  how often that is looked at; 0 for 60,000
  * metrics             who counts (metrics.h), its context for longer than the broker; NULL: nobody
+ * store               one that is open, in place of the URI; borrowed until the broker is freed
  */
 struct fan_broker_options {
     size_t size;
@@ -64,16 +66,17 @@ struct fan_broker_options {
     const struct fan_retention *retention;
     uint32_t retention_interval_ms;
     const struct fan_metrics *metrics;
+    struct fan_store *store;
 };
 
 #define FAN_BROKER_OPTIONS_INIT                                                                    \
     {                                                                                              \
         sizeof(struct fan_broker_options), NULL, NULL, 0, 0, 0, false, NULL, FAN_MODE_ASYNC, 0, 0, \
-            { 0, 0, 0, 0, 0, false }, 0, NULL, 0, NULL                                             \
+            { 0, 0, 0, 0, 0, false }, 0, NULL, 0, NULL, NULL                                       \
     }
 
 /*
- * Opens a broker on a store. `options` may be NULL.
+ * Opens a broker on a store. `options` may be NULL; `uri` is, where options->store is given.
  *
  * Returns: as fan_store_open.
  * Memory:  options are copied; *ret_broker is yours, for fan_broker_free.

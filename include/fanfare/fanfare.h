@@ -13,6 +13,7 @@
 #include <fanfare/default.h>
 #include <fanfare/env.h>
 #include <fanfare/event.h>
+#include <fanfare/fault.h>
 #include <fanfare/group.h>
 #include <fanfare/handler.h>
 #include <fanfare/hooks.h>

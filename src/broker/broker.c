@@ -15,13 +15,23 @@
 #define STOP_TIMEOUT_MS 5000
 #define TAIL_WAKE_MS 5
 
+static enum fan_status open_store(struct fan_broker *broker, const char *uri,
+                                  const struct fan_broker_options *options, struct fan_error *error)
+{
+    broker->store = options->store;
+    broker->owns_store = !options->store;
+    if (options->store)
+        return FAN_OK;
+    if (options->provider)
+        return fan_store_open_provider(options->provider, uri, broker->env, &broker->store, error);
+    return fan_store_open(uri, broker->env, &broker->store, error);
+}
+
 static enum fan_status open_parts(struct fan_broker *broker, const char *uri,
                                   const struct fan_broker_options *options, struct fan_error *error)
 {
     const struct fan_env *env = broker->env;
-    enum fan_status status = options->provider ? fan_store_open_provider(options->provider, uri,
-                                                                         env, &broker->store, error)
-                                               : fan_store_open(uri, env, &broker->store, error);
+    enum fan_status status = open_store(broker, uri, options, error);
     if (status != FAN_OK)
         return status;
     status = fan_store_head(broker->store, &broker->notified_seq);
@@ -53,7 +63,8 @@ static void release(struct fan_broker *broker)
 {
     fan__dispatch_free(broker);
     fan_bus_free(broker->bus);
-    fan_store_close(broker->store);
+    if (broker->owns_store)
+        fan_store_close(broker->store);
     fan_batch_free(broker->page);
     fan__free(broker->env, broker->items);
     fan__free(broker->env, broker->taken);
@@ -70,11 +81,13 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
                                 struct fan_broker **ret_broker, struct fan_error *ret_error)
 {
     struct fan_broker_options adopted = FAN_BROKER_OPTIONS_INIT;
-    if (!uri)
-        return fan__fail(ret_error, FAN_INVALID, "uri", "must be given");
     if (options && !fan__adopt(&adopted, sizeof(adopted), options, sizeof(adopted)))
         return fan__fail(ret_error, FAN_INVALID, "options.size", "must be that of the struct");
     options = &adopted;
+    if (!uri && !options->store)
+        return fan__fail(ret_error, FAN_INVALID, "uri", "must be given");
+    if (options->store && (uri || options->provider))
+        return fan__fail(ret_error, FAN_INVALID, "store", "cannot go with a URI or a provider");
     if (options->instance_id &&
         (!*options->instance_id || strlen(options->instance_id) > FAN_TEXT_SIZE_MAX))
         return fan__fail(ret_error, FAN_INVALID, "instance_id", "must have 1 to %d bytes",

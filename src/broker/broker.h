@@ -88,6 +88,7 @@ struct fan_broker {
     enum fan_mode mode;
     unsigned fork_generation;
     struct fan_store *store;
+    bool owns_store;
     struct fan_bus *bus;
     struct fan__dispatch *dispatch;
 

@@ -31,6 +31,18 @@ FAN_MUST_CHECK enum fan_status fan__provider_find(const char *uri,
                                                   const struct fan_provider **ret_provider,
                                                   struct fan_error *error);
 
+/* A handle on what a provider opened, still without its epoch; NULL when there is no memory. */
+struct fan_store *fan__store_new(const struct fan_provider *provider, const struct fan_env *env,
+                                 void *self);
+
+/*
+ * Opens the store behind another provider's. As fan_store_open, but that the words do not begin
+ * with the URI: whoever asked for both puts theirs there.
+ */
+FAN_MUST_CHECK enum fan_status fan__store_open_inner(const char *uri, const struct fan_env *env,
+                                                     struct fan_store **ret_store,
+                                                     struct fan_error *error);
+
 /* Puts the URI, without its secret, in front of what a provider said; gives the status back. */
 enum fan_status fan__store_failed(enum fan_status status, const char *uri,
                                   const struct fan_error *reason, struct fan_error *error);

@@ -10,6 +10,7 @@
 #include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
+#include "store/fault/fault.h"
 #include "store/handle.h"
 #include "store/memory/memory.h"
 #include "store/sqlite/sqlite.h"
@@ -29,6 +30,7 @@
 static const struct fan_provider *const providers[] = {
     &fan__memory_provider,
     &fan__sqlite_provider,
+    &fan__fault_provider,
     NULL,
 };
 
@@ -74,6 +76,37 @@ static bool is_whole(const struct fan_provider *p)
            p->lease_renew && p->lease_release;
 }
 
+struct fan_store *fan__store_new(const struct fan_provider *provider, const struct fan_env *env,
+                                 void *self)
+{
+    struct fan_store *store = fan__alloc_zero(env, 1, sizeof(*store));
+    if (!store)
+        return NULL;
+    store->provider = provider;
+    store->env = env;
+    store->self = self;
+    store->fork_generation = fan__fork_generation();
+    return store;
+}
+
+static enum fan_status open_bare(const struct fan_provider *provider, const char *uri,
+                                 const struct fan_env *env, struct fan_store **ret_store,
+                                 struct fan_error *reason)
+{
+    struct fan_store *store = fan__store_new(provider, env, NULL);
+    if (!store)
+        return fan__fail(reason, FAN_NO_MEMORY, NULL, "no memory for the store");
+    enum fan_status status =
+        provider->open(uri, fan__env(env), &store->self, &store->epoch, reason);
+    if (status != FAN_OK) {
+        fan__free(env, store);
+        return status;
+    }
+    assert(store->epoch != 0);
+    *ret_store = store;
+    return FAN_OK;
+}
+
 enum fan_status fan_store_open_provider(const struct fan_provider *provider, const char *uri,
                                         const struct fan_env *env, struct fan_store **ret_store,
                                         struct fan_error *ret_error)
@@ -88,26 +121,13 @@ enum fan_status fan_store_open_provider(const struct fan_provider *provider, con
         (void)fan__fail(&reason, FAN_INVALID, "uri", "expected the scheme '%s:'", provider->scheme);
         return fan__store_failed(FAN_INVALID, uri, &reason, ret_error);
     }
-
-    struct fan_store *store = fan__alloc_zero(env, 1, sizeof(*store));
-    if (!store)
-        return fan__fail(ret_error, FAN_NO_MEMORY, NULL, "no memory for the store");
-    store->provider = provider;
-    store->env = env;
-    store->fork_generation = fan__fork_generation();
-    enum fan_status status =
-        provider->open(uri, fan__env(env), &store->self, &store->epoch, &reason);
-    if (status != FAN_OK) {
-        fan__free(env, store);
-        return fan__store_failed(status, uri, &reason, ret_error);
-    }
-    assert(store->epoch != 0);
-    *ret_store = store;
-    return FAN_OK;
+    enum fan_status status = open_bare(provider, uri, env, ret_store, &reason);
+    return status == FAN_OK ? FAN_OK : fan__store_failed(status, uri, &reason, ret_error);
 }
 
-enum fan_status fan__provider_find(const char *uri, const struct fan_provider **ret_provider,
-                                   struct fan_error *error)
+/* As fan__provider_find; the words do not begin with the URI. */
+static enum fan_status find(const char *uri, const struct fan_provider **ret_provider,
+                            struct fan_error *reason)
 {
     char known[128] = "";
     size_t size = 0;
@@ -121,9 +141,23 @@ enum fan_status fan__provider_find(const char *uri, const struct fan_provider **
         size += (size_t)length;
         assert(size < sizeof(known));
     }
+    return fan__fail(reason, FAN_INVALID, "uri", "unknown scheme, expected one of %s", known);
+}
+
+enum fan_status fan__provider_find(const char *uri, const struct fan_provider **ret_provider,
+                                   struct fan_error *error)
+{
     struct fan_error reason = FAN_ERROR_INIT;
-    (void)fan__fail(&reason, FAN_INVALID, "uri", "unknown scheme, expected one of %s", known);
-    return fan__store_failed(FAN_INVALID, uri, &reason, error);
+    enum fan_status status = find(uri, ret_provider, &reason);
+    return status == FAN_OK ? FAN_OK : fan__store_failed(status, uri, &reason, error);
+}
+
+enum fan_status fan__store_open_inner(const char *uri, const struct fan_env *env,
+                                      struct fan_store **ret_store, struct fan_error *error)
+{
+    const struct fan_provider *provider = NULL;
+    enum fan_status status = find(uri, &provider, error);
+    return status == FAN_OK ? open_bare(provider, uri, env, ret_store, error) : status;
 }
 
 enum fan_status fan_store_open(const char *uri, const struct fan_env *env,

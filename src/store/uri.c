@@ -144,6 +144,27 @@ enum fan_status fan__uri_finish(const struct fan__uri *uri, struct fan_error *er
     return FAN_OK;
 }
 
+enum fan_status fan__uri_peel(const char *uri, const struct fan_env *env, char **ret_options,
+                              const char **ret_inner, struct fan_error *error)
+{
+    const char *rest = strchr(uri, ':') + 1;
+    size_t size = strcspn(rest, ":");
+    bool has_options = memchr(rest, '=', size) != NULL;
+    const char *inner = has_options ? rest + size + (rest[size] == ':') : rest;
+    if (!*inner)
+        return fan__fail(error, FAN_INVALID, "uri", "expected the URI of a store behind it");
+    char *options = NULL;
+    if (has_options) {
+        options = fan__strdup(env, rest);
+        if (!options)
+            return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the URI");
+        options[size] = '\0';
+    }
+    *ret_options = options;
+    *ret_inner = inner;
+    return FAN_OK;
+}
+
 /* Words that make a parameter's value a secret when its name ends in one. */
 static const char *const secret_words[] = {
     "password", "passwd", "passphrase", "pwd",  "pass",        "token",
@@ -184,9 +205,13 @@ static const char *put_userinfo(struct text *text, const char *uri)
     const char *authority = strstr(uri, "://");
     if (!at || !authority || authority + 3 > at)
         return uri;
+    /* The scheme may stand behind that of a store over this one. */
+    const char *scheme = authority;
+    while (scheme > uri && isalnum((unsigned char)scheme[-1]))
+        scheme--;
+    bool is_nats = strncmp(scheme, "nats", 4) == 0;
     authority += 3;
     const char *colon = memchr(authority, ':', (size_t)(at - authority));
-    bool is_nats = strncmp(uri, "nats", 4) == 0;
     if (!colon && !is_nats)
         return uri;
     /* Of NATS, a lone word before the `@` is a token. */

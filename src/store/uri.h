@@ -56,6 +56,17 @@ FAN_MUST_CHECK enum fan_status fan__uri_take_count(struct fan__uri *uri, const c
 FAN_MUST_CHECK enum fan_status fan__uri_finish(const struct fan__uri *uri, struct fan_error *error);
 
 /*
+ * Takes apart the URI of a store over others, `scheme:OPTIONS:URI` or `scheme:URI`: what stands
+ * before the second colon are options when there is a `=` in it. Nothing is decoded.
+ *
+ * Returns: FAN_INVALID when no URI follows; FAN_NO_MEMORY. Memory: *ret_options is yours, and NULL
+ * where there are none; *ret_inner lies in `uri`.
+ */
+FAN_MUST_CHECK enum fan_status fan__uri_peel(const char *uri, const struct fan_env *env,
+                                             char **ret_options, const char **ret_inner,
+                                             struct fan_error *error);
+
+/*
  * Writes a URI as it may be shown: passwords and tokens become `***`, what does not fit is cut.
  * In doubt it hides too much rather than too little.
  */

@@ -1,5 +1,5 @@
 /*
- * P06: the conformance suite, unchanged, over a provider that the library knows (PROVIDER).
+ * P06: the conformance suite, unchanged, over a store that the library knows (PROVIDER).
  *
  * An argument runs the behaviours whose names contain it; FANFARE_SEED repeats a run, and
  * FANFARE_SOAK=1 runs the full counts.
@@ -15,30 +15,44 @@
 /* Where a provider keeps what it has: each store has a file of its own in one folder. */
 struct place {
     char folder[32];
+    const char *uri;
     unsigned number;
     bool full;
 };
 
+/* Each `@` in a URI becomes a file of its own. */
 static const struct setting {
     const char *name;
-    unsigned traits;
+    const char *uri;
     bool keeps;
 } settings[] = {
-    { "memory", FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY, false },
-    { "sqlite", FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY, true },
+    { "memory", "memory:?capacity=1000000", false },
+    { "sqlite", "sqlite:@", true },
+    { "fault-memory", "fault:memory:?capacity=1000000", false },
+    { "fault-sqlite", "fault:seed=1,errors=0%:sqlite:@", true },
 };
+
+static void print_uri(const struct place *place, char uri[256])
+{
+    size_t size = 0;
+    for (const char *at = place->uri; *at; at++) {
+        /* What synchronous=full adds is the disk's own time; the full counts have that, too. */
+        if (*at == '@')
+            size += (size_t)snprintf(uri + size, 256 - size, "%s/%u-%zu.db%s", place->folder,
+                                     place->number, (size_t)(at - place->uri),
+                                     place->full ? "" : "?synchronous=normal");
+        else
+            uri[size++] = *at;
+    }
+    uri[size] = '\0';
+}
 
 static enum fan_status open_place(void *context, const struct fan_env *env,
                                   struct fan_store **ret_store, struct fan_error *ret_error)
 {
     const struct place *place = context;
-    char uri[128];
-    /* What synchronous=full adds is the disk's own time; the full counts have that, too. */
-    if (strcmp(PROVIDER, "memory") == 0)
-        snprintf(uri, sizeof(uri), "memory:?capacity=1000000");
-    else
-        snprintf(uri, sizeof(uri), "%s:%s/%u.db%s", PROVIDER, place->folder, place->number,
-                 place->full ? "" : "?synchronous=normal");
+    char uri[256];
+    print_uri(place, uri);
     return fan_store_open(uri, env, ret_store, ret_error);
 }
 
@@ -71,12 +85,13 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
         if (strcmp(settings[i].name, PROVIDER) != 0)
             continue;
+        place.uri = settings[i].uri;
         const struct fan_conformance_options options = {
             .size = FAN_CONFORMANCE_OPTIONS_SIZE,
             .context = &place,
             .open = open_fresh,
             .reopen = settings[i].keeps ? open_place : NULL,
-            .traits = settings[i].traits,
+            .traits = FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY,
             .seed = seed ? strtoull(seed, NULL, 10) : 0,
             .only = argc > 1 ? argv[1] : NULL,
             .full = place.full,
