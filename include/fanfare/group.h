@@ -55,13 +55,16 @@ struct fan_group_options {
 
 #define FAN_GROUP_OPTIONS_SIZE sizeof(struct fan_group_options)
 
-/* lease_ms 0 means 30,000; limit 0 means 1. */
+/*
+ * lease_ms 0 means 30,000; limit 0 means 1. lapses_below: only what lapsed less often, 0 for all.
+ */
 struct fan_claim_options {
     size_t size;
     const char *owner;
     size_t limit;
     uint32_t lease_ms;
     bool ordered;
+    unsigned lapses_below;
 };
 
 #define FAN_CLAIM_OPTIONS_SIZE sizeof(struct fan_claim_options)
@@ -157,8 +160,10 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_group_delete(struct fan_store *store,
                                                         const struct fan_group_name *name);
 
 /*
- * Claims deliveries that are due: lapsed and retried ones first, then new events. Fills `batch` and
- * as many `claims` (room for options->limit); events that expired or were deleted are passed over.
+ * Claims deliveries that are due: lapsed and retried ones first, then new events; but where there
+ * are both, half of a claim is of either, and of claims for one some are, so that what is retried
+ * all the time holds up nothing. Fills `batch` and as many `claims` (room for options->limit);
+ * events that expired or were deleted are passed over.
  *
  * Returns: FAN_AGAIN when nothing is due; FAN_NOT_FOUND for no such group; faults.
  * Thread:  any. Blocks: for the storage.

@@ -67,6 +67,7 @@ struct fan__memory_group {
     struct fan__heap leased;
     uint64_t counts[4];
     struct fan__order *order;
+    bool new_first; /* of the next claim's odd one: the last one was of what was due already */
 };
 
 /* group.c: groups, their deliveries, and what may become of one. */
@@ -150,5 +151,9 @@ void fan__memory_order_free(struct fan__memory *memory, struct fan__order *order
  */
 struct fan__delivery *fan__memory_next_due(struct fan__memory_group *group,
                                            const struct fan__owner *owner, int64_t now_us);
+
+/* The same of one pending delivery: whether it is due and the owner may have it. */
+bool fan__memory_pick(struct fan__delivery *delivery, const struct fan__owner *owner,
+                      int64_t now_us);
 
 #endif

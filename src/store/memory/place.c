@@ -306,3 +306,14 @@ struct fan__delivery *fan__memory_next_due(struct fan__memory_group *group,
     }
     return NULL;
 }
+
+bool fan__memory_pick(struct fan__delivery *delivery, const struct fan__owner *owner,
+                      int64_t now_us)
+{
+    if (delivery->due.place == 0 || delivery->due_us > now_us)
+        return false;
+    if (delivery->key && partition_of(delivery)->owner && partition_of(delivery)->owner != owner)
+        return false;
+    fan__heap_remove(&delivery->group->ready, &delivery->due);
+    return true;
+}

@@ -1,5 +1,7 @@
 /*
- * Claiming, in one transaction: what is due already, then event by event from the group's cursor.
+ * Claiming, in one transaction: half of it what is due already, half event by event from the
+ * group's cursor, and where one of the two ends the other goes on. The odd one is of either
+ * in turn: the tokens of claims are even, and the group's is odd after one that began with dues.
  *
  * An ordered claim gives the oldest unsettled delivery of a key, and only in partitions that no
  * other owner holds, that is, has a live claim in. An event that may not be given yet gets a row
@@ -40,6 +42,9 @@ struct claiming {
     int64_t now_us;
     int64_t until_us;
     size_t passed;
+    size_t count_max; /* where the part that is under way ends */
+    size_t size_max;
+    bool due_first; /* and then the next odd one is a new event */
     enum hold holds[FAN_GROUP_PARTITION_COUNT];
 };
 
@@ -53,8 +58,8 @@ struct due {
 
 static bool is_full(const struct claiming *claiming)
 {
-    return fan_batch_count(claiming->batch) >= claiming->options->limit ||
-           fan_batch_size(claiming->batch) >= FAN__SQLITE_BATCH_SIZE_MAX ||
+    return fan_batch_count(claiming->batch) >= claiming->count_max ||
+           fan_batch_size(claiming->batch) >= claiming->size_max ||
            claiming->writer->status != FAN_OK;
 }
 
@@ -114,7 +119,9 @@ static void take_due(struct claiming *claiming, sqlite3_stmt *statement, bool or
     sqlite3_bind_int64(statement, 1, claiming->group.id);
     sqlite3_bind_int64(statement, 2, claiming->now_us);
     sqlite3_bind_int64(statement, 3,
-                       (int64_t)(claiming->options->limit - fan_batch_count(claiming->batch)));
+                       (int64_t)(claiming->count_max - fan_batch_count(claiming->batch)));
+    unsigned below = claiming->options->lapses_below;
+    sqlite3_bind_int64(statement, 5, below ? below : INT64_MAX);
     while (fan__sqlite_step(claiming->writer, statement)) {
         struct due due = {
             .seq = (uint64_t)sqlite3_column_int64(statement, 0),
@@ -137,8 +144,8 @@ static void take_due(struct claiming *claiming, sqlite3_stmt *statement, bool or
 
 static void take_due_in_parts(struct claiming *claiming)
 {
-    /* Members begin at different partitions, so that they do not race for the first ones. */
-    unsigned start = fan__sqlite_part_of(fan__sqlite_key_of(claiming->options->owner));
+    /* Each claim begins elsewhere: what is retried all the time in some holds up no others. */
+    unsigned start = (unsigned)((claiming->group.token * UINT64_C(0x9e3779b97f4a7c15)) >> 58);
     for (unsigned i = 0; i < FAN_GROUP_PARTITION_COUNT && !is_full(claiming); i++) {
         unsigned part = (start + i) % FAN_GROUP_PARTITION_COUNT;
         if (claiming->holds[part] == HOLD_OTHER)
@@ -147,6 +154,20 @@ static void take_due_in_parts(struct claiming *claiming)
         sqlite3_bind_int64(statement, 4, part);
         take_due(claiming, statement, true);
     }
+}
+
+/* Of what is due already, until the claim has so much. Gives whether there may be more of it. */
+static bool take_dues(struct claiming *claiming, size_t count_max, size_t size_max)
+{
+    claiming->count_max = count_max;
+    claiming->size_max = size_max;
+    if (is_full(claiming))
+        return true;
+    if (claiming->options->ordered)
+        take_due_in_parts(claiming);
+    else
+        take_due(claiming, fan__sqlite_use(claiming->writer, FAN__SQL_DUE), false);
+    return is_full(claiming);
 }
 
 static void load_holds(struct claiming *claiming)
@@ -314,7 +335,23 @@ static enum fan_status move_cursor(struct claiming *claiming, uint64_t from_seq)
  */
 static uint64_t next_token(const struct fan__sqlite_group *group, int64_t now_us)
 {
-    return now_us > 0 && (uint64_t)now_us > group->token ? (uint64_t)now_us : group->token + 1;
+    uint64_t token =
+        now_us > 0 && (uint64_t)now_us > group->token ? (uint64_t)now_us : group->token + 1;
+    return token + (token & 1);
+}
+
+/* Every part of the claim, each for as much as is its. Gives whether the log's end was reached. */
+static bool take_all(struct claiming *claiming, bool new_first)
+{
+    size_t limit = claiming->options->limit;
+    bool more = take_dues(claiming, (limit + !new_first) / 2, FAN__SQLITE_BATCH_SIZE_MAX / 2);
+    claiming->due_first = fan_batch_count(claiming->batch) > 0;
+    claiming->count_max = limit;
+    claiming->size_max = FAN__SQLITE_BATCH_SIZE_MAX;
+    bool end = take_news(claiming);
+    if (more)
+        take_dues(claiming, limit, FAN__SQLITE_BATCH_SIZE_MAX);
+    return end;
 }
 
 /* One transaction's worth. *ret_end tells whether the end of the log was reached. */
@@ -336,20 +373,16 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
     bool ordered = claiming->options->ordered;
     if (ordered && !found.group.ordered)
         begin_order(claiming);
-    if (ordered) {
+    if (ordered)
         load_holds(claiming);
-        take_due_in_parts(claiming);
-    } else {
-        take_due(claiming, fan__sqlite_use(store->writer, FAN__SQL_DUE), false);
-    }
-    *ret_end = take_news(claiming);
+    *ret_end = take_all(claiming, found.group.token & 1);
     bool changed = fan_batch_count(claiming->batch) > 0 || claiming->passed > 0 ||
                    claiming->group.ahead != found.group.ahead || ordered != found.group.ordered;
     if (changed) {
         sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_ADVANCE);
         sqlite3_bind_int64(statement, 1, claiming->group.id);
         sqlite3_bind_int64(statement, 2, (int64_t)claiming->group.cursor_seq);
-        sqlite3_bind_int64(statement, 3, (int64_t)claiming->group.token);
+        sqlite3_bind_int64(statement, 3, (int64_t)claiming->group.token + claiming->due_first);
         sqlite3_bind_int(statement, 4, ordered);
         sqlite3_bind_int64(statement, 5, (int64_t)claiming->group.ahead);
         sqlite3_bind_int64(statement, 6, claiming->now_us);

@@ -234,10 +234,12 @@
                                                                                                    \
     X(DUE,                                                                                         \
       "SELECT d.seq, d.attempts, d.lapses + (d.status = 1) FROM delivery d WHERE d.grp = ?1 "      \
-      "AND d.status < 2 AND d.parked = 0 AND d.due_us <= ?2 ORDER BY d.due_us, d.seq LIMIT ?3")    \
+      "AND d.status < 2 AND d.parked = 0 AND d.due_us <= ?2 AND d.lapses + (d.status = 1) < ?5 "   \
+      "ORDER BY d.due_us, d.seq LIMIT ?3")                                                         \
     X(DUE_IN_PART, "SELECT d.seq, d.attempts, d.lapses + (d.status = 1), d.key FROM delivery d "   \
                    "WHERE d.grp = ?1 AND d.part = ?4 AND d.part IS NOT NULL AND d.status < 2 "     \
-                   "AND d.parked = 0 AND d.due_us <= ?2 ORDER BY d.due_us, d.seq LIMIT ?3")        \
+                   "AND d.parked = 0 AND d.due_us <= ?2 AND d.lapses + (d.status = 1) < ?5 "       \
+                   "ORDER BY d.due_us, d.seq LIMIT ?3")                                            \
     X(HELD, "SELECT d.part, d.owner FROM delivery d WHERE d.grp = ?1 AND d.status = 1 "            \
             "AND d.part IS NOT NULL AND d.due_us > ?2")                                            \
     X(KEY_HELD, "SELECT 1 FROM delivery d WHERE d.grp = ?1 AND d.status = 1 "                      \

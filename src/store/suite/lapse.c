@@ -70,6 +70,45 @@ static void lapses_in_order(struct fan__suite *suite)
     CHECK_EQUAL(suite, claims->items[0].lapses, 0);
 }
 
+/* Who asks for what lapsed less often gets that, and new events; who asks for all, all. */
+static void claims_may_leave_out_what_lapses(struct fan__suite *suite)
+{
+    static const bool orders[] = { false, true };
+    uint32_t short_ms = fan__suite_short_ms(suite);
+    struct fan__suite_claims *claims = fan__suite_alloc(suite, 1, sizeof(*claims));
+    claims->batch = fan__suite_batch(suite);
+    for (size_t i = 0; i < 2; i++) {
+        struct fan_claim_options options = {
+            .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me", .limit = 8, .ordered = orders[i]
+        };
+        fan__suite_create(suite, &g, FAN_START_NOW, NULL);
+        uint64_t often = fan__suite_put_simple(suite, "a.b.c", "often", NULL);
+        lapse(suite, often);
+        uint64_t once = fan__suite_put_simple(suite, "a.b.c", "once", NULL);
+        options.lease_ms = short_ms;
+        CHECK_OK(suite, fan__suite_claim_into(suite, &g, &options, claims));
+        CHECK_EQUAL(suite, claims->count, 2);
+        fan__suite_pass_ms(suite, short_ms + short_ms / 2);
+        uint64_t never = fan__suite_put_simple(suite, "a.b.c", "never", NULL);
+        options.lease_ms = FAN__SUITE_LONG_MS;
+        options.lapses_below = 1;
+        CHECK_OK(suite, fan__suite_claim_into(suite, &g, &options, claims));
+        CHECK_EQUAL(suite, claims->count, 1);
+        CHECK_EQUAL(suite, claims->items[0].seq, never);
+        options.lapses_below = 2;
+        CHECK_OK(suite, fan__suite_claim_into(suite, &g, &options, claims));
+        CHECK_EQUAL(suite, claims->count, 1);
+        CHECK_EQUAL(suite, claims->items[0].seq, once);
+        CHECK_IS(suite, fan__suite_claim_into(suite, &g, &options, claims), FAN_AGAIN);
+        options.lapses_below = 0;
+        CHECK_OK(suite, fan__suite_claim_into(suite, &g, &options, claims));
+        CHECK_EQUAL(suite, claims->count, 1);
+        CHECK_EQUAL(suite, claims->items[0].seq, often);
+        CHECK_EQUAL(suite, claims->items[0].lapses, 2);
+        CHECK_OK(suite, fan_group_delete(suite->store, &g));
+    }
+}
+
 static void redrive_forgets_them(struct fan__suite *suite)
 {
     uint64_t seq = fan__suite_put_simple(suite, "a.b.c", "", NULL);
@@ -255,6 +294,7 @@ static void all_of_it_is_kept(struct fan__suite *suite)
 const struct fan__suite_behaviour fan__suite_lapse[] = {
     { "P09_lapses_are_counted", lapses_are_counted, 0 },
     { "P09_lapses_are_counted_in_order_too", lapses_in_order, 0 },
+    { "L08_claims_may_leave_out_what_lapses", claims_may_leave_out_what_lapses, 0 },
     { "H06_a_redrive_forgets_lapses", redrive_forgets_them, 0 },
     { "H06_dead_letters_have_a_reason", dead_letters_have_a_reason, 0 },
     { "P16_groups_tell_the_oldest_event_they_are_owed", oldest_that_is_owed, 0 },

@@ -352,7 +352,93 @@ static void four_owners_keep_the_order(struct fan__suite *suite)
     CHECK_EQUAL(suite, stats.completed, keys->wanted);
 }
 
+#define RESTLESS_COUNT 32
+
+/* Events that are retried at once, each time, and those that come after them. */
+struct restless {
+    struct fan__suite_claims *claims;
+    struct fan_claim_options options;
+    uint64_t last; /* of the restless ones */
+    unsigned turns[RESTLESS_COUNT];
+    size_t others;
+    unsigned topics;
+};
+
+static uint64_t put_keys_apart(struct fan__suite *suite, struct restless *restless, size_t count)
+{
+    uint64_t last = 0;
+    for (size_t i = 0; i < count; i++) {
+        char topic[32];
+        snprintf(topic, sizeof(topic), "key:%u", restless->topics++);
+        last = fan__suite_put_simple(suite, "a.b.c", topic, NULL);
+    }
+    return last;
+}
+
+/* Gives how many of the others came. */
+static size_t claim_and_retry(struct fan__suite *suite, struct restless *restless, size_t limit)
+{
+    struct fan__suite_claims *claims = restless->claims;
+    struct fan_settle items[RESTLESS_COUNT];
+    size_t others = 0;
+    restless->options.limit = limit;
+    CHECK_OK(suite, fan__suite_claim_into(suite, &g, &restless->options, claims));
+    CHECK_EQUAL(suite, claims->count, limit);
+    for (size_t i = 0; i < limit; i++) {
+        uint64_t seq = claims->items[i].seq;
+        bool other = seq > restless->last;
+        others += other;
+        if (!other)
+            restless->turns[restless->last - seq]++;
+        items[i] = (struct fan_settle){ .seq = seq,
+                                        .token = claims->items[i].token,
+                                        .verdict = other ? FAN_VERDICT_DONE : FAN_VERDICT_RETRY };
+    }
+    CHECK_OK(suite, fan_group_settle(suite->store, &g, items, limit));
+    restless->others += others;
+    return others;
+}
+
+static void restless_hold_up_nothing(struct fan__suite *suite, bool ordered)
+{
+    struct restless *restless = fan__suite_alloc(suite, 1, sizeof(*restless));
+    restless->claims = fan__suite_alloc(suite, 1, sizeof(*restless->claims));
+    restless->claims->batch = fan__suite_batch(suite);
+    restless->options = (struct fan_claim_options){ .size = FAN_CLAIM_OPTIONS_SIZE,
+                                                    .owner = "me",
+                                                    .lease_ms = FAN__SUITE_LONG_MS,
+                                                    .ordered = ordered };
+    fan__suite_create(suite, &g, FAN_START_NOW, NULL);
+    restless->last = put_keys_apart(suite, restless, RESTLESS_COUNT);
+    CHECK_EQUAL(suite, claim_and_retry(suite, restless, RESTLESS_COUNT), 0);
+    /* They could fill every claim; half of it is for the others, and half for them. */
+    put_keys_apart(suite, restless, 16);
+    for (size_t i = 0; i < 4; i++)
+        CHECK_EQUAL(suite, claim_and_retry(suite, restless, 8), 4);
+    CHECK_EQUAL(suite, claim_and_retry(suite, restless, 8), 0);
+    /* Also one by one. */
+    put_keys_apart(suite, restless, 100);
+    restless->others = 0;
+    for (size_t i = 0; i < 100; i++)
+        claim_and_retry(suite, restless, 1);
+    CHECK(suite, restless->others > 10 && restless->others < 90);
+    /* Nor does one of them hold up another. */
+    memset(restless->turns, 0, sizeof(restless->turns));
+    for (size_t i = 0; i < (size_t)RESTLESS_COUNT * 8; i++)
+        claim_and_retry(suite, restless, 4);
+    for (size_t i = 0; i < RESTLESS_COUNT; i++)
+        CHECK(suite, restless->turns[i] > 0);
+    CHECK_OK(suite, fan_group_delete(suite->store, &g));
+}
+
+static void retried_all_the_time(struct fan__suite *suite)
+{
+    restless_hold_up_nothing(suite, false);
+    restless_hold_up_nothing(suite, true);
+}
+
 const struct fan__suite_behaviour fan__suite_order[] = {
+    { "H04_what_is_retried_all_the_time_holds_up_nothing", retried_all_the_time, 0 },
     { "H04_of_a_key_one_at_a_time_in_order", keys_go_one_by_one, 0 },
     { "H04_a_retried_key_waits_alone", retried_key_waits_alone, 0 },
     { "H04_a_key_waits_for_deliver_at", key_waits_for_deliver_at, 0 },
