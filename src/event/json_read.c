@@ -394,6 +394,14 @@ static bool quick_whole(struct reading *reading, struct fan_str text, struct fan
     return false;
 }
 
+/* What the quick way gave up is read again by this one, which has words for what is wrong. */
+static enum fan_status load(const struct reading *reading, struct fan_str text, json_t **ret_value,
+                            struct fan_error *error)
+{
+    return fan__json_load_members(text, reading->defaults.json_depth_max, "event", ret_value,
+                                  error);
+}
+
 enum fan_status fan_event_from_json(struct fan_str text, const struct fan_json_options *options,
                                     struct fan_event **ret_event, struct fan_error *ret_error)
 {
@@ -402,8 +410,7 @@ enum fan_status fan_event_from_json(struct fan_str text, const struct fan_json_o
     if (status != FAN_OK || quick_whole(&reading, text, ret_event))
         return status;
     json_t *value;
-    status =
-        fan__json_load_members(text, reading.defaults.json_depth_max, "event", &value, ret_error);
+    status = load(&reading, text, &value, ret_error);
     if (status != FAN_OK)
         return status;
     status = read_event(&reading, value, text.data, ret_event, ret_error);
@@ -499,8 +506,7 @@ enum fan_status fan_events_from_json(struct fan_str text, const struct fan_json_
     if (status != FAN_OK || quick_batch(&reading, text, batch))
         return status;
     json_t *value;
-    status =
-        fan__json_load_members(text, reading.defaults.json_depth_max, "event", &value, ret_error);
+    status = load(&reading, text, &value, ret_error);
     if (status != FAN_OK)
         return status;
     status = json_is_array(value) ? read_array(&reading, value, text.data, batch, ret_error)
