@@ -21,7 +21,7 @@ static struct fan__sqlite *provider_open(const struct place *place)
     return self;
 }
 
-/* Scans that are meant: a handful of groups, leases and blocks, a group's end, another time. */
+/* Scans that are meant: a handful of groups, leases and blocks, another time. */
 static bool may_scan(enum fan__sqlite_statement statement, const char *step)
 {
     if (strncmp(step, "SCAN g", 6) == 0)
@@ -32,8 +32,6 @@ static bool may_scan(enum fan__sqlite_statement statement, const char *step)
     if (strstr(step, "USING INDEX delivery_open") ||
         strstr(step, "USING COVERING INDEX delivery_open"))
         return statement == FAN__SQL_OPEN || statement == FAN__SQL_CLOCK_MOVE_DELIVERIES;
-    if (strncmp(step, "SCAN delivery", 13) == 0)
-        return statement == FAN__SQL_GROUP_CLEAR;
     /* From the newest block down to the first hit. */
     if (strncmp(step, "SCAN b", 6) == 0)
         return statement == FAN__SQL_KEY_SEARCH || statement == FAN__SQL_BLOCKS_DOWN;

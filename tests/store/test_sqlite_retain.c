@@ -51,6 +51,14 @@ static int64_t ask(const struct place *place, const char *sql)
     return number;
 }
 
+static void run_sql(const struct place *place, const char *sql)
+{
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(place->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+}
+
 /* One batch: to topics of its own from a number on, or all to topic 0. */
 static void say_many(struct fan_store *store, size_t count, bool own, size_t from)
 {
@@ -265,6 +273,132 @@ static void test_P11_appends_go_on_between_slices(void **state)
     fan_store_close(store);
 }
 
+static const struct fan_group_name crowd = { .group = "crowd", .handler = "" };
+
+/* A log whose group has claimed, and some of it settled, as many events as are said. */
+static void make_crowd(struct fan_store *store, size_t count)
+{
+    const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
+    const struct fan_claim_options claim = {
+        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me", .limit = 500, .lease_ms = 1000
+    };
+    struct fan_claim claims[500];
+    struct fan_settle settles[250];
+    struct fan_batch *batch = batch_new();
+    assert_ok(fan_group_create(store, &crowd, &options, NULL));
+    for (size_t done = 0; done < count; done += 500) {
+        say_many(store, 500, false, 0);
+        assert_ok(fan_group_claim(store, &crowd, &claim, batch, claims));
+        assert_int_equal(fan_batch_count(batch), 500);
+        for (size_t i = 0; i < 250; i++)
+            settles[i] = (struct fan_settle){ .seq = claims[i].seq,
+                                              .token = claims[i].token,
+                                              .verdict = FAN_VERDICT_DONE };
+        assert_ok(fan_group_settle(store, &crowd, settles, 250));
+    }
+    fan_batch_free(batch);
+}
+
+static bool count_groups(void *context, const struct fan_group_stats *stats)
+{
+    (void)stats;
+    ++*(size_t *)context;
+    return true;
+}
+
+/* A group may owe a million: it is gone at once, and its rows go a slice with each call. */
+static void test_P11_an_expired_group_goes_in_slices(void **state)
+{
+    const struct place *place = *state;
+    struct clock clock = { .us = INT64_C(1700000000000000) };
+    pthread_mutex_init(&clock.mutex, NULL);
+    struct fan_env env = *fan_env_default();
+    env.context = &clock;
+    env.wall_us = clock_us;
+    env.monotonic_ns = clock_ns;
+    struct fan_store *store = NULL;
+    assert_ok(fan_store_open(place->uri, &env, &store, NULL));
+    make_crowd(store, 3000);
+    pass_s(&clock, 3600);
+    struct fan_retention retention = { .size = FAN_RETENTION_SIZE,
+                                       .group_age_ms = FAN_GROUP_AGE_MS_MIN,
+                                       .limit = 100 };
+    struct fan_retained one = { .size = sizeof(one) };
+    assert_ok(fan_store_retain(store, &retention, &one, NULL));
+    assert_int_equal(one.groups_expired, 1);
+    assert_string_equal(one.group, "crowd");
+    assert_true(one.more);
+    int64_t rows = ask(place, "SELECT count(*) FROM delivery");
+    assert_int_equal(rows, 3000);
+    for (size_t calls = 0; one.more; calls++) {
+        size_t groups = 0;
+        assert_ok(fan_store_groups(store, count_groups, &groups));
+        assert_int_equal(groups, calls > 10);
+        /* Nobody is owed what is left of its rows, nor counts them; it is no damage either. */
+        struct fan_store_stats stats = { .size = sizeof(stats) };
+        assert_ok(fan_store_stats(store, &stats));
+        if (calls <= 10)
+            assert_int_equal(stats.completed, stats.events);
+        assert_sound(store);
+        if (calls == 10) {
+            const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE,
+                                                       .start = FAN_START_BEGINNING };
+            assert_ok(fan_group_create(store, &crowd, &options, NULL));
+        }
+        one = (struct fan_retained){ .size = sizeof(one) };
+        assert_ok(fan_store_retain(store, &retention, &one, NULL));
+        int64_t left = ask(place, "SELECT count(*) FROM delivery");
+        assert_in_range(rows - left, 0, 100);
+        rows = left;
+        store_say(store, "a.b.c", "topic-0");
+    }
+    assert_int_equal(rows, 0);
+    /* The group that took its name begins as any other does. */
+    struct fan_claim claims[500];
+    const struct fan_claim_options claim = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                             .owner = "me",
+                                             .limit = 500 };
+    struct fan_batch *batch = batch_new();
+    assert_ok(fan_group_claim(store, &crowd, &claim, batch, claims));
+    assert_int_equal(claims[0].seq, 1);
+    assert_int_equal(fan_batch_count(batch), 500);
+    fan_batch_free(batch);
+    assert_sound(store);
+    fan_store_close(store);
+    pthread_mutex_destroy(&clock.mutex);
+}
+
+/* Who deletes a group by hand waits until its rows are gone, too; appends need not. */
+static void test_P05_a_deleted_group_leaves_no_rows(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    make_crowd(store, 1000);
+    /* A process that died while it deleted another one has left rows of that one. */
+    const struct fan_group_name dead = { .group = "dead", .handler = "" };
+    const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE,
+                                               .start = FAN_START_BEGINNING };
+    struct fan_batch *batch = batch_new();
+    struct fan_claim claims[20];
+    const struct fan_claim_options claim = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                             .owner = "me",
+                                             .limit = 20 };
+    assert_ok(fan_group_create(store, &dead, &options, NULL));
+    assert_ok(fan_group_claim(store, &dead, &claim, batch, claims));
+    run_sql(place, "INSERT INTO meta SELECT 'dropped ' || id, 0 FROM grp WHERE name = 'dead';"
+                   "DELETE FROM grp WHERE name = 'dead'");
+    assert_sound(store);
+    assert_int_equal(ask(place, "SELECT count(*) FROM delivery"), 1020);
+    assert_ok(fan_group_delete(store, &crowd));
+    assert_int_equal(ask(place, "SELECT count(*) FROM delivery"), 0);
+    assert_int_equal(ask(place, "SELECT count(*) FROM meta WHERE key LIKE 'dropped%'"), 0);
+    assert_sound(store);
+    /* What it was owed is finished, and goes by age or number as all else. */
+    assert_int_equal(retain_all(store, (struct fan_retention){ .count = 10 }).removed, 990);
+    fan_batch_free(batch);
+    fan_store_close(store);
+}
+
 /* The child appends, claims, settles and retains until it is killed. */
 static void work_until_killed(const char *uri, int ready_fd)
 {
@@ -401,6 +535,8 @@ int main(void)
         at_a_place(test_P11_marks_are_right_when_processes_share_the_log),
         at_a_place(test_P11_old_marks_are_thinned),
         at_a_place(test_P11_appends_go_on_between_slices),
+        at_a_place(test_P11_an_expired_group_goes_in_slices),
+        at_a_place(test_P05_a_deleted_group_leaves_no_rows),
         at_a_place(test_P11_killed_while_retaining_the_log_is_sound),
         at_a_place(test_P24_killed_while_backing_up_nothing_half_is_there),
     };

@@ -164,6 +164,13 @@ void fan__sqlite_run(struct fan__sqlite_connection *connection, sqlite3_stmt *st
         sqlite3_reset(statement);
 }
 
+void fan__sqlite_set_triggers(struct fan__sqlite_connection *connection, int on)
+{
+    int code = sqlite3_db_config(connection->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, on, NULL);
+    if (code != SQLITE_OK)
+        fan__sqlite_failed(connection, code);
+}
+
 int64_t fan__sqlite_number(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
                            int64_t otherwise)
 {

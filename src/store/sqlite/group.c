@@ -10,6 +10,9 @@
 /* Partitions are agreed on by all processes, so this seed is part of the format. */
 #define KEY_SEED UINT64_C(0x66616e666172652e)
 
+/* How many rows are looked at in one transaction, for those of a group that is gone. */
+#define CLEAR_ROW_COUNT 10000
+
 int64_t fan__sqlite_key_of(const char *topic)
 {
     return (int64_t)(fan__hash(KEY_SEED, topic, strlen(topic)) >> 1);
@@ -132,16 +135,65 @@ enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name
 
 void fan__sqlite_group_drop(struct fan__sqlite *store, int64_t id, uint64_t token)
 {
+    static const enum fan__sqlite_statement statements[] = {
+        FAN__SQL_GROUP_DELETE,
+        FAN__SQL_DROPPED_INSERT,
+    };
     /* A group of that name may come again: a claim on this one must not speak for it. */
     sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_TOKEN_FLOOR);
     sqlite3_bind_int64(statement, 1, (int64_t)token);
     fan__sqlite_run(store->writer, statement);
-    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_DELETE);
+    for (size_t i = 0; i < sizeof(statements) / sizeof(*statements); i++) {
+        statement = fan__sqlite_use(store->writer, statements[i]);
+        sqlite3_bind_int64(statement, 1, id);
+        fan__sqlite_run(store->writer, statement);
+    }
+}
+
+/* Numbers of groups are never given out again, so that rows of a dropped one stay nobody's. */
+static void clear(struct fan__sqlite_connection *writer, int64_t id, int64_t after_seq,
+                  size_t row_count)
+{
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_DELIVERY_NTH);
+    sqlite3_bind_int64(statement, 1, after_seq);
+    sqlite3_bind_int64(statement, 2, (int64_t)row_count - 1);
+    int64_t last_seq = fan__sqlite_number(writer, statement, INT64_MAX);
+    fan__sqlite_set_triggers(writer, 0);
+    statement = fan__sqlite_use(writer, FAN__SQL_GROUP_CLEAR);
     sqlite3_bind_int64(statement, 1, id);
-    fan__sqlite_run(store->writer, statement);
-    statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_CLEAR);
+    sqlite3_bind_int64(statement, 2, after_seq);
+    sqlite3_bind_int64(statement, 3, last_seq);
+    fan__sqlite_run(writer, statement);
+    fan__sqlite_set_triggers(writer, 1);
+    bool whole = last_seq == INT64_MAX;
+    statement = fan__sqlite_use(writer, whole ? FAN__SQL_DROPPED_DELETE : FAN__SQL_DROPPED_MOVE);
     sqlite3_bind_int64(statement, 1, id);
-    fan__sqlite_run(store->writer, statement);
+    if (!whole)
+        sqlite3_bind_int64(statement, 2, last_seq);
+    fan__sqlite_run(writer, statement);
+}
+
+bool fan__sqlite_group_clear(struct fan__sqlite *store, size_t row_count)
+{
+    struct fan__sqlite_connection *writer = store->writer;
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_DROPPED_FIRST);
+    if (!fan__sqlite_step(writer, statement))
+        return false;
+    int64_t id = sqlite3_column_int64(statement, 0);
+    int64_t after_seq = sqlite3_column_int64(statement, 1);
+    sqlite3_reset(statement);
+    clear(writer, id, after_seq, row_count);
+    return writer->status == FAN_OK;
+}
+
+/* The group is gone already: what fails here is left to the next deletion, or to retention. */
+static void clear_all(struct fan__sqlite *store)
+{
+    bool more = true;
+    while (more && fan__sqlite_write_begin_unsynced(store) == FAN_OK) {
+        more = fan__sqlite_group_clear(store, CLEAR_ROW_COUNT);
+        more = fan__sqlite_write_end(store, FAN_OK, 0, NULL) == FAN_OK && more;
+    }
 }
 
 enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name *name)
@@ -152,5 +204,8 @@ enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name
     if (status != FAN_OK)
         return status;
     fan__sqlite_group_drop(store, found.group.id, found.group.token);
-    return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+    status = fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+    if (status == FAN_OK)
+        clear_all(store);
+    return status;
 }

@@ -26,8 +26,17 @@ enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection
                                        const struct fan_group_name *name,
                                        struct fan__sqlite_found *ret_found);
 
-/* Deletes a group with its deliveries, in the transaction that runs. */
+/*
+ * Deletes a group, in the transaction that runs. Its deliveries are nobody's from then on, and go
+ * with calls of fan__sqlite_group_clear: as many as a group may have are too many for one commit.
+ */
 void fan__sqlite_group_drop(struct fan__sqlite *store, int64_t id, uint64_t token);
+
+/*
+ * Looks at up to `row_count` deliveries, in the transaction that runs, and deletes those of a group
+ * that was dropped. False when there is none.
+ */
+bool fan__sqlite_group_clear(struct fan__sqlite *store, size_t row_count);
 
 /* Keys of ordered groups: 63 bits of the topic's hash. Equal hashes only cost speed. */
 int64_t fan__sqlite_key_of(const char *topic);

@@ -434,13 +434,6 @@ static void flush_groups(struct removal *removal)
     }
 }
 
-static void set_triggers(struct keeping *keeping, int on)
-{
-    int code = sqlite3_db_config(keeping->writer->db, SQLITE_DBCONFIG_ENABLE_TRIGGER, on, NULL);
-    if (code != SQLITE_OK)
-        fan__sqlite_failed(keeping->writer, code);
-}
-
 /*
  * Removes what of the candidates is finished. The triggers, which do the same for whoever deletes a
  * row by hand, take several times as long; prepared statements follow their switch by themselves.
@@ -463,7 +456,7 @@ static void remove_finished(struct keeping *keeping, struct candidate *events, s
         return;
     }
     removal.ahead = removal.completed + groups;
-    set_triggers(keeping, 0);
+    fan__sqlite_set_triggers(keeping->writer, 0);
     for (size_t i = 0; i < finished && keeping->writer->status == FAN_OK; i++)
         remove_one(&removal, &events[i]);
     flush_block(&removal);
@@ -471,7 +464,7 @@ static void remove_finished(struct keeping *keeping, struct candidate *events, s
     sqlite3_stmt *statement = fan__sqlite_use(keeping->writer, FAN__SQL_HEAD_FLOOR);
     sqlite3_bind_int64(statement, 1, (int64_t)events[finished - 1].seq);
     fan__sqlite_run(keeping->writer, statement);
-    set_triggers(keeping, 1);
+    fan__sqlite_set_triggers(keeping->writer, 1);
     fan__free(env, removal.completed);
 }
 
@@ -572,18 +565,27 @@ static void run_slice(struct keeping *keeping)
     }
 }
 
+/* Groups come first: the next that is to go, and the rows of those that are gone. */
+static bool look_at_groups(struct keeping *keeping)
+{
+    struct fan__sqlite_pass *pass = keeping->pass;
+    if (!pass->runs || memcmp(&pass->retention, keeping->retention, sizeof(pass->retention)) != 0) {
+        pass->runs = false;
+        if (expire_group(keeping))
+            return true;
+    }
+    return fan__sqlite_group_clear(keeping->store, keeping->left);
+}
+
 static void run(struct keeping *keeping)
 {
     struct fan__sqlite_pass *pass = keeping->pass;
     struct fan_retained *retained = keeping->retained;
     fan__sqlite_marks_head(keeping->store);
     fan__sqlite_groups_load(keeping->writer, &keeping->groups);
-    if (!pass->runs || memcmp(&pass->retention, keeping->retention, sizeof(pass->retention)) != 0) {
-        pass->runs = false;
-        retained->more = expire_group(keeping);
-        if (!retained->more)
-            begin_pass(keeping);
-    }
+    retained->more = look_at_groups(keeping);
+    if (!retained->more && !pass->runs)
+        begin_pass(keeping);
     if (!retained->more)
         run_slice(keeping);
     retained->more = retained->more || pass->runs;

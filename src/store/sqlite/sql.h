@@ -10,9 +10,11 @@
  *     mark     when the log was how long: a time and the bytes so far at a sequence, now and then,
  *              so that an age or a size is a sequence
  *     clock    one row, how the store's clock goes (clock.c)
- *     grp, delivery  groups are lazy: of events up to its cursor a group has a delivery where it
- *              wanted one; past it (grp.ahead of them) only where one was discarded before its
- * turn. In an ordered group, of one key all unsettled deliveries but the oldest are parked
+ *     meta     a few numbers; 'dropped ID' is a group that is gone and whose deliveries go little
+ * by little: up to the value they are gone, and what is left of them counts for nothing grp,
+ * delivery  groups are lazy: of events up to its cursor a group has a delivery where it wanted one;
+ * past it (grp.ahead of them) only where one was discarded before its turn. In an ordered group, of
+ * one key all unsettled deliveries but the oldest are parked
  *
  * Aliases: b event_block, e event, s series, d delivery, g grp. The unary plus in `+b.block` is
  * needed: without it the column's affinity keeps SQLite from using the index on an expression.
@@ -198,7 +200,8 @@
                   "AND d.due_us > ?2 AND d.status = 1 LIMIT 1")                                    \
     X(EVENTS_FROM, "SELECT e.seq, e.series FROM event e WHERE e.seq > ?1 AND e.seq <= ?2 "         \
                    "ORDER BY e.seq LIMIT ?3")                                                      \
-    X(EVENT_OPEN, "SELECT 1 FROM delivery d WHERE d.status <> 2 AND d.seq = ?1 LIMIT 1")           \
+    X(EVENT_OPEN, "SELECT 1 FROM delivery d JOIN grp g ON g.id = d.grp "                           \
+                  "WHERE d.status <> 2 AND d.seq = ?1 LIMIT 1")                                    \
     X(EVENT_DROP, "DELETE FROM event WHERE seq = ?1")                                              \
     X(EVENT_GROUPS, "SELECT d.grp FROM delivery d WHERE d.seq = ?1")                               \
     X(EVENT_CLEAR, "DELETE FROM delivery WHERE seq = ?1")                                          \
@@ -230,7 +233,15 @@
                        "WHERE id = ?1")                                                            \
     X(TOKEN_FLOOR, "UPDATE meta SET value = max(value, ?1) WHERE key = 'token_floor'")             \
     X(GROUP_DELETE, "DELETE FROM grp WHERE id = ?1")                                               \
-    X(GROUP_CLEAR, "DELETE FROM delivery WHERE grp = ?1")                                          \
+    X(DROPPED_INSERT, "INSERT INTO meta(key, value) VALUES('dropped ' || ?1, 0)")                  \
+    X(DROPPED_FIRST, "SELECT CAST(substr(m.key, 9) AS INTEGER), m.value FROM meta m "              \
+                     "WHERE m.key > 'dropped ' AND m.key < 'dropped!' LIMIT 1")                    \
+    X(DROPPED_GET, "SELECT 1 FROM meta m WHERE m.key = 'dropped ' || ?1")                          \
+    X(DROPPED_MOVE, "UPDATE meta SET value = ?2 WHERE key = 'dropped ' || ?1")                     \
+    X(DROPPED_DELETE, "DELETE FROM meta WHERE key = 'dropped ' || ?1")                             \
+    X(DELIVERY_NTH, "SELECT d.seq FROM delivery d WHERE d.seq > ?1 ORDER BY d.seq LIMIT 1 "        \
+                    "OFFSET ?2")                                                                   \
+    X(GROUP_CLEAR, "DELETE FROM delivery WHERE seq > ?2 AND seq <= ?3 AND grp = ?1")               \
                                                                                                    \
     X(DUE,                                                                                         \
       "SELECT d.seq, d.attempts, d.lapses + (d.status = 1) FROM delivery d WHERE d.grp = ?1 "      \

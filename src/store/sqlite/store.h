@@ -168,6 +168,9 @@ bool fan__sqlite_step(struct fan__sqlite_connection *connection, sqlite3_stmt *s
 /* Runs a statement that gives no row (or whose rows do not matter). */
 void fan__sqlite_run(struct fan__sqlite_connection *connection, sqlite3_stmt *statement);
 
+/* Switches the schema's triggers, for who does what they do by larger steps. */
+void fan__sqlite_set_triggers(struct fan__sqlite_connection *connection, int on);
+
 /* Gives the first column of the first row, `otherwise` without a row; resets. */
 int64_t fan__sqlite_number(struct fan__sqlite_connection *connection, sqlite3_stmt *statement,
                            int64_t otherwise);

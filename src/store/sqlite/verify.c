@@ -246,6 +246,13 @@ static size_t group_at(const struct verify *verify, int64_t id)
     return i;
 }
 
+static bool was_dropped(struct verify *verify, int64_t group_id)
+{
+    sqlite3_stmt *statement = fan__sqlite_use(verify->connection, FAN__SQL_DROPPED_GET);
+    sqlite3_bind_int64(statement, 1, group_id);
+    return fan__sqlite_number(verify->connection, statement, 0) != 0;
+}
+
 static void check_delivery(struct verify *verify, sqlite3_stmt *row, struct tally *tallies)
 {
     uint64_t seq = (uint64_t)sqlite3_column_int64(row, 0);
@@ -259,6 +266,8 @@ static void check_delivery(struct verify *verify, sqlite3_stmt *row, struct tall
         tell(verify, "delivery", seq, "has %d attempts", sqlite3_column_int(row, 3));
     size_t index = group_at(verify, id);
     if (index == verify->groups.count) {
+        if (was_dropped(verify, id))
+            return;
         tell(verify, "delivery", seq, "is of the group %" PRId64 ", which is not there", id);
         return;
     }
