@@ -82,9 +82,10 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_accept_clock(struct fan_store *
 /*
  * Writes a copy of the log, as of one instant, into a file that is not there yet. Appends and reads
  * go on. The file appears under its name when it is whole and on the disk; until then it is called
- * PATH.XXXXXXXX.part.
+ * PATH.fanfare-part. Files of that ending whose process died are removed from the folder.
  *
- * Returns: FAN_EXISTS when the file is there; FAN_NO_SPACE, FAN_DENIED and the like; faults.
+ * Returns: FAN_EXISTS when the file is there; FAN_UNAVAILABLE while another one writes it;
+ *          FAN_NO_SPACE, FAN_DENIED and the like; faults.
  * Thread:  any. Blocks: for the storage, seconds for each gigabyte.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_backup(struct fan_store *store, const char *path,
@@ -92,10 +93,12 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_backup(struct fan_store *store,
 
 /*
  * Makes a log at a URI, where there is none yet, of a backup. It is verified first, and has an
- * epoch of its own: a cursor of the log that it was taken from gets a gap. `env` may be NULL.
+ * epoch of its own: a cursor of the log that it was taken from gets a gap. It goes on by the clock
+ * of now, which is thereby taken for right. `env` may be NULL.
  *
  * Returns: FAN_EXISTS when there is something at the URI; FAN_CORRUPT for what is no sound backup;
- *          FAN_TOO_NEW; FAN_INVALID; faults. The message names the URI without its secret.
+ *          FAN_TOO_NEW; FAN_INVALID, also for a log that is in use; FAN_UNAVAILABLE while another
+ *          one writes the same log; faults. The message names the URI without its secret.
  * Thread:  any. Blocks: for the storage, seconds for each gigabyte.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_store_restore(const char *path, const char *uri,

@@ -159,13 +159,26 @@ static const char *existing(struct fan__text *text, const char *uri)
     return text->data;
 }
 
+/* Says why a log cannot be opened, by the URI that the user gave. */
+static void say_unopened(const char *given, const char *used, const char *message)
+{
+    size_t same = 0;
+    while (used[same] && used[same] == message[same])
+        same++;
+    if (same >= strlen(given))
+        fan__say("%s%s", given, message + same);
+    else
+        fan__say("%s", message);
+}
+
 static struct fan_store *open_log(const char *uri)
 {
     struct fan_store *store = NULL;
     struct fan_error error = FAN_ERROR_INIT;
     struct fan__text text = { NULL, 0, 0 };
-    if (fan_store_open(existing(&text, uri), NULL, &store, &error) != FAN_OK)
-        fan__say("%s", error.message);
+    const char *used = existing(&text, uri);
+    if (fan_store_open(used, NULL, &store, &error) != FAN_OK)
+        say_unopened(uri, used, error.message);
     fan__text_deinit(&text);
     return store;
 }

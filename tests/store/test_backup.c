@@ -7,7 +7,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <sqlite3.h>
+#include <sys/wait.h>
 
 static const struct fan_group_name group = { .group = "g", .handler = "h" };
 
@@ -252,6 +254,221 @@ static void test_P24_a_log_in_use_is_no_backup(void **state)
     struct fan_error error = FAN_ERROR_INIT;
     assert_int_equal(fan_store_restore(place->path, uri, NULL, &error), FAN_INVALID);
     assert_non_null(strstr(error.message, "in use"));
+    fan_store_close(store);
+}
+
+/* What another process sees of this one's lock on a log, which says that the log is in use. */
+static bool is_locked(const char *path)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        struct flock lock = {
+            .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0x40000002, .l_len = 510
+        };
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        _exit(fd < 0 || fcntl(fd, F_GETLK, &lock) != 0 ? 2 : lock.l_type != F_UNLCK);
+    }
+    int result = 0;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFEXITED(result) && WEXITSTATUS(result) < 2);
+    return WEXITSTATUS(result) == 1;
+}
+
+/*
+ * POSIX locks belong to the process and go with the first descriptor of the file that it closes:
+ * whatever looks at an open log by its file must not take them away, whichever name it goes by.
+ */
+static void test_P24_a_log_that_this_process_has_open_keeps_its_locks(void **state)
+{
+    const struct place *place = *state;
+    char symbolic[160];
+    char hard[160];
+    char target[160];
+    char uri[200];
+    path_in(place, "symbolic", symbolic);
+    path_in(place, "hard", hard);
+    path_in(place, "target.db", target);
+    restore_uri(target, uri);
+    assert_int_equal(symlink(place->path, symbolic), 0);
+    fan_store_close(store_open(place->uri));
+    assert_int_equal(link(place->path, hard), 0);
+    assert_int_equal(unlink(hard), 0);
+    /* Nothing was written since it was opened: there is nothing in its write-ahead log either. */
+    struct fan_store *store = store_open(place->uri);
+    assert_true(is_locked(place->path));
+    assert_int_equal(link(place->path, hard), 0);
+    const char *const names[] = { place->path, symbolic, hard };
+    struct fan_error error = FAN_ERROR_INIT;
+    for (size_t i = 0; i < 3; i++) {
+        char over[200];
+        restore_uri(names[i], over);
+        assert_int_equal(fan_store_restore(names[i], uri, NULL, &error), FAN_INVALID);
+        assert_non_null(strstr(error.message, "in use"));
+        assert_true(is_locked(place->path));
+        assert_int_equal(fan_store_restore(names[i], over, NULL, &error), FAN_INVALID);
+        assert_true(is_locked(place->path));
+        assert_int_equal(fan_store_backup(store, names[i], &error), FAN_EXISTS);
+        assert_true(is_locked(place->path));
+    }
+    assert_int_equal(unlink(hard), 0);
+    assert_sound(store);
+    assert_true(is_locked(place->path));
+    assert_int_equal(access(target, F_OK), -1);
+    assert_int_equal(fan_store_backup(store, target, &error), FAN_OK);
+    assert_true(is_locked(place->path));
+    fan_store_close(store);
+    assert_false(is_locked(place->path));
+    /* In no use any more it is as good as a backup of it. */
+    assert_int_equal(unlink(target), 0);
+    assert_ok(fan_store_restore(symbolic, uri, NULL, &error));
+}
+
+static void test_P24_one_log_by_two_paths_is_one_log(void **state)
+{
+    const struct place *place = *state;
+    char symbolic[160];
+    char hard[160];
+    char uri[200];
+    path_in(place, "symbolic", symbolic);
+    path_in(place, "hard", hard);
+    struct fan_store *store = store_open(place->uri);
+    assert_int_equal(symlink(place->path, symbolic), 0);
+    restore_uri(symbolic, uri);
+    struct fan_store *other = store_open(uri);
+    for (uint64_t i = 1; i <= 20; i += 2) {
+        assert_int_equal(store_say(store, "a.b", "t"), i);
+        assert_int_equal(store_say(other, "a.b", "t"), i + 1);
+    }
+    fan_store_close(other);
+    assert_true(is_locked(place->path));
+    assert_int_equal(store_say(store, "a.b", "t"), 21);
+    assert_sound(store);
+    /* By a second name the file has a second write-ahead log, and then two who damage it. */
+    assert_int_equal(link(place->path, hard), 0);
+    restore_uri(hard, uri);
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_store_open(uri, NULL, &other, &error), FAN_INVALID);
+    assert_non_null(strstr(error.message, "2 names (hard links)"));
+    assert_true(is_locked(place->path));
+    assert_int_equal(unlink(hard), 0);
+    assert_int_equal(store_say(store, "a.b", "t"), 22);
+    fan_store_close(store);
+}
+
+/* An environment that sends its process a signal at a certain call. */
+struct ambush {
+    struct fan_env env;
+    int on_resize;
+    int on_random;
+};
+
+static void *ambush_resize(void *context, void *pointer, size_t size)
+{
+    struct ambush *ambush = context;
+    int signal = ambush->on_resize;
+    ambush->on_resize = 0;
+    if (signal)
+        raise(signal);
+    return realloc(pointer, size); // NOLINT(*-realloc-usage): as the default
+}
+
+static void ambush_random(void *context, void *bytes, size_t size)
+{
+    const struct ambush *ambush = context;
+    if (ambush->on_random)
+        raise(ambush->on_random);
+    memset(bytes, 7, size);
+}
+
+/* Backs up, or restores, in a child that gets the signal when it has begun with the draft. */
+static pid_t ambushed(const struct place *place, const char *path, const char *uri, int signal)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child > 0)
+        return child;
+    struct ambush ambush = { .env = *fan_env_default() };
+    ambush.env.context = &ambush;
+    ambush.env.resize = ambush_resize;
+    ambush.env.random = ambush_random;
+    struct fan_store *store = NULL;
+    if (uri) {
+        ambush.on_random = signal;
+        _exit(fan_store_restore(path, uri, &ambush.env, NULL) == FAN_OK ? 0 : 1);
+    }
+    if (fan_store_open(place->uri, &ambush.env, &store, NULL) != FAN_OK)
+        _exit(2);
+    ambush.on_resize = signal;
+    enum fan_status status = fan_store_backup(store, path, NULL);
+    fan_store_close(store);
+    _exit(status == FAN_OK ? 0 : 1);
+}
+
+static void killed_by_ambush(pid_t child)
+{
+    int result = 0;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFSIGNALED(result) && WTERMSIG(result) == SIGKILL);
+}
+
+static void test_P24_what_a_killed_backup_leaves_goes_with_the_next(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 50);
+    char copy[160];
+    char other[160];
+    char part[160];
+    char uri[200];
+    path_in(place, "copy", copy);
+    path_in(place, "other", other);
+    path_in(place, "copy.fanfare-part", part);
+    size_t files = count_files(place->folder);
+    killed_by_ambush(ambushed(place, copy, NULL, SIGKILL));
+    assert_int_equal(count_files(place->folder), files + 1);
+    assert_int_equal(access(part, F_OK), 0);
+    assert_ok(fan_store_backup(store, copy, NULL));
+    assert_int_equal(count_files(place->folder), files + 1);
+    /* One to another file of the folder cleans up, too, and so does a restore. */
+    restore_uri(other, uri);
+    killed_by_ambush(ambushed(place, copy, uri, SIGKILL));
+    assert_true(count_files(place->folder) >= files + 2);
+    path_in(place, "third", other);
+    assert_ok(fan_store_backup(store, other, NULL));
+    assert_int_equal(count_files(place->folder), files + 2);
+    killed_by_ambush(ambushed(place, copy, uri, SIGKILL));
+    assert_ok(fan_store_restore(copy, uri, NULL, NULL));
+    assert_int_equal(count_files(place->folder), files + 3);
+    fan_store_close(store);
+}
+
+static void test_P24_a_backup_under_way_is_left_alone(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 50);
+    char copy[160];
+    char other[160];
+    char part[160];
+    path_in(place, "copy", copy);
+    path_in(place, "other", other);
+    path_in(place, "copy.fanfare-part", part);
+    pid_t child = ambushed(place, copy, NULL, SIGSTOP);
+    int result = 0;
+    assert_int_equal(waitpid(child, &result, WUNTRACED), child);
+    assert_true(WIFSTOPPED(result));
+    assert_int_equal(access(part, F_OK), 0);
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_store_backup(store, copy, &error), FAN_UNAVAILABLE);
+    assert_non_null(strstr(error.message, "copy.fanfare-part is there"));
+    assert_ok(fan_store_backup(store, other, NULL));
+    assert_int_equal(access(part, F_OK), 0);
+    assert_int_equal(kill(child, SIGCONT), 0);
+    assert_int_equal(waitpid(child, &result, 0), child);
+    assert_true(WIFEXITED(result) && WEXITSTATUS(result) == 0);
+    assert_int_equal(access(copy, F_OK), 0);
+    assert_int_equal(access(part, F_OK), -1);
     fan_store_close(store);
 }
 
@@ -503,6 +720,10 @@ int main(void)
         at_a_place(test_P24_a_backup_never_overwrites),
         at_a_place(test_P24_what_is_no_sound_backup_is_refused_and_leaves_nothing),
         at_a_place(test_P24_a_log_in_use_is_no_backup),
+        at_a_place(test_P24_a_log_that_this_process_has_open_keeps_its_locks),
+        at_a_place(test_P24_one_log_by_two_paths_is_one_log),
+        at_a_place(test_P24_what_a_killed_backup_leaves_goes_with_the_next),
+        at_a_place(test_P24_a_backup_under_way_is_left_alone),
         at_a_place(test_P24_backup_and_verify_work_while_events_come_in),
         at_a_place(test_P24_verify_finds_what_is_wrong),
         at_a_place(test_P24_a_visitor_ends_the_search),

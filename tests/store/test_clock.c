@@ -311,6 +311,46 @@ static void check_all(struct fan_store *store, struct clocks *clocks, int64_t by
     assert_int_equal(claims[0].seq, 3);
 }
 
+/*
+ * A backup of last week, on another machine or after a boot: whoever restores it says with that
+ * that it is to go on now. Its retention must not be kept from its work by the time in between.
+ */
+static void test_R02_P24_a_restored_log_goes_by_the_clock_of_now(void **state)
+{
+    struct place *place = *state;
+    struct clocks clocks;
+    char copy[160];
+    char uri[200];
+    snprintf(copy, sizeof(copy), "%s/copy", place->folder);
+    snprintf(uri, sizeof(uri), "sqlite:%s/again.db", place->folder);
+    clocks_init(&clocks, START_US);
+    struct fan_store *store = open_with(place->uri, &clocks);
+    create(store);
+    store_say(store, "a.b", "t");
+    fan_store_close(store);
+    change_boot(place);
+    store = open_with(place->uri, &clocks);
+    assert_ok(fan_store_backup(store, copy, NULL));
+    fan_store_close(store);
+
+    struct fan_claim claims[8];
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .owed_age_ms = 1000 };
+    struct fan_retained retained = { .size = sizeof(retained) };
+    clocks.wall_us += 7 * DAY_US;
+    clocks.monotonic_us = 5 * SECOND_US;
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_ok(fan_store_restore(copy, uri, &clocks.env, &error));
+    store = open_with(uri, &clocks);
+    assert_int_equal(claim(store, claims), 1);
+    assert_int_equal(due_us_of(store, 1), clocks.wall_us + LEASE_US);
+    pass(&clocks, LEASE_US);
+    if (fan_store_retain(store, &retention, &retained, &error) != FAN_OK)
+        fail_msg("%s", error.message);
+    /* The week counts: what was owed through it is owed for too long. */
+    assert_int_equal(retained.expired, 1);
+    fan_store_close(store);
+}
+
 static void test_R02_accepting_moves_what_is_under_way(void **state)
 {
     struct place *place = *state;
@@ -375,6 +415,7 @@ int main(void)
         at_a_place(test_R02_the_first_commit_decides_for_all_processes),
         at_a_place(test_R02_the_next_boot_goes_on_where_the_log_was),
         at_a_place(test_R02_a_leap_between_boots_is_told_until_accepted),
+        at_a_place(test_R02_P24_a_restored_log_goes_by_the_clock_of_now),
         at_a_place(test_R02_accepting_moves_what_is_under_way),
         cmocka_unit_test(test_R02_accepting_in_memory),
     };

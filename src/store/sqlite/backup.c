@@ -3,8 +3,13 @@
  * go on, and only the write-ahead log cannot start anew until the snapshot ends. A restore copies
  * the file and makes another log of it.
  *
- * Both write under a temporary name beside the target, sync, and then give it its name, which must
- * be free: a target is whole or not there, also after a crash.
+ * Both write a draft beside the target, sync it, and then give it its name, which must be free: a
+ * target is whole or not there, also after a crash. Who writes a draft has it locked (flock), so
+ * that one without a lock was left by a process that died, and goes with the next draft in its
+ * folder. The folder is locked while drafts come and go.
+ *
+ * Files that may be a log are opened by SQLite alone: POSIX locks are the process's, and to close
+ * such a file by another descriptor would take away those of a log that is open.
  */
 #include "store/sqlite/store.h"
 
@@ -12,16 +17,20 @@
 #include "base/status.h"
 
 #include <assert.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define STEP_PAGES 2048
-#define COPY_SIZE ((size_t)1 << 18)
+#define COPY_SIZE (1 << 18)
+#define NAME_SIZE 1024
+#define DRAFT_ENDING ".fanfare-part"
 
 /* Claims of the old log's time must not speak for any of the restored one's. */
 #define TOKENS_APART "4294967296"
@@ -32,12 +41,12 @@
 #define HEADER_USER_VERSION 60
 #define HEADER_APPLICATION_ID 68
 
-/* A file under its temporary name. */
+/* A file under its temporary name, which stays locked while it is written. */
 struct draft {
-    const struct fan_env *env;
     const char *path;
-    char *name;
+    char name[NAME_SIZE];
     mode_t mode;
+    int fd;
 };
 
 static enum fan_status file_failed(const char *path, struct fan_error *error)
@@ -54,7 +63,7 @@ static enum fan_status check_free(const char *path, struct fan_error *error)
 {
     static const char *const endings[] = { "", "-wal", "-journal" };
     for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
-        char name[1024];
+        char name[NAME_SIZE];
         struct stat info;
         int size = snprintf(name, sizeof(name), "%s%s", path, endings[i]);
         if (size >= (int)sizeof(name))
@@ -66,44 +75,82 @@ static enum fan_status check_free(const char *path, struct fan_error *error)
     return FAN_OK;
 }
 
+/* Opens the folder of a path with a lock on it, which goes with closedir. */
+static enum fan_status lock_folder(const char *path, DIR **ret_folder, struct fan_error *error)
+{
+    char name[NAME_SIZE];
+    fan__sqlite_folder_of(path, name, sizeof(name));
+    DIR *folder = opendir(name);
+    if (!folder)
+        return file_failed(name, error);
+    while (flock(dirfd(folder), LOCK_EX) != 0 && errno == EINTR)
+        ;
+    *ret_folder = folder;
+    return FAN_OK;
+}
+
+/* What SQLite keeps beside a database that is open. */
+static void remove_beside(int folder, const char *name)
+{
+    static const char *const endings[] = { "-wal", "-shm", "-journal" };
+    for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
+        char beside[NAME_SIZE];
+        snprintf(beside, sizeof(beside), "%s%s", name, endings[i]);
+        (void)unlinkat(folder, beside, 0);
+    }
+}
+
+static void remove_left_over(int folder, const char *name)
+{
+    struct stat info;
+    int fd = openat(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    if (fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+        (void)unlinkat(folder, name, 0);
+        remove_beside(folder, name);
+    }
+    close(fd);
+}
+
+static void remove_left_overs(DIR *folder)
+{
+    for (const struct dirent *entry; (entry = readdir(folder));) {
+        size_t size = strlen(entry->d_name);
+        size_t ending = strlen(DRAFT_ENDING);
+        if (size > ending && strcmp(entry->d_name + size - ending, DRAFT_ENDING) == 0)
+            remove_left_over(dirfd(folder), entry->d_name);
+    }
+}
+
+static enum fan_status draft_create(struct draft *draft, struct fan_error *error)
+{
+    draft->fd = open(draft->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, draft->mode);
+    if (draft->fd < 0 && errno == EEXIST)
+        return fan__fail(error, FAN_UNAVAILABLE, "path", "%s is there: it is being written",
+                         draft->name);
+    if (draft->fd < 0)
+        return file_failed(draft->name, error);
+    (void)flock(draft->fd, LOCK_EX | LOCK_NB);
+    return FAN_OK;
+}
+
 static enum fan_status draft_begin(struct draft *draft, struct fan_error *error)
 {
     enum fan_status status = check_free(draft->path, error);
     if (status != FAN_OK)
         return status;
-    struct fan__buffer name;
-    fan__buffer_init(&name, draft->env);
-    uint32_t number;
-    fan__random(draft->env, &number, sizeof(number));
-    char ending[32];
-    snprintf(ending, sizeof(ending), ".%08" PRIx32 ".part", number);
-    fan__buffer_add_text(&name, draft->path);
-    fan__buffer_add_text(&name, ending);
-    draft->name = fan__buffer_take(&name, NULL);
-    fan__buffer_deinit(&name);
-    if (!draft->name)
-        return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the file's name");
-    int fd = open(draft->name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, draft->mode);
-    if (fd < 0) {
-        status = file_failed(draft->name, error);
-        fan__free(draft->env, draft->name);
-        draft->name = NULL;
+    int size = snprintf(draft->name, sizeof(draft->name), "%s" DRAFT_ENDING, draft->path);
+    if (size + (int)strlen("-journal") >= (int)sizeof(draft->name))
+        return fan__fail(error, FAN_INVALID, "path", "the path is too long");
+    DIR *folder = NULL;
+    status = lock_folder(draft->path, &folder, error);
+    if (status != FAN_OK)
         return status;
-    }
-    close(fd);
-    return FAN_OK;
-}
-
-static bool sync_path(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    bool synced = fsync(fd) == 0;
-    int code = errno;
-    close(fd);
-    errno = code;
-    return synced;
+    remove_left_overs(folder);
+    status = draft_create(draft, error);
+    closedir(folder);
+    return status;
 }
 
 /* Gives the file its name, if that is free. */
@@ -117,26 +164,40 @@ static bool give_name(const struct draft *draft)
     return link(draft->name, draft->path) == 0 && unlink(draft->name) == 0;
 }
 
+/*
+ * In the locked folder. The draft is closed before it has a name by which it may be opened as a
+ * log; the lock on it went with that.
+ */
+static enum fan_status draft_name(struct draft *draft, int folder, struct fan_error *error)
+{
+    close(draft->fd);
+    draft->fd = -1;
+    if (!give_name(draft))
+        return errno == EEXIST
+                   ? fan__fail(error, FAN_EXISTS, "path", "%s came to be meanwhile", draft->path)
+                   : file_failed(draft->path, error);
+    return fsync(folder) == 0 ? FAN_OK : file_failed(draft->path, error);
+}
+
 /* Ends a draft: under its name when `status` is FAN_OK, else gone. Gives what came of it. */
 static enum fan_status draft_end(struct draft *draft, enum fan_status status,
                                  struct fan_error *error)
 {
-    if (!draft->name)
+    if (draft->fd < 0)
         return status;
-    char folder[1024];
-    fan__sqlite_folder_of(draft->path, folder, sizeof(folder));
-    if (status == FAN_OK && !sync_path(draft->name))
+    if (status == FAN_OK && fsync(draft->fd) != 0)
         status = file_failed(draft->name, error);
-    if (status == FAN_OK && !give_name(draft))
-        status = errno == EEXIST
-                     ? fan__fail(error, FAN_EXISTS, "path", "%s came to be meanwhile", draft->path)
-                     : file_failed(draft->path, error);
+    DIR *folder = NULL;
+    if (status == FAN_OK)
+        status = lock_folder(draft->path, &folder, error);
+    if (status == FAN_OK)
+        status = draft_name(draft, dirfd(folder), error);
     if (status != FAN_OK)
         (void)unlink(draft->name);
-    else if (!sync_path(folder))
-        status = file_failed(folder, error);
-    fan__free(draft->env, draft->name);
-    draft->name = NULL;
+    if (draft->fd >= 0)
+        close(draft->fd);
+    if (folder)
+        closedir(folder);
     return status;
 }
 
@@ -179,7 +240,7 @@ enum fan_status fan__sqlite_backup(void *self, const char *path, struct fan_erro
     struct fan__sqlite *store = self;
     struct stat info;
     mode_t mode = stat(store->path, &info) == 0 ? info.st_mode & 0666 : 0600;
-    struct draft draft = { .env = store->env, .path = path, .mode = mode };
+    struct draft draft = { .path = path, .mode = mode, .fd = -1 };
     enum fan_status status = draft_begin(&draft, error);
     if (status != FAN_OK)
         return status;
@@ -205,14 +266,56 @@ static uint32_t number_at(const unsigned char *header, size_t offset)
            (uint32_t)header[offset + 2] << 8 | header[offset + 3];
 }
 
-/* Refuses what is certainly no backup, before anything is made of it. */
-static enum fan_status check_header(int fd, const char *path, struct fan_error *error)
+/* The file that a restore reads. */
+struct source {
+    const char *path;
+    sqlite3 *db;
+    sqlite3_file *file;
+    uint64_t size;
+};
+
+static enum fan_status source_failed(const struct source *source, int code, struct fan_error *error)
 {
-    unsigned char header[HEADER_SIZE];
-    ssize_t size = pread(fd, header, sizeof(header), 0);
-    if (size < 0)
-        return file_failed(path, error);
-    if (size < HEADER_SIZE || memcmp(header, HEADER_MAGIC, sizeof(HEADER_MAGIC)) != 0)
+    return copy_failed(source->path, source->db, code, error);
+}
+
+/*
+ * A log in use is more than its file: what lies in its write-ahead log would be lost unseen. Who
+ * has it open has a shared lock on it, also within this process.
+ */
+static enum fan_status check_alone(const struct source *source, struct fan_error *error)
+{
+    char beside[NAME_SIZE];
+    struct stat info;
+    const sqlite3_io_methods *methods = source->file->pMethods;
+    int code = methods->xLock(source->file, SQLITE_LOCK_SHARED);
+    if (code == SQLITE_OK)
+        code = methods->xLock(source->file, SQLITE_LOCK_EXCLUSIVE);
+    /* The lock of who does not take part in locking is not to be had: a file that is read-only. */
+    bool used = code == SQLITE_BUSY;
+    if (code != SQLITE_OK)
+        (void)methods->xUnlock(source->file, SQLITE_LOCK_NONE);
+    snprintf(beside, sizeof(beside), "%s-wal", sqlite3_db_filename(source->db, "main"));
+    bool left = stat(beside, &info) == 0 && info.st_size > 0;
+    if (used || left)
+        return fan__fail(error, FAN_INVALID, "path",
+                         "%s is a log in use, or was not closed%s%s%s: back it up first",
+                         source->path, left ? " (there is " : "", left ? beside : "",
+                         left ? ")" : "");
+    return FAN_OK;
+}
+
+/* Refuses what is certainly no backup, before anything is made of it. */
+static enum fan_status check_header(const struct source *source, struct fan_error *error)
+{
+    unsigned char header[HEADER_SIZE] = { 0 };
+    const char *path = source->path;
+    if (source->size >= HEADER_SIZE) {
+        int code = source->file->pMethods->xRead(source->file, header, HEADER_SIZE, 0);
+        if (code != SQLITE_OK)
+            return source_failed(source, code, error);
+    }
+    if (memcmp(header, HEADER_MAGIC, sizeof(HEADER_MAGIC)) != 0)
         return fan__fail(error, FAN_CORRUPT, "path", "%s is no SQLite database, and no backup",
                          path);
     if (number_at(header, HEADER_APPLICATION_ID) != FAN__SQLITE_APPLICATION_ID)
@@ -226,18 +329,32 @@ static enum fan_status check_header(int fd, const char *path, struct fan_error *
     return FAN_OK;
 }
 
-/* A log in use is more than its file: what lies in its write-ahead log would be lost unseen. */
-static enum fan_status check_alone(const char *path, struct fan_error *error)
+static enum fan_status source_open(struct source *source, struct fan_error *error)
 {
-    char beside[1024];
     struct stat info;
-    snprintf(beside, sizeof(beside), "%s-wal", path);
-    if (stat(beside, &info) == 0 && info.st_size > 0)
-        return fan__fail(
-            error, FAN_INVALID, "path",
-            "%s is a log in use, or was not closed (there is %s-wal): back it up first", path,
-            path);
-    return FAN_OK;
+    if (stat(source->path, &info) != 0)
+        return file_failed(source->path, error);
+    if (!S_ISREG(info.st_mode))
+        return fan__fail(error, FAN_INVALID, "path", "%s is no regular file", source->path);
+    int flags = SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
+    int code = sqlite3_open_v2(source->path, &source->db, flags, NULL);
+    if (code == SQLITE_OK)
+        code = sqlite3_file_control(source->db, "main", SQLITE_FCNTL_FILE_POINTER, &source->file);
+    sqlite3_int64 size = 0;
+    if (code == SQLITE_OK)
+        code = source->file->pMethods->xFileSize(source->file, &size);
+    source->size = (uint64_t)size;
+    if (code != SQLITE_OK)
+        return source_failed(source, code, error);
+    enum fan_status status = check_alone(source, error);
+    return status == FAN_OK ? check_header(source, error) : status;
+}
+
+static void source_close(struct source *source)
+{
+    if (source->file)
+        (void)source->file->pMethods->xUnlock(source->file, SQLITE_LOCK_NONE);
+    sqlite3_close(source->db);
 }
 
 static bool write_all(int fd, const char *data, size_t size)
@@ -251,26 +368,23 @@ static bool write_all(int fd, const char *data, size_t size)
     return true;
 }
 
-static enum fan_status copy_bytes(int from, const char *path, const struct draft *draft,
-                                  struct fan_error *error)
+static enum fan_status copy_bytes(const struct fan__sqlite *store, const struct source *source,
+                                  const struct draft *draft, struct fan_error *error)
 {
-    int to = open(draft->name, O_WRONLY | O_CLOEXEC);
-    char *data = fan__alloc(draft->env, COPY_SIZE);
-    enum fan_status status = to < 0 ? file_failed(draft->name, error) : FAN_OK;
-    if (status == FAN_OK && !data)
-        status = fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the copy");
-    while (status == FAN_OK) {
-        ssize_t size = read(from, data, COPY_SIZE);
-        if (size == 0)
-            break;
-        if (size < 0 && errno != EINTR)
-            status = file_failed(path, error);
-        else if (size > 0 && !write_all(to, data, (size_t)size))
+    char *data = fan__alloc(store->env, COPY_SIZE);
+    if (!data)
+        return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the copy");
+    enum fan_status status = FAN_OK;
+    for (uint64_t at = 0; status == FAN_OK && at < source->size; at += COPY_SIZE) {
+        uint64_t left = source->size - at;
+        int size = left < COPY_SIZE ? (int)left : COPY_SIZE;
+        int code = source->file->pMethods->xRead(source->file, data, size, (sqlite3_int64)at);
+        if (code != SQLITE_OK)
+            status = source_failed(source, code, error);
+        else if (!write_all(draft->fd, data, (size_t)size))
             status = file_failed(draft->name, error);
     }
-    fan__free(draft->env, data);
-    if (to >= 0)
-        close(to);
+    fan__free(store->env, data);
     return status;
 }
 
@@ -317,17 +431,9 @@ static enum fan_status begin_epoch(struct fan__sqlite *store, struct fan_error *
     int code = fan__sqlite_exec(store->writer, sql);
     if (code != SQLITE_OK)
         fan__sqlite_failed(store->writer, code);
+    /* However long ago the backup was made: a leap of the clock would keep retention from all. */
+    fan__sqlite_clock_take(store);
     return fan__sqlite_write_end(store, FAN_OK, 0, error);
-}
-
-static void remove_beside(const char *path)
-{
-    static const char *const endings[] = { "-wal", "-shm", "-journal" };
-    for (size_t i = 0; i < sizeof(endings) / sizeof(*endings); i++) {
-        char beside[1024];
-        snprintf(beside, sizeof(beside), "%s%s", path, endings[i]);
-        (void)unlink(beside);
-    }
 }
 
 /* Makes a log of the copy that lies under the draft's name. `store` is closed at the end. */
@@ -342,25 +448,20 @@ static enum fan_status make_log(struct fan__sqlite *store, const struct draft *d
     if (status == FAN_OK)
         status = begin_epoch(store, error);
     fan__sqlite_close(store);
-    remove_beside(draft->name);
+    remove_beside(AT_FDCWD, draft->name);
     return status;
 }
 
 static enum fan_status copy_and_make(struct fan__sqlite *store, struct draft *draft,
                                      const char *path, struct fan_error *error)
 {
-    int from = open(path, O_RDONLY | O_CLOEXEC);
-    enum fan_status status = from < 0 ? file_failed(path, error) : FAN_OK;
-    if (status == FAN_OK)
-        status = check_alone(path, error);
-    if (status == FAN_OK)
-        status = check_header(from, path, error);
+    struct source source = { .path = path };
+    enum fan_status status = source_open(&source, error);
     if (status == FAN_OK)
         status = draft_begin(draft, error);
     if (status == FAN_OK)
-        status = copy_bytes(from, path, draft, error);
-    if (from >= 0)
-        close(from);
+        status = copy_bytes(store, &source, draft, error);
+    source_close(&source);
     if (status == FAN_OK)
         return make_log(store, draft, path, error);
     fan__sqlite_close(store);
@@ -376,11 +477,18 @@ enum fan_status fan__sqlite_restore(const char *path, const char *uri, const str
         return status;
     char *target = store->path;
     store->path = NULL;
+    char *from = fan__sqlite_path_of(env, path);
     struct stat info;
     mode_t mode = stat(path, &info) == 0 ? info.st_mode & 0666 : 0600;
-    struct draft draft = { .env = env, .path = target, .mode = mode };
-    status = copy_and_make(store, &draft, path, error);
-    status = draft_end(&draft, status, error);
+    struct draft draft = { .path = target, .mode = mode, .fd = -1 };
+    if (from) {
+        status = copy_and_make(store, &draft, from, error);
+        status = draft_end(&draft, status, error);
+    } else {
+        fan__sqlite_close(store);
+        status = fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the path");
+    }
+    fan__free(env, from);
     fan__free(env, target);
     return status;
 }

@@ -153,11 +153,8 @@ static void move_times(struct fan__sqlite_connection *writer, int64_t from_us, i
     }
 }
 
-enum fan_status fan__sqlite_clock_accept(struct fan__sqlite *store)
+void fan__sqlite_clock_take(struct fan__sqlite *store)
 {
-    enum fan_status status = fan__sqlite_write_begin(store, NULL);
-    if (status != FAN_OK)
-        return status;
     int64_t offset_us = get_offset(store);
     int64_t from_us = fan__sqlite_now_us(store);
     int64_t to_us = fan__wall_us(store->env);
@@ -165,6 +162,15 @@ enum fan_status fan__sqlite_clock_accept(struct fan__sqlite *store)
     set_offset(store, offset_us + to_us - from_us);
     store->clock.leap_us = 0;
     store->clock.kept = false;
+}
+
+enum fan_status fan__sqlite_clock_accept(struct fan__sqlite *store)
+{
+    enum fan_status status = fan__sqlite_write_begin(store, NULL);
+    if (status != FAN_OK)
+        return status;
+    int64_t offset_us = get_offset(store);
+    fan__sqlite_clock_take(store);
     status = fan__sqlite_write_end(store, FAN_OK, 0, NULL);
     if (status != FAN_OK)
         set_offset(store, offset_us);

@@ -54,6 +54,11 @@ static enum fan_status check_path(const char *path, struct fan_error *error)
         return fan__fail(error, FAN_INVALID, "uri", "%s is a folder, expected a file", path);
     if (!S_ISREG(info.st_mode))
         return fan__fail(error, FAN_INVALID, "uri", "%s is no regular file", path);
+    /* Its -wal file goes by its name, so that under two names it would be two logs in one file. */
+    if (info.st_nlink > 1)
+        return fan__fail(error, FAN_INVALID, "uri",
+                         "%s has %lu names (hard links), and a log must have one", path,
+                         (unsigned long)info.st_nlink);
     /* SQLite takes a file of a byte for an empty one, and would write over it. */
     if (info.st_size > 0 && info.st_size < DATABASE_SIZE_MIN)
         return fan__fail(error, FAN_CORRUPT, "uri", "%s is no SQLite database, and no log", path);

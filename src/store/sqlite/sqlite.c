@@ -14,8 +14,7 @@
 #define CHECKPOINT_FRAMES_DEFAULT 8000
 #define CHECKPOINT_FRAMES_MAX 1000000
 
-/* Names that SQLite would read as something else than a file get "./" in front. */
-static char *path_of(const struct fan_env *env, const char *path)
+char *fan__sqlite_path_of(const struct fan_env *env, const char *path)
 {
     bool special = path[0] == ':' || strncmp(path, "file:", strlen("file:")) == 0;
     struct fan__buffer buffer;
@@ -59,7 +58,7 @@ static enum fan_status configure(struct fan__sqlite *store, struct fan__uri *uri
         return status;
     if (!*uri->path)
         return fan__fail(error, FAN_INVALID, "uri", "expected a file's path after 'sqlite:'");
-    store->path = path_of(store->env, uri->path);
+    store->path = fan__sqlite_path_of(store->env, uri->path);
     store->vfs = vfs ? fan__strdup(store->env, vfs) : NULL;
     if (!store->path || (vfs && !store->vfs))
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the path");

@@ -141,7 +141,12 @@ struct fan__sqlite {
 /* Two waits, the one under way and its own, are less than a server's stop may take (10 s). */
 #define FAN__SQLITE_BUSY_MS 4000
 
-/* sqlite.c: a store of a URI that has not touched its file yet; its opening; its end. */
+/* sqlite.c */
+
+/* A path that SQLite reads as no more than that. NULL without memory. */
+char *fan__sqlite_path_of(const struct fan_env *env, const char *path);
+
+/* A store of a URI that has not touched its file yet; its opening; its end. */
 enum fan_status fan__sqlite_new(const char *uri, const struct fan_env *env,
                                 struct fan__sqlite **ret_store, struct fan_error *error);
 enum fan_status fan__sqlite_start(struct fan__sqlite *store, struct fan_error *error);
@@ -245,6 +250,9 @@ int64_t fan__sqlite_clock_jump_us(struct fan__sqlite *store);
 
 /* Sets the store's clock to the wall's, for good: what is under way moves along. */
 enum fan_status fan__sqlite_clock_accept(struct fan__sqlite *store);
+
+/* The same within a write transaction, which must not fail if the store is to go on. */
+void fan__sqlite_clock_take(struct fan__sqlite *store);
 
 /* schema.c */
 
