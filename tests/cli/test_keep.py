@@ -100,7 +100,13 @@ def test_P11_what_makes_no_sense_is_wrong_usage():
             expect(run(*arguments), 2, "fanfare ")
         # What is not there is not made.
         for arguments in (["verify"], ["retain", "--count", "1"], ["backup", f"{place}/copy"]):
-            expect(run(arguments[0], "--store", store, *arguments[1:]), 1, "there is no log")
+            done = run(arguments[0], "--store", store, *arguments[1:])
+            expect(done, 1, f"fanfare: {store}: {place}/none.db: there is no log\n")
+            # However long the path is, it is the user's words that are told.
+            far = store.replace("none", "n" * 50)
+            done = run(arguments[0], "--store", far, *arguments[1:])
+            expect(done, 1, "there is no log")
+            assert "create" not in done.err, done.err
         assert not os.listdir(place)
         expect(run("verify", "--store", "what:"), 1, "unknown scheme")
         expect(run("backup", "--store", "memory:", f"{place}/copy"), 1, "cannot be backed up")
