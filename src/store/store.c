@@ -13,6 +13,7 @@
 #include "store/fault/fault.h"
 #include "store/handle.h"
 #include "store/memory/memory.h"
+#include "store/postgres/postgres.h"
 #include "store/sqlite/sqlite.h"
 #include "store/uri.h"
 
@@ -31,6 +32,9 @@ static const struct fan_provider *const providers[] = {
     &fan__memory_provider,
     &fan__sqlite_provider,
     &fan__fault_provider,
+#ifdef FAN__WITH_POSTGRES
+    &fan__postgres_provider,
+#endif
     NULL,
 };
 

@@ -1,0 +1,340 @@
+/*
+ * Connections: making them, lending them, and the end of a loan.
+ *
+ * After a failure to connect, the next try is put off by a time that doubles, with jitter; who
+ * wants a connection meanwhile waits for that, within its deadline. One that broke is thrown away,
+ * and looked at before it is lent, so that a server's restart costs nobody a failed call who comes
+ * after it.
+ */
+#include "store/postgres/store.h"
+
+#include "base/env.h"
+#include "base/status.h"
+
+#include <ctype.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+
+#define RETRY_MS_MIN 20
+#define RETRY_MS_MAX 2000
+
+static void ignore_notice(void *context, const PGresult *result)
+{
+    (void)context;
+    (void)result;
+}
+
+/* libpq's words for a failure to connect have the server's code in them: "FATAL:  28P01: ...". */
+static enum fan_status why_not(const char *message, const char **ret_words)
+{
+    *ret_words = message;
+    for (const char *at = strstr(message, ":  "); at; at = strstr(at + 1, ":  ")) {
+        char code[6] = { 0 };
+        size_t size = 0;
+        while (size < 5 && isalnum((unsigned char)at[3 + size]))
+            size++;
+        if (size < 5 || at[8] != ':')
+            continue;
+        memcpy(code, at + 3, 5);
+        *ret_words = at[9] == ' ' ? at + 10 : at + 9;
+        return fan__postgres_map(code);
+    }
+    return FAN_UNAVAILABLE;
+}
+
+static enum fan_status refused(struct fan__postgres_connection *connection)
+{
+    const char *words = NULL;
+    enum fan_status status = why_not(PQerrorMessage(connection->conn), &words);
+    if (strstr(words, "no password supplied"))
+        status = FAN_DENIED;
+    if (connection->status == FAN_OK) {
+        snprintf(connection->message, sizeof(connection->message), "%.*s",
+                 (int)strcspn(words, "\n"), words);
+        connection->status = status;
+    }
+    return connection->status;
+}
+
+/* Connects without blocking anywhere but in poll (and where libpq asks for a host's address). */
+static enum fan_status dial(struct fan__postgres_connection *connection)
+{
+    struct fan__postgres *store = connection->store;
+    connection->conn = PQconnectStartParams((const char *const *)store->keywords,
+                                            (const char *const *)store->values, 0);
+    if (!connection->conn)
+        return FAN_NO_MEMORY;
+    PQsetNoticeReceiver(connection->conn, ignore_notice, NULL);
+    PQsetErrorVerbosity(connection->conn, PQERRORS_VERBOSE);
+    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
+    while (state != PGRES_POLLING_OK) {
+        if (state == PGRES_POLLING_FAILED || PQstatus(connection->conn) == CONNECTION_BAD)
+            return refused(connection);
+        if (!fan__postgres_poll(connection, state == PGRES_POLLING_WRITING))
+            return connection->status;
+        state = PQconnectPoll(connection->conn);
+    }
+    const char *standby = PQparameterStatus(connection->conn, "in_hot_standby");
+    if (standby && strcmp(standby, "on") == 0) {
+        snprintf(connection->message, sizeof(connection->message),
+                 "the server is a standby, and takes no events until it is promoted");
+        return FAN_UNAVAILABLE;
+    }
+    if (PQsetnonblocking(connection->conn, 1) != 0 || !PQenterPipelineMode(connection->conn))
+        return FAN_NO_MEMORY;
+    return FAN_OK;
+}
+
+/* What lies there must be the log that was opened: it may have been made anew meanwhile. */
+static enum fan_status check_epoch(struct fan__postgres_connection *connection)
+{
+    if (connection->store->epoch == 0)
+        return FAN_OK;
+    struct fan__postgres_params params = { 0 };
+    fan__postgres_add_text(&params, "epoch");
+    PGresult *result = fan__postgres_run(connection, FAN__PG_META_GET, &params);
+    if (result && (PQntuples(result) != 1 ||
+                   (uint64_t)fan__postgres_int(result, 0, 0) != connection->store->epoch)) {
+        snprintf(connection->message, sizeof(connection->message),
+                 "the log was made anew since it was opened: open it again");
+        fan__postgres_fail(connection, FAN_CORRUPT);
+    }
+    PQclear(result);
+    return connection->status;
+}
+
+void fan__postgres_disconnect(struct fan__postgres_connection *connection)
+{
+    if (!connection)
+        return;
+    for (size_t i = 0; i < connection->queued; i++)
+        PQclear(connection->queue[i].result);
+    PQfinish(connection->conn);
+    fan__postgres_rows_free(connection);
+    fan__free(connection->store->env, connection);
+}
+
+enum fan_status fan__postgres_connect(struct fan__postgres *store, int64_t deadline_ns,
+                                      struct fan__postgres_connection **ret_connection,
+                                      struct fan_error *error)
+{
+    struct fan__postgres_connection *connection =
+        fan__alloc_zero(store->env, 1, sizeof(*connection));
+    if (!connection)
+        return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for a connection");
+    connection->store = store;
+    connection->deadline_ns = deadline_ns;
+    enum fan_status status = dial(connection);
+    if (status == FAN_OK)
+        status = check_epoch(connection);
+    if (status == FAN_OK && !fan__postgres_rows_new(connection))
+        status = FAN_NO_MEMORY;
+    if (status == FAN_OK) {
+        *ret_connection = connection;
+        return FAN_OK;
+    }
+    (void)fan__fail(error, status, "uri", "%s",
+                    connection->message[0] ? connection->message : fan_status_text(status));
+    fan__postgres_disconnect(connection);
+    return status;
+}
+
+/* An idle connection has nothing to say, but that it is over. */
+static bool is_alive(struct fan__postgres_connection *connection)
+{
+    struct pollfd file = { .fd = PQsocket(connection->conn), .events = POLLIN };
+    return PQstatus(connection->conn) == CONNECTION_OK && poll(&file, 1, 0) == 0;
+}
+
+static void note_try(struct fan__postgres *store, enum fan_status status)
+{
+    fan__mutex_lock(&store->pool_mutex);
+    if (status == FAN_OK) {
+        store->retry_ms = 0;
+        store->retry_ns = 0;
+    } else {
+        uint32_t random = 0;
+        fan__random(store->env, &random, sizeof(random));
+        uint32_t next_ms = store->retry_ms * 2;
+        if (next_ms < RETRY_MS_MIN)
+            next_ms = RETRY_MS_MIN;
+        store->retry_ms = next_ms > RETRY_MS_MAX ? RETRY_MS_MAX : next_ms;
+        store->retry_ns = fan__deadline_ns(store->retry_ms / 2 + random % (store->retry_ms / 2));
+    }
+    fan__mutex_unlock(&store->pool_mutex);
+}
+
+/* Waits out the time between two tries. False when the deadline comes first. */
+static bool wait_for_try(struct fan__postgres *store, int64_t deadline_ns)
+{
+    bool in_time = true;
+    fan__mutex_lock(&store->pool_mutex);
+    while (in_time && store->retry_ns > fan__deadline_ns(0)) {
+        int64_t until_ns = store->retry_ns < deadline_ns ? store->retry_ns : deadline_ns;
+        (void)fan__cond_wait_until(&store->pool_returned, &store->pool_mutex, until_ns);
+        in_time = fan__deadline_ns(0) < deadline_ns;
+    }
+    fan__mutex_unlock(&store->pool_mutex);
+    return in_time;
+}
+
+static enum fan_status try_connect(struct fan__postgres *store, int64_t deadline_ns,
+                                   struct fan__postgres_connection **ret_connection,
+                                   struct fan_error *error)
+{
+    if (!wait_for_try(store, deadline_ns))
+        return fan__fail(error, FAN_UNAVAILABLE, "uri", "the server is not there");
+    enum fan_status status = fan__postgres_connect(store, deadline_ns, ret_connection, error);
+    note_try(store, status);
+    return status;
+}
+
+static void make_room(struct fan__postgres *store, bool writer)
+{
+    fan__mutex_lock(&store->pool_mutex);
+    if (writer)
+        store->writer_lent = false;
+    else
+        store->pool_count--;
+    fan__cond_broadcast(&store->pool_returned);
+    fan__mutex_unlock(&store->pool_mutex);
+}
+
+/* Takes a place among those that are lent, and an idle connection if there is one. */
+static bool take_place(struct fan__postgres *store, bool writer, int64_t deadline_ns,
+                       struct fan__postgres_connection **ret_connection)
+{
+    bool in_time = true;
+    fan__mutex_lock(&store->pool_mutex);
+    while (in_time && (writer ? store->writer_lent
+                              : !store->pool && store->pool_count == FAN__POSTGRES_POOL_MAX))
+        in_time = fan__cond_wait_until(&store->pool_returned, &store->pool_mutex, deadline_ns);
+    if (in_time && writer) {
+        store->writer_lent = true;
+        *ret_connection = store->writer;
+        store->writer = NULL;
+    } else if (in_time) {
+        *ret_connection = store->pool;
+        if (store->pool)
+            store->pool = store->pool->next;
+        else
+            store->pool_count++;
+    }
+    fan__mutex_unlock(&store->pool_mutex);
+    return in_time;
+}
+
+static enum fan_status lend(struct fan__postgres *store, bool writer,
+                            struct fan__postgres_connection **ret_connection,
+                            struct fan_error *error)
+{
+    int64_t deadline_ns = fan__deadline_ns(store->timeout_ms);
+    struct fan__postgres_connection *connection = NULL;
+    if (!take_place(store, writer, deadline_ns, &connection))
+        return fan__fail(error, FAN_UNAVAILABLE, "uri",
+                         "all connections are waiting for the server");
+    if (connection && !is_alive(connection)) {
+        fan__postgres_disconnect(connection);
+        connection = NULL;
+    }
+    if (!connection) {
+        enum fan_status status = try_connect(store, deadline_ns, &connection, error);
+        if (status != FAN_OK) {
+            make_room(store, writer);
+            return status;
+        }
+    }
+    connection->is_writer = writer;
+    connection->writes = writer;
+    connection->deadline_ns = deadline_ns;
+    *ret_connection = connection;
+    return FAN_OK;
+}
+
+enum fan_status fan__postgres_borrow(struct fan__postgres *store, enum fan__postgres_mode mode,
+                                     struct fan__postgres_connection **ret_connection,
+                                     struct fan_error *error)
+{
+    enum fan_status status = lend(store, false, ret_connection, error);
+    if (status != FAN_OK)
+        return status;
+    fan__postgres_queue(*ret_connection,
+                        mode == FAN__POSTGRES_READ ? FAN__PG_BEGIN_READ : FAN__PG_BEGIN_WRITE,
+                        NULL);
+    (*ret_connection)->begun = true;
+    (*ret_connection)->writes = mode == FAN__POSTGRES_WRITE;
+    return FAN_OK;
+}
+
+enum fan_status fan__postgres_borrow_writer(struct fan__postgres *store,
+                                            struct fan__postgres_connection **ret_connection,
+                                            struct fan_error *error)
+{
+    enum fan_status status = lend(store, true, ret_connection, error);
+    if (status != FAN_OK)
+        return status;
+    struct fan__postgres_params params = { 0 };
+    fan__postgres_add_int(&params, store->lock_key);
+    fan__postgres_queue(*ret_connection, FAN__PG_BEGIN_WRITE, NULL);
+    (*ret_connection)->begun = true;
+    fan__postgres_queue(*ret_connection, FAN__PG_LOCK, &params);
+    return FAN_OK;
+}
+
+void fan__postgres_extend(struct fan__postgres_connection *connection)
+{
+    connection->deadline_ns = fan__deadline_ns(connection->store->timeout_ms);
+}
+
+/* Back to those that are not lent, as good as ever, or to its end. */
+static void give_back(struct fan__postgres_connection *connection)
+{
+    struct fan__postgres *store = connection->store;
+    bool writer = connection->is_writer;
+    if (connection->broken || connection->begun) {
+        fan__postgres_disconnect(connection);
+        make_room(store, writer);
+        return;
+    }
+    connection->status = FAN_OK;
+    connection->commit_sent = false;
+    connection->message[0] = '\0';
+    fan__mutex_lock(&store->pool_mutex);
+    if (writer) {
+        store->writer = connection;
+        store->writer_lent = false;
+    } else {
+        connection->next = store->pool;
+        store->pool = connection;
+    }
+    fan__cond_broadcast(&store->pool_returned);
+    fan__mutex_unlock(&store->pool_mutex);
+}
+
+/* Ends a transaction that is not to be, or that a failure left open. */
+static void roll_back(struct fan__postgres_connection *connection)
+{
+    enum fan_status first = connection->status;
+    connection->status = FAN_OK;
+    connection->writes = false;
+    PQclear(fan__postgres_run(connection, FAN__PG_ROLLBACK, NULL));
+    connection->begun = connection->status != FAN_OK;
+    connection->status = first;
+}
+
+enum fan_status fan__postgres_end(struct fan__postgres_connection *connection,
+                                  enum fan_status status, struct fan_error *error)
+{
+    if (connection->begun && status == FAN_OK && connection->status == FAN_OK)
+        PQclear(fan__postgres_run(connection, FAN__PG_COMMIT, NULL));
+    if (connection->begun && !connection->broken)
+        roll_back(connection);
+    if (connection->status != FAN_OK) {
+        status = connection->status;
+        (void)fan__fail(error, status, NULL, "%s",
+                        connection->message[0] ? connection->message : fan_status_text(status));
+    }
+    give_back(connection);
+    return status;
+}

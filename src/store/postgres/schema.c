@@ -1,0 +1,161 @@
+/*
+ * What lies in the schema: nothing, a log of ours, or something else that must not be touched. All
+ * is made, or migrated, in one transaction, under the log's lock.
+ */
+#include "store/postgres/schema.h"
+
+#include "base/env.h"
+#include "base/status.h"
+#include "store/postgres/store.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+/* What was found there. */
+struct found {
+    bool has_schema;
+    bool has_meta;
+    int64_t others; /* tables of our names */
+    int64_t application;
+    int64_t format;
+    int64_t epoch;
+};
+
+static enum fan_status tell(struct fan__postgres_connection *connection, struct fan_error *error)
+{
+    const struct fan__postgres *store = connection->store;
+    enum fan_status status = connection->status;
+    if (status == FAN_DENIED)
+        return fan__fail(error, status, "uri",
+                         "%s: let the database's owner make the schema \"%s\" for user %s (CREATE "
+                         "SCHEMA ... AUTHORIZATION ...)",
+                         connection->message, store->schema, PQuser(connection->conn));
+    return fan__fail(error, status, "uri", "%s",
+                     connection->message[0] ? connection->message : fan_status_text(status));
+}
+
+static void look(struct fan__postgres_connection *connection, struct found *ret_found)
+{
+    const struct fan__postgres *store = connection->store;
+    struct found found = { 0 };
+    struct fan__postgres_params params = { 0 };
+    fan__postgres_add_text(&params, store->schema);
+    fan__postgres_add_text(&params, store->prefix);
+    PGresult *result = fan__postgres_run(connection, FAN__PG_LOOK, &params);
+    if (result && PQntuples(result) == 1) {
+        found.has_schema = fan__postgres_int(result, 0, 0) != 0;
+        found.has_meta = fan__postgres_int(result, 0, 1) == 2;
+        found.others = fan__postgres_int(result, 0, 2);
+    }
+    PQclear(result);
+    if (found.has_meta) {
+        result = fan__postgres_run(connection, FAN__PG_LOOK_META, NULL);
+        if (result && PQntuples(result) == 1) {
+            found.application = fan__postgres_int(result, 0, 0);
+            found.format = fan__postgres_int(result, 0, 1);
+            found.epoch = fan__postgres_int(result, 0, 2);
+        }
+        PQclear(result);
+    }
+    *ret_found = found;
+}
+
+static enum fan_status judge(const struct fan__postgres *store, const struct found *found,
+                             struct fan_error *error)
+{
+    bool ours = found->has_meta && found->application == FAN__POSTGRES_APPLICATION;
+    if (!ours && found->others > 0)
+        return fan__fail(error, FAN_CORRUPT, "uri",
+                         "schema \"%s\" has tables of another program where the log's would be: "
+                         "choose another with schema= or prefix=",
+                         store->schema);
+    if (ours && found->format > FAN__POSTGRES_FORMAT)
+        return fan__fail(error, FAN_TOO_NEW, "uri",
+                         "the log in schema \"%s\" has format %" PRId64
+                         ", and this library knows formats up to %d",
+                         store->schema, found->format, FAN__POSTGRES_FORMAT);
+    if (ours && (found->format < 1 || found->epoch == 0))
+        return fan__fail(error, FAN_CORRUPT, "uri",
+                         "the log in schema \"%s\" has no format or no epoch", store->schema);
+    return FAN_OK;
+}
+
+static void create(struct fan__postgres_connection *connection, bool has_schema)
+{
+    char sql[512];
+    int64_t epoch = 0;
+    while (epoch == 0)
+        fan__random(connection->store->env, &epoch, sizeof(epoch));
+    if (!has_schema)
+        fan__postgres_script(connection, "CREATE SCHEMA @");
+    fan__postgres_script(connection, FAN__POSTGRES_SCHEMA_LOG FAN__POSTGRES_SCHEMA_GROUPS);
+    fan__postgres_script(connection, FAN__POSTGRES_SCHEMA_TRIGGERS FAN__POSTGRES_SCHEMA_VIEWS);
+    snprintf(sql, sizeof(sql),
+             "INSERT INTO @meta VALUES('application', %d), ('format', %d), ('epoch', %" PRId64
+             "), ('head_floor', 0), ('trimmed_seq', 0), ('removed', 0), ('fence', 0), "
+             "('token_floor', 0), ('series_swept', 0), ('series_last', 0);",
+             FAN__POSTGRES_APPLICATION, FAN__POSTGRES_FORMAT, epoch);
+    fan__postgres_script(connection, sql);
+}
+
+/* Makes the log, unless another process was first; reads what it is. */
+static enum fan_status make(struct fan__postgres_connection *connection, struct found *found,
+                            struct fan_error *error)
+{
+    look(connection, found);
+    if (connection->status != FAN_OK)
+        return tell(connection, error);
+    enum fan_status status = judge(connection->store, found, error);
+    if (status != FAN_OK || found->has_meta)
+        return status;
+    create(connection, found->has_schema);
+    look(connection, found);
+    fan__postgres_clock_sync(connection);
+    return connection->status == FAN_OK ? FAN_OK : tell(connection, error);
+}
+
+/* Whether an acknowledged event is on the server's disk. */
+static void look_at_settings(struct fan__postgres_connection *connection)
+{
+    PGresult *result = fan__postgres_run(connection, FAN__PG_LOOK_SETTINGS, NULL);
+    if (result && PQntuples(result) == 1) {
+        connection->store->durable = fan__postgres_int(result, 0, 0) != 0;
+        if (fan__postgres_int(result, 0, 1) == 0) {
+            snprintf(connection->message, sizeof(connection->message),
+                     "the database's encoding is not UTF8: make one with ENCODING 'UTF8'");
+            fan__postgres_fail(connection, FAN_UNSUPPORTED);
+        }
+    }
+    PQclear(result);
+}
+
+enum fan_status fan__postgres_schema_open(struct fan__postgres *store, struct fan_error *error)
+{
+    struct fan__postgres_connection *connection = NULL;
+    enum fan_status status = fan__postgres_borrow_writer(store, &connection, error);
+    if (status != FAN_OK)
+        return status;
+    struct found found;
+    look_at_settings(connection);
+    status = make(connection, &found, error);
+    if (status == FAN_OK && !store->clock.begun)
+        fan__postgres_clock_sync(connection);
+    enum fan_status ended = fan__postgres_end(connection, status, status == FAN_OK ? error : NULL);
+    if (status != FAN_OK || ended != FAN_OK)
+        return status != FAN_OK ? status : ended;
+    store->epoch = (uint64_t)found.epoch;
+    return FAN_OK;
+}
+
+void fan__postgres_bounds(struct fan__postgres_connection *connection,
+                          struct fan__postgres_bounds *ret_bounds)
+{
+    *ret_bounds = (struct fan__postgres_bounds){ 0 };
+    PGresult *result = fan__postgres_run(connection, FAN__PG_BOUNDS, NULL);
+    if (result && PQntuples(result) == 1) {
+        ret_bounds->head_seq = (uint64_t)fan__postgres_int(result, 0, 0);
+        ret_bounds->trimmed_seq = (uint64_t)fan__postgres_int(result, 0, 1);
+    }
+    PQclear(result);
+}

@@ -1,0 +1,342 @@
+/*
+ * Statements on their way to the server and back. A connection is always in libpq's pipeline mode:
+ * what is queued goes out in one piece with what is waited for, and a failure in the middle keeps
+ * the server from doing the rest, a COMMIT included.
+ *
+ * All waiting is done here, in poll, until the loan's deadline; a server that is stopped gives no
+ * error to wait for.
+ */
+#include "store/postgres/store.h"
+
+#include "base/env.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { PREPARED = -2 };
+
+static const char *const texts[] = {
+#define TEXT(name, text) text,
+    FAN__POSTGRES_STATEMENTS(TEXT)
+#undef TEXT
+};
+
+const char *fan__postgres_sql(enum fan__postgres_statement statement)
+{
+    return texts[statement];
+}
+
+/* An identifier in quotes; `prefix` is part of it. */
+static void add_name(struct fan__buffer *buffer, const char *prefix, const char *name, size_t size)
+{
+    fan__buffer_add(buffer, "\"", 1);
+    for (const char *at = prefix; *at; at++) {
+        if (*at == '"')
+            fan__buffer_add(buffer, "\"", 1);
+        fan__buffer_add(buffer, at, 1);
+    }
+    fan__buffer_add(buffer, name, size);
+    fan__buffer_add(buffer, "\"", 1);
+}
+
+char *fan__postgres_fill(const struct fan__postgres *store, const char *sql)
+{
+    struct fan__buffer buffer;
+    fan__buffer_init(&buffer, store->env);
+    while (*sql) {
+        size_t plain = strcspn(sql, "@#");
+        fan__buffer_add(&buffer, sql, plain);
+        sql += plain;
+        if (!*sql)
+            break;
+        size_t size = 1;
+        while (islower((unsigned char)sql[size]) || sql[size] == '_')
+            size++;
+        if (*sql == '@') {
+            add_name(&buffer, store->schema, "", 0);
+            fan__buffer_add(&buffer, ".", size > 1);
+        }
+        if (size > 1)
+            add_name(&buffer, store->prefix, sql + 1, size - 1);
+        sql += size;
+    }
+    char *filled = fan__buffer_take(&buffer, NULL);
+    fan__buffer_deinit(&buffer);
+    return filled;
+}
+
+void fan__postgres_fail(struct fan__postgres_connection *connection, enum fan_status status)
+{
+    if (connection->status == FAN_OK)
+        connection->status = status;
+}
+
+static void say(struct fan__postgres_connection *connection, const char *message)
+{
+    if (connection->status != FAN_OK)
+        return;
+    size_t size = strcspn(message, "\n");
+    if (size >= sizeof(connection->message))
+        size = sizeof(connection->message) - 1;
+    memcpy(connection->message, message, size);
+    connection->message[size] = '\0';
+}
+
+/* The connection is of no more use; what was under way may have been done, or not. */
+static void lost(struct fan__postgres_connection *connection, const char *message)
+{
+    say(connection, message);
+    fan__postgres_fail(connection, connection->commit_sent ? FAN_UNKNOWN : FAN_UNAVAILABLE);
+    connection->broken = true;
+}
+
+static void failed(struct fan__postgres_connection *connection, int statement,
+                   const PGresult *result)
+{
+    const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    enum fan_status status = fan__postgres_map(code);
+    say(connection, message ? message : PQresultErrorMessage(result));
+    /* A commit that the server breaks off may have been done. */
+    if (statement == FAN__PG_COMMIT && status == FAN_UNAVAILABLE)
+        status = FAN_UNKNOWN;
+    fan__postgres_fail(connection, status);
+}
+
+bool fan__postgres_poll(struct fan__postgres_connection *connection, bool to_write)
+{
+    int64_t left_ms = (connection->deadline_ns - fan__deadline_ns(0)) / FAN__NS_PER_MS + 1;
+    if (left_ms <= 0) {
+        lost(connection, "the server did not answer in time");
+        return false;
+    }
+    struct pollfd file = { .fd = PQsocket(connection->conn),
+                           .events = (short)(to_write ? POLLIN | POLLOUT : POLLIN) };
+    int ready = poll(&file, 1, left_ms > INT32_MAX ? INT32_MAX : (int)left_ms);
+    if (ready < 0 && errno != EINTR) {
+        lost(connection, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* Sends what libpq holds, and takes in what comes meanwhile. */
+static bool flush(struct fan__postgres_connection *connection)
+{
+    for (;;) {
+        int left = PQflush(connection->conn);
+        if (left == 0)
+            return true;
+        if (left < 0 || !PQconsumeInput(connection->conn)) {
+            lost(connection, PQerrorMessage(connection->conn));
+            return false;
+        }
+        if (!fan__postgres_poll(connection, true))
+            return false;
+    }
+}
+
+static bool receive(struct fan__postgres_connection *connection)
+{
+    while (PQisBusy(connection->conn)) {
+        if (!fan__postgres_poll(connection, false))
+            return false;
+        if (!PQconsumeInput(connection->conn)) {
+            lost(connection, PQerrorMessage(connection->conn));
+            return false;
+        }
+    }
+    return true;
+}
+
+static void forget_results(struct fan__postgres_connection *connection)
+{
+    for (size_t i = 0; i < connection->queued; i++)
+        PQclear(connection->queue[i].result);
+    connection->queued = 0;
+}
+
+/* One item of the queue was answered. */
+static void answered(struct fan__postgres_connection *connection, size_t index, PGresult *result)
+{
+    int statement = connection->queue[index].statement;
+    ExecStatusType status = PQresultStatus(result);
+    bool good = status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
+    if (!good && status != PGRES_PIPELINE_ABORTED)
+        failed(connection, statement, result);
+    if (statement == PREPARED && good)
+        connection->prepared[connection->queue[index + 1].statement] = true;
+    if (statement == FAN__PG_COMMIT && good)
+        connection->begun = false;
+    PQclear(connection->queue[index].result);
+    connection->queue[index].result = result;
+}
+
+/* Ends the queue with a Sync, and takes all answers. */
+static bool sync_queue(struct fan__postgres_connection *connection)
+{
+    if (!PQpipelineSync(connection->conn)) {
+        lost(connection, PQerrorMessage(connection->conn));
+        return false;
+    }
+    if (!flush(connection))
+        return false;
+    size_t index = 0;
+    bool has = false;
+    for (;;) {
+        if (!receive(connection))
+            return false;
+        PGresult *result = PQgetResult(connection->conn);
+        ExecStatusType status = PQresultStatus(result);
+        if (result && status == PGRES_PIPELINE_SYNC) {
+            PQclear(result);
+            return true;
+        }
+        if (!result && !has) {
+            lost(connection, PQerrorMessage(connection->conn));
+            return false;
+        }
+        if (!result) {
+            index++;
+            has = false;
+        } else if (index < connection->queued) {
+            answered(connection, index, result);
+            has = true;
+        } else {
+            PQclear(result);
+        }
+        if (PQstatus(connection->conn) == CONNECTION_BAD) {
+            lost(connection, PQerrorMessage(connection->conn));
+            return false;
+        }
+    }
+}
+
+static bool prepare(struct fan__postgres_connection *connection,
+                    enum fan__postgres_statement statement, const char *name)
+{
+    char *sql = fan__postgres_fill(connection->store, texts[statement]);
+    if (!sql) {
+        fan__postgres_fail(connection, FAN_NO_MEMORY);
+        return false;
+    }
+    connection->queue[connection->queued].statement = PREPARED;
+    connection->queue[connection->queued].result = NULL;
+    bool sent = PQsendPrepare(connection->conn, name, sql, 0, NULL);
+    if (sent)
+        connection->queued++;
+    else
+        lost(connection, PQerrorMessage(connection->conn));
+    fan__free(connection->store->env, sql);
+    return sent;
+}
+
+/* The statement's place in the queue; SIZE_MAX once the connection has failed. */
+static size_t push(struct fan__postgres_connection *connection,
+                   enum fan__postgres_statement statement,
+                   const struct fan__postgres_params *params)
+{
+    if (connection->status != FAN_OK && statement != FAN__PG_ROLLBACK)
+        return SIZE_MAX;
+    char name[16];
+    snprintf(name, sizeof(name), "s%d", (int)statement);
+    if (connection->queued == 0)
+        connection->round++;
+    if (!connection->prepared[statement] && connection->asked[statement] != connection->round) {
+        if (!prepare(connection, statement, name))
+            return SIZE_MAX;
+        connection->asked[statement] = connection->round;
+    }
+    connection->queue[connection->queued].statement = (int)statement;
+    connection->queue[connection->queued].result = NULL;
+    bool sent = PQsendQueryPrepared(connection->conn, name, params ? params->count : 0,
+                                    params ? params->values : NULL, params ? params->lengths : NULL,
+                                    params ? params->formats : NULL, 1);
+    if (!sent) {
+        lost(connection, PQerrorMessage(connection->conn));
+        return SIZE_MAX;
+    }
+    return connection->queued++;
+}
+
+void fan__postgres_queue(struct fan__postgres_connection *connection,
+                         enum fan__postgres_statement statement,
+                         const struct fan__postgres_params *params)
+{
+    if (connection->queued + 4 > sizeof(connection->queue) / sizeof(*connection->queue)) {
+        sync_queue(connection);
+        forget_results(connection);
+    }
+    (void)push(connection, statement, params);
+}
+
+static PGresult *run(struct fan__postgres_connection *connection,
+                     enum fan__postgres_statement statement,
+                     const struct fan__postgres_params *params, bool commits)
+{
+    size_t index = push(connection, statement, params);
+    if (index == SIZE_MAX || (commits && push(connection, FAN__PG_COMMIT, NULL) == SIZE_MAX))
+        return NULL;
+    connection->commit_sent = connection->writes && (commits || statement == FAN__PG_COMMIT);
+    PGresult *result = NULL;
+    if (sync_queue(connection) && connection->status == FAN_OK) {
+        result = connection->queue[index].result;
+        connection->queue[index].result = NULL;
+    }
+    forget_results(connection);
+    return result;
+}
+
+PGresult *fan__postgres_run(struct fan__postgres_connection *connection,
+                            enum fan__postgres_statement statement,
+                            const struct fan__postgres_params *params)
+{
+    return run(connection, statement, params, false);
+}
+
+PGresult *fan__postgres_run_last(struct fan__postgres_connection *connection,
+                                 enum fan__postgres_statement statement,
+                                 const struct fan__postgres_params *params)
+{
+    return run(connection, statement, params, true);
+}
+
+uint64_t fan__postgres_run_count(struct fan__postgres_connection *connection,
+                                 enum fan__postgres_statement statement,
+                                 const struct fan__postgres_params *params)
+{
+    PGresult *result = fan__postgres_run(connection, statement, params);
+    uint64_t count = result ? strtoull(PQcmdTuples(result), NULL, 10) : 0;
+    PQclear(result);
+    return count;
+}
+
+/* The one way around the pipeline, which takes a single statement at a time. */
+void fan__postgres_script(struct fan__postgres_connection *connection, const char *sql)
+{
+    if (connection->status != FAN_OK)
+        return;
+    char *filled = fan__postgres_fill(connection->store, sql);
+    if (!filled) {
+        fan__postgres_fail(connection, FAN_NO_MEMORY);
+        return;
+    }
+    if (!PQexitPipelineMode(connection->conn) || !PQsendQuery(connection->conn, filled))
+        lost(connection, PQerrorMessage(connection->conn));
+    else if (flush(connection))
+        while (receive(connection)) {
+            PGresult *result = PQgetResult(connection->conn);
+            if (!result)
+                break;
+            if (PQresultStatus(result) == PGRES_FATAL_ERROR)
+                failed(connection, -1, result);
+            PQclear(result);
+        }
+    if (!connection->broken && !PQenterPipelineMode(connection->conn))
+        lost(connection, PQerrorMessage(connection->conn));
+    fan__free(connection->store->env, filled);
+}

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""A real PostgreSQL for tests: on a free port of 127.0.0.1 and a socket in a folder of its own.
+
+    postgres.py [NAME=VALUE ...]     settings of the server, beside those below
+
+It prints `ready FOLDER PORT` once the server answers, and then obeys its standard input, a word a
+line, each answered by `done`: `kill` (SIGKILL for all of the server), `start`, `stop` (SIGSTOP),
+`cont`, `cut` (ends every client's session), `down` (a clean end). At the end of its input all is
+killed and the folder removed, also when who started it was killed.
+
+Role `fan` with the password `geheim` owns the database `fan`; by the socket everybody is trusted,
+also `postgres`, who may do all.
+"""
+import contextlib
+import ctypes
+import glob
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+SETTINGS = {
+    "listen_addresses": "127.0.0.1", "fsync": "off", "shared_buffers": "64MB",
+    "max_connections": "80", "wal_level": "logical", "max_replication_slots": "8",
+    "max_wal_senders": "8", "log_min_messages": "fatal", "max_wal_size": "512MB",
+    "autovacuum_naptime": "10s",
+}
+HBA = """local all all trust
+local replication all trust
+host all all 127.0.0.1/32 scram-sha-256
+host replication all 127.0.0.1/32 scram-sha-256
+"""
+ROLES = "CREATE ROLE fan LOGIN REPLICATION PASSWORD 'geheim'"
+
+
+def program(name):
+    """The newest of Debian's folders, else what the PATH has."""
+    def version(path):
+        return [int(part) for part in path.split("/")[4].split(".") if part.isdigit()]
+    found = sorted(glob.glob(f"/usr/lib/postgresql/*/bin/{name}"), key=version)
+    return found[-1] if found else shutil.which(name) or sys.exit(f"there is no {name}")
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    def __init__(self, settings):
+        self.libc = ctypes.CDLL(None)
+        self.libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        self.folder = tempfile.mkdtemp(prefix="fanfare-pg-")
+        self.port = free_port()
+        self.data = os.path.join(self.folder, "data")
+        # The server refuses to be root.
+        self.user = {}
+        if os.geteuid() == 0:
+            account = pwd.getpwnam("postgres")
+            os.chown(self.folder, account.pw_uid, account.pw_gid)
+            self.user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+        self.settings = SETTINGS | {"port": str(self.port),
+                                    "unix_socket_directories": self.folder} | settings
+        self.postmaster = None
+
+    def run(self, *command):
+        done = subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL, text=True,
+                              capture_output=True, check=False, **self.user)
+        if done.returncode:
+            sys.exit(f"{command[0]} failed: {done.stderr}")
+
+    def make(self):
+        self.run(program("initdb"), "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8",
+                 "--locale=C", "--no-sync")
+        with open(os.path.join(self.data, "pg_hba.conf"), "w", encoding="utf-8") as file:
+            file.write(HBA)
+        self.start()
+        for sql in (ROLES, "CREATE DATABASE fan OWNER fan"):
+            self.run(program("psql"), "-h", self.folder, "-p", str(self.port), "-U", "postgres",
+                     "-Xqc", sql)
+
+    def die_along(self):
+        """In the child, as who it is then: should this process be killed, too, all ends."""
+        self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+    def start(self):
+        options = [f"-c{name}={value}" for name, value in self.settings.items()]
+        with open(os.path.join(self.folder, "log"), "ab") as log:
+            self.postmaster = subprocess.Popen(
+                [program("postgres"), "-D", self.data, *options], cwd=self.folder,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=self.die_along,
+                **self.user)
+        ready = [program("pg_isready"), "-q", "-h", self.folder, "-p", str(self.port)]
+        until = time.monotonic() + 60
+        while subprocess.run(ready, check=False).returncode:
+            if self.postmaster.poll() is not None or time.monotonic() > until:
+                with open(os.path.join(self.folder, "log"), encoding="utf-8") as log:
+                    sys.exit(f"the server did not start: {log.read()[-2000:]}")
+            time.sleep(0.02)
+
+    def members(self):
+        """Every process below this one: the server's, and those that lost their parent."""
+        parents = {}
+        for entry in os.listdir("/proc"):
+            if entry.isdigit():
+                with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
+                    fields = file.read().rpartition(b")")[2].split()
+                    parents[int(entry)] = int(fields[1])
+        found, fresh = [], [os.getpid()]
+        while fresh:
+            fresh = [pid for pid, parent in parents.items() if parent in fresh]
+            found += fresh
+        return found
+
+    def signal_all(self, number):
+        for pid in self.members():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def reap(self):
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+
+    def kill(self):
+        while self.members():
+            self.signal_all(signal.SIGKILL)
+            self.reap()
+        # What a killed server leaves behind may name a process that is another's by now.
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(os.path.join(self.data, "postmaster.pid"))
+
+    def stop(self):
+        self.signal_all(signal.SIGSTOP)
+
+    def cont(self):
+        self.signal_all(signal.SIGCONT)
+
+    def cut(self):
+        self.run(program("psql"), "-h", self.folder, "-p", str(self.port), "-U", "postgres", "-Xqc",
+                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                 "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+
+    def down(self):
+        self.postmaster.send_signal(signal.SIGINT)
+        self.reap()
+
+    def end(self):
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def main():
+    # Whoever kills the test's process group is not to kill who cleans up behind it.
+    if os.getpid() != os.getpgid(0):
+        os.setsid()
+    server = Server(dict(setting.split("=", 1) for setting in sys.argv[1:]))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        server.make()
+        print("ready", server.folder, server.port, flush=True)
+        for line in sys.stdin:
+            word = line.strip()
+            if word not in ("kill", "start", "stop", "cont", "cut", "down"):
+                sys.exit(f"no such word: {word}")
+            getattr(server, word)()
+            print("done", flush=True)
+    except BrokenPipeError:
+        pass
+    finally:
+        server.end()
+
+
+if __name__ == "__main__":
+    main()
