@@ -104,6 +104,7 @@ class Server:
             if self.postmaster.poll() is not None or time.monotonic() > until:
                 with open(os.path.join(self.folder, "log"), encoding="utf-8") as log:
                     sys.exit(f"the server did not start: {log.read()[-2000:]}")
+            # tidy: it asks again and again whether the server answers.
             time.sleep(0.02)
 
     def members(self):

@@ -35,9 +35,9 @@ static struct fan_store *open_store(const char *options)
 static void test_P07_a_log_is_made_once_and_keeps_its_epoch(void **state)
 {
     (void)state;
-    struct fan_store *first = open_store("schema=made%20once&prefix=a%22b");
-    struct fan_store *second = open_store("schema=made%20once&prefix=a%22b");
-    struct fan_store *other = open_store("schema=made%20once&prefix=c");
+    struct fan_store *first = open_store("schema=made%20once&table=a%22b");
+    struct fan_store *second = open_store("schema=made%20once&table=a%22b");
+    struct fan_store *other = open_store("schema=made%20once&table=c");
     assert_string_equal(fan_store_name(first), "postgres");
     assert_int_equal(fan_store_epoch(first), fan_store_epoch(second));
     assert_int_not_equal(fan_store_epoch(first), fan_store_epoch(other));

@@ -16,7 +16,7 @@
 #define TIMEOUT_MS_MAX 60000
 #define POLL_MS_DEFAULT 1000
 #define POLL_MS_MAX 60000
-#define PREFIX_MAX 32
+#define TABLE_MAX 40
 #define KEYWORD_MAX 64
 #define LOCK_SEED UINT64_C(0x66616e66617265)
 
@@ -94,9 +94,9 @@ static enum fan_status set_name(struct fan__uri *uri, const char *option, size_t
     if (!given)
         return FAN_OK;
     size_t size = strlen(given);
-    if (size > size_max || (size == 0 && strcmp(option, "prefix") != 0))
+    if (size > size_max || size == 0)
         return fan__fail(error, FAN_INVALID, option,
-                         "option '%s' is '%s': expected a name of at most %zu bytes", option, given,
+                         "option '%s' is '%s': expected a name of 1 to %zu bytes", option, given,
                          size_max);
     memcpy(name, given, size + 1);
     return FAN_OK;
@@ -108,11 +108,11 @@ static enum fan_status set_names(struct fan__postgres *store, struct fan__uri *u
     memcpy(store->schema, "fanfare", sizeof("fanfare"));
     enum fan_status status = set_name(uri, "schema", FAN__POSTGRES_NAME_MAX, store->schema, error);
     if (status == FAN_OK)
-        status = set_name(uri, "prefix", PREFIX_MAX, store->prefix, error);
+        status = set_name(uri, "table", TABLE_MAX, store->table, error);
     if (status != FAN_OK)
         return status;
     char key[2 * FAN__POSTGRES_NAME_MAX + 2];
-    int size = snprintf(key, sizeof(key), "%s.%s", store->schema, store->prefix);
+    int size = snprintf(key, sizeof(key), "%s.%s", store->schema, store->table);
     uint64_t hash = fan__hash(LOCK_SEED, key, (size_t)size);
     memcpy(&store->lock_key, &hash, sizeof(hash));
     snprintf(store->channel, sizeof(store->channel), "fanfare_%016llx", (unsigned long long)hash);

@@ -2,9 +2,10 @@
  * The PostgreSQL provider: one log in a schema of a database, for processes on many machines.
  *
  * URI: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, as libpq reads it, with `?schema=fanfare`,
- * `prefix=` (in front of each table's name), `channel=` (of NOTIFY), `timeout_ms=4000` (how long a
- * call waits for the server), `poll_ms=1000` (how soon appends are seen whose notice was lost), and
- * libpq's own `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `host`, `target_session_attrs`.
+ * `table=` (of the events; others are called TABLE_meta and so on), `channel=` (of NOTIFY),
+ * `timeout_ms=4000` (how long a call waits for the server), `poll_ms=1000` (how soon appends are
+ * seen whose notice was lost), and libpq's own `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
+ * `host`, `target_session_attrs`.
  */
 #ifndef FAN_STORE_POSTGRES_POSTGRES_H
 #define FAN_STORE_POSTGRES_POSTGRES_H

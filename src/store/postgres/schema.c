@@ -35,14 +35,28 @@ static enum fan_status tell(struct fan__postgres_connection *connection, struct 
                      connection->message[0] ? connection->message : fan_status_text(status));
 }
 
+static const char *const words[] = { "meta",  "series", "event",    "lease",  "mark",
+                                     "clock", "grp",    "delivery", "events", "deliveries" };
+
 static void look(struct fan__postgres_connection *connection, struct found *ret_found)
 {
     const struct fan__postgres *store = connection->store;
     struct found found = { 0 };
     struct fan__postgres_params params = { 0 };
+    struct fan__postgres_array names;
+    char meta[FAN__POSTGRES_NAME_MAX + 1];
+    char name[FAN__POSTGRES_NAME_MAX + 1];
+    fan__postgres_array_init(&names, store->env, FAN__POSTGRES_TEXT);
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        fan__postgres_name(store, words[i], strlen(words[i]), name);
+        fan__postgres_array_text(&names, name);
+    }
+    fan__postgres_name(store, "meta", strlen("meta"), meta);
     fan__postgres_add_text(&params, store->schema);
-    fan__postgres_add_text(&params, store->prefix);
+    fan__postgres_add_text(&params, meta);
+    fan__postgres_add_array(&params, &names);
     PGresult *result = fan__postgres_run(connection, FAN__PG_LOOK, &params);
+    fan__postgres_array_deinit(&names);
     if (result && PQntuples(result) == 1) {
         found.has_schema = fan__postgres_int(result, 0, 0) != 0;
         found.has_meta = fan__postgres_int(result, 0, 1) == 2;
@@ -68,7 +82,7 @@ static enum fan_status judge(const struct fan__postgres *store, const struct fou
     if (!ours && found->others > 0)
         return fan__fail(error, FAN_CORRUPT, "uri",
                          "schema \"%s\" has tables of another program where the log's would be: "
-                         "choose another with schema= or prefix=",
+                         "choose another with schema= or table=",
                          store->schema);
     if (ours && found->format > FAN__POSTGRES_FORMAT)
         return fan__fail(error, FAN_TOO_NEW, "uri",

@@ -30,12 +30,10 @@
     X(LOOK, "SELECT (SELECT count(*) FROM pg_namespace n WHERE n.nspname = $1::text), "            \
             "(SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "      \
             "JOIN pg_attribute a ON a.attrelid = c.oid WHERE n.nspname = $1::text "                \
-            "AND c.relname = $2::text || 'meta' AND (a.attname = 'key' AND a.atttypid = 25 "       \
+            "AND c.relname = $2::text AND (a.attname = 'key' AND a.atttypid = 25 "                 \
             "OR a.attname = 'value' AND a.atttypid = 20)), "                                       \
             "(SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "      \
-            "WHERE n.nspname = $1::text AND c.relname = ANY(SELECT $2::text || t.name "            \
-            "FROM unnest(ARRAY['meta', 'series', 'event', 'lease', 'mark', 'clock', 'grp', "       \
-            "'delivery', 'events', 'deliveries']) t(name)))")                                      \
+            "WHERE n.nspname = $1::text AND c.relname = ANY($3::text[]))")                         \
     X(LOOK_META, "SELECT (SELECT value FROM @meta WHERE key = 'application'), "                    \
                  "(SELECT value FROM @meta WHERE key = 'format'), "                                \
                  "(SELECT value FROM @meta WHERE key = 'epoch')")                                  \

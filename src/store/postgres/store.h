@@ -80,7 +80,7 @@ struct fan__postgres {
     char **keywords; /* of libpq, ending in NULL; with values */
     char **values;
     char schema[FAN__POSTGRES_NAME_MAX + 1];
-    char prefix[FAN__POSTGRES_NAME_MAX + 1];
+    char table[FAN__POSTGRES_NAME_MAX + 1]; /* of the events; "" where names are plain */
     char channel[FAN__POSTGRES_NAME_MAX + 1];
     uint32_t timeout_ms;
     uint32_t poll_ms;
@@ -216,6 +216,10 @@ struct fan_str fan__postgres_bytes(const PGresult *result, int row, int column);
 
 /* The text of a statement with its names filled in; yours (fan__free), NULL without memory. */
 char *fan__postgres_fill(const struct fan__postgres *store, const char *sql);
+
+/* The name that a word stands for, without quotes: "meta" may be "events_meta". */
+void fan__postgres_name(const struct fan__postgres *store, const char *word, size_t size,
+                        char name[FAN__POSTGRES_NAME_MAX + 1]);
 
 /* map.c: what a failure means, and its words for people. */
 enum fan_status fan__postgres_map(const char *sqlstate);

@@ -30,17 +30,27 @@ const char *fan__postgres_sql(enum fan__postgres_statement statement)
     return texts[statement];
 }
 
-/* An identifier in quotes; `prefix` is part of it. */
-static void add_name(struct fan__buffer *buffer, const char *prefix, const char *name, size_t size)
+static void add_quoted(struct fan__buffer *buffer, const char *name)
 {
     fan__buffer_add(buffer, "\"", 1);
-    for (const char *at = prefix; *at; at++) {
+    for (const char *at = name; *at; at++) {
         if (*at == '"')
             fan__buffer_add(buffer, "\"", 1);
         fan__buffer_add(buffer, at, 1);
     }
-    fan__buffer_add(buffer, name, size);
     fan__buffer_add(buffer, "\"", 1);
+}
+
+void fan__postgres_name(const struct fan__postgres *store, const char *word, size_t size,
+                        char name[FAN__POSTGRES_NAME_MAX + 1])
+{
+    bool is_event = size == strlen("event") && strncmp(word, "event", size) == 0;
+    if (!store->table[0])
+        snprintf(name, FAN__POSTGRES_NAME_MAX + 1, "%.*s", (int)size, word);
+    else if (is_event)
+        snprintf(name, FAN__POSTGRES_NAME_MAX + 1, "%s", store->table);
+    else
+        snprintf(name, FAN__POSTGRES_NAME_MAX + 1, "%.40s_%.*s", store->table, (int)size, word);
 }
 
 char *fan__postgres_fill(const struct fan__postgres *store, const char *sql)
@@ -48,20 +58,23 @@ char *fan__postgres_fill(const struct fan__postgres *store, const char *sql)
     struct fan__buffer buffer;
     fan__buffer_init(&buffer, store->env);
     while (*sql) {
+        char name[FAN__POSTGRES_NAME_MAX + 1];
         size_t plain = strcspn(sql, "@#");
         fan__buffer_add(&buffer, sql, plain);
         sql += plain;
         if (!*sql)
             break;
-        size_t size = 1;
+        bool has_schema = *sql++ == '@';
+        size_t size = 0;
         while (islower((unsigned char)sql[size]) || sql[size] == '_')
             size++;
-        if (*sql == '@') {
-            add_name(&buffer, store->schema, "", 0);
-            fan__buffer_add(&buffer, ".", size > 1);
-        }
-        if (size > 1)
-            add_name(&buffer, store->prefix, sql + 1, size - 1);
+        fan__postgres_name(store, sql, size, name);
+        if (has_schema)
+            add_quoted(&buffer, store->schema);
+        if (has_schema && size > 0)
+            fan__buffer_add(&buffer, ".", 1);
+        if (size > 0)
+            add_quoted(&buffer, name);
         sql += size;
     }
     char *filled = fan__buffer_take(&buffer, NULL);
