@@ -628,6 +628,18 @@ static void test_P24_a_visitor_ends_the_search(void **state)
     fan_store_close(store);
 }
 
+static void test_P24_a_log_without_its_epoch_is_refused(void **state)
+{
+    const struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    fill(store, 3);
+    fan_store_close(store);
+    harm(place, "DELETE FROM meta WHERE key = 'epoch'");
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_store_open(place->uri, NULL, &store, &error), FAN_CORRUPT);
+    assert_non_null(strstr(error.message, "the log has no epoch"));
+}
+
 static uint64_t random_next(uint64_t *state)
 {
     *state ^= *state << 13;
@@ -727,6 +739,7 @@ int main(void)
         at_a_place(test_P24_backup_and_verify_work_while_events_come_in),
         at_a_place(test_P24_verify_finds_what_is_wrong),
         at_a_place(test_P24_a_visitor_ends_the_search),
+        at_a_place(test_P24_a_log_without_its_epoch_is_refused),
         at_a_place(test_P24_random_damage_is_found_or_harmless),
         cmocka_unit_test(test_P24_what_a_provider_cannot_do_is_said),
     };

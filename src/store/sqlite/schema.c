@@ -68,7 +68,7 @@ static enum fan_status check_path(const char *path, struct fan_error *error)
     return FAN_OK;
 }
 
-/* Reads one number by SQL that runs once. */
+/* Reads one number by SQL that runs once; without a row *ret_number stays as it is. */
 static int read_number(struct fan__sqlite_connection *connection, const char *sql,
                        int64_t *ret_number)
 {
@@ -80,7 +80,7 @@ static int read_number(struct fan__sqlite_connection *connection, const char *sq
             *ret_number = sqlite3_column_int64(statement, 0);
     }
     sqlite3_finalize(statement);
-    return code == SQLITE_ROW ? SQLITE_OK : code;
+    return code == SQLITE_ROW || code == SQLITE_DONE ? SQLITE_OK : code;
 }
 
 static enum fan_status failed(const struct fan__sqlite *store, int code, struct fan_error *error)
