@@ -115,6 +115,7 @@ FAN_API void fan_broker_free(struct fan_broker *broker);
  *          has none (not stored);
  *          FAN_TIMED_OUT when no answer came in time (publish the same id again to learn);
  *          FAN_UNAVAILABLE when the storage was down all that time (a stepped broker: at once);
+ *          FAN_UNKNOWN when it failed and may have stored it all the same (likewise);
  *          FAN_MISUSE before start and in a call-back; FAN_CLOSED; faults of the store.
  * Memory:  the draft is copied.
  * Thread:  any but a handler or call-back. Blocks: up to the time-out; and for one commit when it

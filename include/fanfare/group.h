@@ -177,7 +177,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_group_claim(struct fan_store *store,
 /*
  * Settles claims in one commit; each item tells how it went.
  *
- * Returns: FAN_NOT_FOUND for no such group; faults, when nothing was settled.
+ * Returns: FAN_NOT_FOUND for no such group; faults, when nothing was settled; FAN_UNKNOWN when that
+ *          is not certain: settle again, and what was settled is FAN_LOST then.
  * Thread:  any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_group_settle(struct fan_store *store,

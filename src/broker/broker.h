@@ -39,7 +39,10 @@ struct fan__submission {
     bool joined;
     int64_t queued_ns; /* when, where somebody counts; 0: it was not queued */
     /* Set by the commit. */
-    bool duplicate;
+    bool unsure; /* an append had no answer: it may be in the log, after this sequence */
+    uint64_t unsure_after_seq;
+    bool known;     /* the log had the id, perhaps with other content */
+    bool duplicate; /* and not from this publish */
     enum fan_status status;
     uint64_t seq;
 };
@@ -147,6 +150,9 @@ void fan__commit_unit(struct fan_broker *broker, struct fan__submission *first, 
 
 /* Tells the bus what is in the log and was not told yet, likewise. */
 void fan__catch_up(struct fan_broker *broker);
+
+/* The outcome of what was not stored, as far as anybody knows: what is in doubt is not refused. */
+enum fan_status fan__refusal(const struct fan__submission *submission, enum fan_status status);
 
 /* Ends every queued submission as refused; likewise. */
 void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status);

@@ -157,14 +157,14 @@ static bool notify_commit(struct fan_broker *broker, size_t count)
         if (submission->status != FAN_OK || submission->seq <= broker->notified_seq)
             continue;
         /* What is stored under a known id may differ from what came: only the log knows it. */
-        uint64_t read_until_seq = submission->duplicate ? submission->seq : submission->seq - 1;
+        uint64_t read_until_seq = submission->known ? submission->seq : submission->seq - 1;
         if (read_until_seq > broker->notified_seq) {
             fan__bus_notify(broker->bus, messages, ready);
             ready = 0;
             if (tell_log(broker, read_until_seq) != FAN_OK)
                 return false;
         }
-        if (submission->duplicate)
+        if (submission->known)
             continue;
         broker->notified_seq = submission->seq;
         if (!heard)
@@ -179,7 +179,38 @@ static bool notify_commit(struct fan_broker *broker, size_t count)
     return true;
 }
 
-static enum fan_status append(struct fan_broker *broker, size_t count, struct fan_error *error)
+enum fan_status fan__refusal(const struct fan__submission *submission, enum fan_status status)
+{
+    return submission->unsure ? FAN_UNKNOWN : status;
+}
+
+/* Takes the answer of an append; with `unsure`, one before it had none. */
+static void take_answer(struct fan_broker *broker, size_t count, enum fan_status status,
+                        bool unsure)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct fan__submission *submission = broker->taken[i];
+        const struct fan_append *item = &broker->items[i];
+        if (unsure && !submission->unsure) {
+            submission->unsure = true;
+            submission->unsure_after_seq = broker->notified_seq;
+        }
+        submission->status = status == FAN_OK ? item->ret_status : fan__refusal(submission, status);
+        if (submission->status != FAN_OK)
+            continue;
+        submission->seq = item->ret_seq;
+        submission->known = item->ret_duplicate;
+        /* What came into the log since the doubt began is what was in doubt. */
+        submission->duplicate =
+            item->ret_duplicate &&
+            !(submission->unsure && item->ret_seq > submission->unsure_after_seq);
+        fan__event_set_seq(submission->event, submission->seq);
+    }
+}
+
+/* Gives whether something may have been stored that nobody was told of. */
+static bool append(struct fan_broker *broker, size_t count, enum fan_status *ret_status,
+                   struct fan_error *error)
 {
     for (size_t i = 0; i < count; i++)
         broker->items[i] = (struct fan_append){
@@ -188,20 +219,15 @@ static enum fan_status append(struct fan_broker *broker, size_t count, struct fa
             .joined = broker->taken[i]->joined,
         };
     enum fan_status status;
+    bool unsure = false;
     int tries = 0;
-    do
+    do {
         status = fan_store_append(broker->store, broker->items, count, error);
-    while (status == FAN_UNKNOWN && ++tries < UNKNOWN_TRIES);
-    for (size_t i = 0; i < count; i++) {
-        struct fan__submission *submission = broker->taken[i];
-        submission->status = status == FAN_OK ? broker->items[i].ret_status : status;
-        if (submission->status != FAN_OK)
-            continue;
-        submission->seq = broker->items[i].ret_seq;
-        submission->duplicate = broker->items[i].ret_duplicate;
-        fan__event_set_seq(submission->event, submission->seq);
-    }
-    return status;
+        unsure |= status == FAN_UNKNOWN;
+    } while (status == FAN_UNKNOWN && ++tries < UNKNOWN_TRIES);
+    take_answer(broker, count, status, unsure);
+    *ret_status = status;
+    return unsure && status != FAN_OK;
 }
 
 /* Answers an asynchronous publisher and frees what was kept for it. */
@@ -287,7 +313,8 @@ static void commit(struct fan_broker *broker, size_t count)
     struct fan_error error = FAN_ERROR_INIT;
     int64_t begun_ns = fan__now_counted_ns(broker);
     int64_t queued_ns = broker->taken[0]->queued_ns;
-    enum fan_status status = append(broker, count, &error);
+    enum fan_status status;
+    bool unsure = append(broker, count, &status, &error);
     int64_t ended_ns = fan__now_counted_ns(broker);
     /* Without threads nobody would try again: there the caller is told at once. */
     if (status == FAN_UNAVAILABLE && !broker->stepped)
@@ -309,7 +336,7 @@ static void commit(struct fan_broker *broker, size_t count)
     stats->refused += count - stored - duplicates;
     stats->notified_seq = broker->notified_seq;
     /* What was not certain to be stored may be there; looking is what catching up does. */
-    if (!told || status == FAN_UNKNOWN)
+    if (!told || unsure)
         broker->catch_up = true;
     size_t queued = broker->queue.count;
     fan__mutex_unlock(&broker->mutex);
@@ -370,10 +397,10 @@ void fan__commit_unit(struct fan_broker *broker, struct fan__submission *first, 
 void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status)
 {
     struct fan_error error = FAN_ERROR_INIT;
-    fan__fail(&error, status, "", "%s", fan_status_text(status));
     while (broker->queue.first) {
         struct fan__submission *submission = backlog_pop(&broker->queue);
-        submission->status = status;
+        submission->status = fan__refusal(submission, status);
+        fan__fail(&error, submission->status, "", "%s", fan_status_text(submission->status));
         broker->stats.refused++;
         if (submission->ticket) {
             fan__ticket_settle(submission->ticket, &error);

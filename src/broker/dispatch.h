@@ -67,6 +67,7 @@ struct fan__task {
     bool begun;
     bool ended; /* has an outcome, which stands below */
     bool run_over;
+    bool unsure; /* a settlement of it had no answer */
     bool settled;
     enum fan_verdict verdict;
     enum fan_dead_reason reason;

@@ -215,7 +215,7 @@ static enum fan_status publish_ticket(struct fan_broker *broker, struct fan__tic
         ticket->abandoned = true;
         *ret_kept = false;
     } else if (status == FAN_TIMED_OUT && ticket->fault.status == FAN_UNAVAILABLE) {
-        status = FAN_UNAVAILABLE;
+        status = fan__refusal(&ticket->submissions[0], FAN_UNAVAILABLE);
     }
     fan__mutex_unlock(&broker->mutex);
     return status;
@@ -267,6 +267,9 @@ static enum fan_status adopt_unit(const struct fan_unit *unit, struct fan_unit *
     return check_expectation(expectation, error);
 }
 
+static const char in_doubt[] =
+    "the storage gave no answer; publish the same id again to learn the outcome";
+
 static enum fan_status fail_publish(enum fan_status status, struct fan_error *error)
 {
     const char *why = fan_status_text(status);
@@ -278,6 +281,8 @@ static enum fan_status fail_publish(enum fan_status status, struct fan_error *er
         why = "the writer's queue had no room in time; the event was not stored";
     else if (status == FAN_TIMED_OUT)
         why = "no answer in time; publish the same id again to learn the outcome";
+    else if (status == FAN_UNKNOWN)
+        why = in_doubt;
     return fan__fail(error, status, "", "%s", why);
 }
 
@@ -291,6 +296,8 @@ static enum fan_status fail_append(enum fan_status status, struct fan_error *err
         why = "the store is full; the event was not stored";
     else if (status == FAN_CLOSED)
         why = "the broker was stopped; the event was not stored";
+    else if (status == FAN_UNKNOWN)
+        why = in_doubt;
     return fan__fail(error, status, "", "%s", why);
 }
 

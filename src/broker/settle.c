@@ -106,6 +106,22 @@ static bool note_failure(struct fan__dispatch *dispatch, struct fan_handler *han
     return status != FAN_NOT_FOUND && !handler->removed && !dispatch->cut;
 }
 
+/*
+ * Where the storage gave no answer, what it had settled is lost to the repeat; it was ours, since
+ * nobody else is given the event before its lease is over.
+ */
+static void take_doubt(struct fan__dispatch *dispatch, size_t count, enum fan_status status)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct fan__task *task = dispatch->settling[i];
+        struct fan_settle *settle = &dispatch->settles[i];
+        if (status == FAN_UNKNOWN)
+            task->unsure = true;
+        else if (status == FAN_OK && settle->ret_status == FAN_LOST && task->unsure)
+            settle->ret_status = FAN_OK;
+    }
+}
+
 bool fan__settle(struct fan__dispatch *dispatch, struct fan_handler *handler)
 {
     struct fan_group_name name = { handler->group, handler->name };
@@ -116,6 +132,7 @@ bool fan__settle(struct fan__dispatch *dispatch, struct fan_handler *handler)
         return false;
     enum fan_status status =
         fan_group_settle(dispatch->broker->store, &name, dispatch->settles, count);
+    take_doubt(dispatch, count, status);
     /* Before those that wait for an outcome have it. */
     if (status == FAN_OK)
         tell(dispatch, handler, count);
