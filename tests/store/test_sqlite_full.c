@@ -104,6 +104,51 @@ static void test_R01_a_full_disk_refuses_and_recovers(void **state)
     }
 }
 
+static void id_of(struct fan_store *store, uint64_t seq, char id[64])
+{
+    struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 1 };
+    struct fan_read_result result;
+    struct fan_batch *batch = batch_new();
+    assert_ok(fan_store_read(store, seq - 1, &query, batch, &result));
+    assert_int_equal(fan_batch_count(batch), 1);
+    snprintf(id, 64, "%s", fan_event_id(fan_batch_event(batch, 0)));
+    fan_batch_free(batch);
+}
+
+/*
+ * What is freed on a small disk is as much as the write-ahead log holds: enough to move it all, and
+ * then to go on for ever, since as much goes as comes. Were it used for more of that log, nothing
+ * could be moved any more, nor anything removed to make room.
+ */
+static void test_R01_what_is_freed_is_not_eaten_by_the_write_ahead_log(void **state)
+{
+    (void)state;
+    char uri[128];
+    snprintf(uri, sizeof(uri), "sqlite:/power/full.db?vfs=%s", POWER_VFS);
+    power_install(1);
+    struct fan_store *store = store_open(uri);
+    uint64_t before = power_used();
+    power_set_capacity(before + 2000000);
+    uint64_t stored = fill(store, 0);
+    power_set_capacity(before + 4400000);
+    uint64_t removed = 0;
+    for (int i = 0; i < 6000; i++) {
+        char id[64];
+        uint64_t seq = 0;
+        assert_ok(append_one(store, &seq));
+        assert_int_equal(seq, stored + 1);
+        stored = seq;
+        id_of(store, ++removed, id);
+        enum fan_status status = fan_store_delete(store, id);
+        if (status == FAN_NO_SPACE)
+            status = fan_store_delete(store, id);
+        assert_ok(status);
+    }
+    assert_int_equal(count_all(store), stored - removed);
+    fan_store_close(store);
+    power_remove();
+}
+
 /* What a child does with a limit or a mount of its own; failing assertions end it with a signal. */
 static int run_apart(int (*run)(const struct place *place), const struct place *place)
 {
@@ -186,6 +231,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         at_a_place(test_R01_a_full_disk_refuses_and_recovers),
+        cmocka_unit_test(test_R01_what_is_freed_is_not_eaten_by_the_write_ahead_log),
         at_a_place(test_R01_a_file_size_limit_refuses_and_recovers),
         at_a_place(test_R01_a_small_file_system_refuses_and_recovers),
     };

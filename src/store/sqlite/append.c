@@ -218,10 +218,9 @@ static void append_unit(struct append *append, struct fan_append *items, size_t 
         append_item(append, &items[i]);
 }
 
-enum fan_status fan__sqlite_append(void *self, struct fan_append *items, size_t count,
-                                   struct fan_error *error)
+static enum fan_status append_all(struct fan__sqlite *store, struct fan_append *items, size_t count,
+                                  struct fan_error *error)
 {
-    struct fan__sqlite *store = self;
     enum fan_status status = fan__sqlite_write_begin(store, error);
     if (status != FAN_OK)
         return status;
@@ -236,4 +235,19 @@ enum fan_status fan__sqlite_append(void *self, struct fan_append *items, size_t 
     flush_block(&append);
     fan__sqlite_marks_add(store, append.head_seq, append.bytes);
     return fan__sqlite_write_end(store, FAN_OK, append.head_seq, error);
+}
+
+enum fan_status fan__sqlite_append(void *self, struct fan_append *items, size_t count,
+                                   struct fan_error *error)
+{
+    struct fan__sqlite *store = self;
+    enum fan_status status = append_all(store, items, count, error);
+    if (status != FAN_NO_SPACE || !fan__sqlite_checkpoint_made_room(store))
+        return status;
+    for (size_t i = 0; i < count; i++) {
+        items[i].ret_status = FAN_OK;
+        items[i].ret_duplicate = false;
+        items[i].ret_seq = 0;
+    }
+    return append_all(store, items, count, error);
 }

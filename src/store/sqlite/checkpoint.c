@@ -8,6 +8,10 @@
  * by then, and only a log that was moved whole can start anew. So the writer always does the small
  * rest itself. (A log that grows costs each commit a second wait, for the file's new size.) Readers
  * that stay in a snapshot put it off, which is why ours never do.
+ *
+ * On a full disk the log's frames have to be moved first, or whatever is freed goes to more of them
+ * until none of it is left for the database: then they can never be moved. So the writer tries when
+ * a commit was refused for want of space, and after the first one that was not.
  */
 #include "store/sqlite/store.h"
 
@@ -15,7 +19,10 @@
 #include "base/status.h"
 
 #define FRAME_COUNT_REST 600
+#define FRAME_COUNT_LEAST 16
 #define PASS_COUNT_MAX 3
+/* After one that failed on a full disk, as many times as long as it took. */
+#define RELIEF_REST_TIMES 10
 
 struct fan__sqlite_checkpoint {
     struct fan__sqlite_connection *connection;
@@ -27,7 +34,12 @@ struct fan__sqlite_checkpoint {
     int frame_count_last;
     bool asked;
     bool rest;
+    bool room; /* all frames were moved after a commit that was refused for want of space */
     bool stop;
+
+    /* The writer's. */
+    bool full;         /* there was no space, and the frames were not all moved since then */
+    int64_t relief_ns; /* when to try next after a commit that was refused */
 };
 
 /* Called by SQLite on the writer's thread after each commit. */
@@ -51,7 +63,7 @@ static int on_commit(void *context, sqlite3 *db, const char *name, int frame_cou
     return SQLITE_OK;
 }
 
-/* One pass. Returns: how many frames are left. A failure is the next pass's concern. */
+/* One pass. Returns: how many frames are left, -1 when it failed: the next pass's concern. */
 static int pass(struct fan__sqlite_connection *connection)
 {
     int frames = 0;
@@ -61,7 +73,7 @@ static int pass(struct fan__sqlite_connection *connection)
     if (code != SQLITE_OK)
         fan__log(connection->store->env, FAN_LOG_DEBUG, "%s: checkpoint: %s",
                  connection->store->path, sqlite3_errstr(code));
-    return code == SQLITE_OK ? frames - moved : 0;
+    return code == SQLITE_OK ? frames - moved : -1;
 }
 
 static void run(void *context)
@@ -84,7 +96,36 @@ static void run(void *context)
     fan__mutex_unlock(&checkpoint->mutex);
 }
 
-void fan__sqlite_checkpoint_finish(struct fan__sqlite *store)
+/*
+ * From a full disk on, frames are moved in time for the log to stay within the room that it had
+ * then: the rest is the database's.
+ */
+static void tighten(struct fan__sqlite_checkpoint *checkpoint)
+{
+    int frames = checkpoint->frame_count_last / 2;
+    if (frames < FRAME_COUNT_LEAST)
+        frames = FRAME_COUNT_LEAST;
+    if (frames < checkpoint->frame_count_start)
+        checkpoint->frame_count_start = frames;
+    checkpoint->frame_count_next = checkpoint->frame_count_start;
+}
+
+/* On a disk that was full at the last commit, or is. Gives whether all frames were moved. */
+static bool relieve(struct fan__sqlite *store, bool refused)
+{
+    struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
+    int64_t begun_ns = fan__deadline_ns(0);
+    if (refused)
+        tighten(checkpoint);
+    if (refused && begun_ns < checkpoint->relief_ns)
+        return false;
+    checkpoint->full = pass(store->writer) != 0;
+    int64_t ended_ns = fan__deadline_ns(0);
+    checkpoint->relief_ns = ended_ns + (ended_ns - begun_ns) * RELIEF_REST_TIMES;
+    return !checkpoint->full;
+}
+
+void fan__sqlite_checkpoint_finish(struct fan__sqlite *store, enum fan_status status)
 {
     struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
     if (!checkpoint)
@@ -93,8 +134,25 @@ void fan__sqlite_checkpoint_finish(struct fan__sqlite *store)
     bool rest = checkpoint->rest;
     checkpoint->rest = false;
     fan__mutex_unlock(&checkpoint->mutex);
-    if (rest)
+    bool refused = status == FAN_NO_SPACE;
+    if (refused || (checkpoint->full && status == FAN_OK)) {
+        bool relieved = relieve(store, refused);
+        fan__mutex_lock(&checkpoint->mutex);
+        checkpoint->room = relieved && refused;
+        fan__mutex_unlock(&checkpoint->mutex);
+    } else if (rest) {
         (void)pass(store->writer);
+    }
+}
+
+bool fan__sqlite_checkpoint_made_room(struct fan__sqlite *store)
+{
+    struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
+    fan__mutex_lock(&checkpoint->mutex);
+    bool room = checkpoint->room;
+    checkpoint->room = false;
+    fan__mutex_unlock(&checkpoint->mutex);
+    return room;
 }
 
 enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct fan_error *error)

@@ -232,8 +232,11 @@ enum fan_status fan__sqlite_head(void *self, uint64_t *ret_seq);
 enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct fan_error *error);
 void fan__sqlite_checkpoint_stop(struct fan__sqlite *store);
 
-/* The writer's part, between two commits and with the writer's lock. */
-void fan__sqlite_checkpoint_finish(struct fan__sqlite *store);
+/* The writer's part, between two commits and with the writer's lock, after one with `status`. */
+void fan__sqlite_checkpoint_finish(struct fan__sqlite *store, enum fan_status status);
+
+/* Whether a commit that was refused for want of space may have some now. Forgets that. */
+bool fan__sqlite_checkpoint_made_room(struct fan__sqlite *store);
 
 /* clock.c: the store's time in microseconds, which goes on whatever becomes of the wall clock. */
 int64_t fan__sqlite_now_us(struct fan__sqlite *store);

@@ -224,7 +224,7 @@ enum fan_status fan__sqlite_write_end(struct fan__sqlite *store, enum fan_status
             store->head_seq = head_seq;
     }
     uint64_t tail_seq = store->head_seq;
-    fan__sqlite_checkpoint_finish(store);
+    fan__sqlite_checkpoint_finish(store, status);
     fan__mutex_unlock(&store->writer_mutex);
     if (status == FAN_OK && head_seq > 0)
         fan__sqlite_tail_moved(store, tail_seq);
