@@ -151,13 +151,13 @@ void fan__log(const struct fan_env *env, enum fan_log_level level, const char *f
     env->log(env->context, level, message);
 }
 
-static atomic_uint fork_generation;
+atomic_uint fan__fork_count;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
 
 static void fork_in_child(void)
 {
     /* relaxed: the child has one thread. */
-    atomic_fetch_add_explicit(&fork_generation, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&fan__fork_count, 1, memory_order_relaxed);
 }
 
 static void fork_watch(void)
@@ -168,6 +168,5 @@ static void fork_watch(void)
 unsigned fan__fork_generation(void)
 {
     pthread_once(&fork_once, fork_watch);
-    /* relaxed: only a fork's child sees it change, and it has one thread then. */
-    return atomic_load_explicit(&fork_generation, memory_order_relaxed);
+    return fan__fork_generation_now();
 }

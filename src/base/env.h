@@ -4,6 +4,7 @@
 
 #include <fanfare/env.h>
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #define FAN__NS_PER_MS INT64_C(1000000)
@@ -33,5 +34,13 @@ __attribute__((format(printf, 3, 4))) void fan__log(const struct fan_env *env,
  * at a call means that threads and locks were left behind in the parent (FAN_FORKED).
  */
 unsigned fan__fork_generation(void);
+
+/* The same, for one who has called it before: a load. */
+extern atomic_uint fan__fork_count;
+static inline unsigned fan__fork_generation_now(void)
+{
+    /* relaxed: only a fork's child sees it change, and it has one thread then. */
+    return atomic_load_explicit(&fan__fork_count, memory_order_relaxed);
+}
 
 #endif

@@ -33,6 +33,17 @@ bool fan__barrier_init(void);
  */
 void fan__barrier(void);
 
+/* Has the processor fetch a line of cache that will be written soon, for itself alone. */
+static inline void fan__prefetch_write(const void *address)
+{
+#if defined(__x86_64__)
+    /* The builtin gives this only where a newer processor is asked for; older ones ignore it. */
+    __asm__ volatile("prefetchw %0" : : "m"(*(const char *)address));
+#else
+    __builtin_prefetch(address, 1);
+#endif
+}
+
 /* Tells the processor that this is a loop that waits for another thread. */
 static inline void fan__spin_pause(void)
 {

@@ -40,7 +40,7 @@ enum fan_status fan__draft_init(struct fan__draft *draft, const struct fan_messa
         check_type(draft, message, bus) != FAN_OK)
         return FAN_INVALID;
     /* The one that came last was measured then. */
-    draft->route = bus->routes.last;
+    draft->route = bus->last_route;
     if (draft->route && fan__route_is_of(draft->route, bus, draft)) {
         draft->type_size = draft->route->type_size;
         draft->topic_size = draft->route->topic_size;

@@ -31,8 +31,6 @@
 
 #include <stdatomic.h>
 
-#define FAN__LINE_SIZE 64
-
 struct fan_bus {
     const struct fan_env *env;
     unsigned fork_generation;
@@ -42,6 +40,7 @@ struct fan_bus {
     bool asymmetric; /* the kernel has barriers, so the one publisher needs none */
     bool by_reference;
     size_t slot_words;
+    size_t lent_size; /* of one with its words */
     size_t memory_size_max;
     unsigned block_timeout_ms;
     uint64_t hash_seed;
@@ -52,17 +51,17 @@ struct fan_bus {
     atomic_uint wanted; /* one publisher: somebody else wants it */
     char after_turn[FAN__LINE_SIZE];
 
-    struct fan__mutex mutex;
-    struct fan__cond wake_done; /* with the mutex: a wake has returned */
-
-    /* From here on: in the turn. */
-    size_t holders; /* the owner, until fan_bus_free, and each subscription */
+    /* From here on: in the turn. First what every publish looks at. */
     bool closed;
-    bool publisher_known;
-    pthread_t publisher;
+    bool gate_taken;       /* a publisher waits for a reader; the others wait for him */
+    const void *publisher; /* of a bus for one, once it is known; a mark of its thread */
     uint64_t seq;
     uint64_t published;
+    struct fan__link touched;            /* turned readable in this turn, and want to be told */
+    const struct fan__route *last_route; /* of the last message; its lanes are linked */
+    struct fan__lane *last_lanes;
     uint64_t unheard;
+    size_t holders;                   /* the owner, until fan_bus_free, and each subscription */
     struct fan_bus_counters departed; /* sums over freed subscriptions */
     size_t latest_count;              /* attached ones with FAN_POLICY_LATEST */
     size_t ring_count;
@@ -72,17 +71,18 @@ struct fan_bus {
     struct fan__routes routes;
     struct fan__link all;
     size_t all_count;
-    struct fan__link touched;       /* turned readable in this turn, and want to be told */
     struct fan_subscription *woken; /* whose wake is to be called after it */
 
-    atomic_size_t held_size; /* bytes of all blocks and segments that exist */
+    /* From here on: no longer. */
+    struct fan__mutex mutex;
+    struct fan__cond wake_done; /* with the mutex: a wake has returned */
+    atomic_size_t held_size;    /* bytes of all blocks and segments that exist */
 
-    /*
-     * Publishers that wait for a FAN_POLICY_BLOCK reader: one has the gate, the others wait for it.
-     */
-    bool gate_taken; /* in the turn */
+    /* Publishers that wait for a FAN_POLICY_BLOCK reader, or for one that does; on a line apart. */
+    char before_gate[FAN__LINE_SIZE];
     atomic_uint gate_waiter_count;
     atomic_uint gate_word; /* moves when there may be room */
+    char after_gate[FAN__LINE_SIZE];
 
     /* Sleepers that are to be woken, each by the one before it. */
     atomic_uint chain_lock;
@@ -102,18 +102,12 @@ struct fan_bus {
 #define FAN__PLACE_SHIFT 2
 #define FAN__NO_LIMIT UINT64_MAX
 
-/* A message that is lent to the reader: a copied slot, or a block. */
+/* A message that is lent to the reader: what was copied out of a slot, or a block. */
 struct fan__lent {
     struct fan_message message;
     struct fan__block *block;
     uint64_t words[];
 };
-
-/* Of one, with its words. */
-static inline size_t fan__lent_size(const struct fan_bus *bus)
-{
-    return sizeof(struct fan__lent) + bus->slot_words * sizeof(uint64_t);
-}
 
 struct fan_subscription {
     struct fan_bus *bus;
@@ -182,14 +176,10 @@ struct fan_subscription {
 
 static inline bool fan__bus_forked(const struct fan_bus *bus)
 {
-    return bus->fork_generation != fan__fork_generation();
+    return bus->fork_generation != fan__fork_generation_now();
 }
 
-/* The publisher's turn; leaving it tells the readers that something is there (turn.c). */
-void fan__turn_enter(struct fan_bus *bus);
-void fan__turn_leave(struct fan_bus *bus);
-
-/* The mutex and the turn, for everybody else. */
+/* The mutex and the turn (turn.h), for everybody but publishers. */
 void fan__bus_enter(struct fan_bus *bus);
 void fan__bus_leave(struct fan_bus *bus);
 

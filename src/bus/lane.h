@@ -32,6 +32,7 @@
 
 struct fan__lent;
 
+#define FAN__LINE_SIZE 64 /* of the processor's cache, at least */
 #define FAN__RING_COUNT_MAX 64
 #define FAN__RING_SLOTS_MIN 64
 #define FAN__SLOT_SIZE_DEFAULT 128
@@ -67,8 +68,11 @@ struct fan__lane {
     struct fan__link lapped; /* on the ring, and not */
     struct fan__link queued;
     struct fan__link armed;
+
+    char before_gate[FAN__LINE_SIZE];
     uint64_t gate;
     uint64_t last_seq;
+    char after_gate[FAN__LINE_SIZE];
 
     /* Read by readers, written at birth. */
     uint64_t mask;
@@ -77,9 +81,9 @@ struct fan__lane {
     void *memory;
     atomic_uint_least64_t *slots;
 
-    char before_tail[64];
+    char before_tail[FAN__LINE_SIZE];
     atomic_uint_least64_t tail; /* positions below it are there */
-    char after_tail[64];
+    char after_tail[FAN__LINE_SIZE];
     atomic_uint_least64_t queued_until; /* no reader comes back to the ring before this position */
     _Atomic(struct fan_subscription *) asked; /* readers that want attention */
 };
@@ -142,15 +146,19 @@ void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscriptio
 
 /* slot.c. */
 bool fan__slot_fits(const struct fan_bus *bus, const struct fan__draft *draft);
-void fan__slot_write(struct fan__lane *lane, uint64_t position, const struct fan__draft *draft,
-                     uint64_t seq, int64_t time_us);
+/* The bytes of its texts, and what is below the payload's size in the word of sizes. */
+size_t fan__text_bytes(const struct fan_bus *bus, const struct fan__draft *draft);
+uint32_t fan__text_sizes(const struct fan_bus *bus, const struct fan__draft *draft);
+/* Copies messages that are there as long as the reader's place is what it was. */
+void fan__slots_copy(const struct fan__lane *lane, uint64_t position, size_t count,
+                     struct fan__lent *first);
 /* Copies messages from a position on; gives how many were still there. */
 size_t fan__slots_read(const struct fan__lane *lane, uint64_t position, size_t count,
                        struct fan__lent *first);
 /* The sequence alone; false when the slot is not (any more) that of the position. */
 bool fan__slot_seq(const struct fan__lane *lane, uint64_t position, uint64_t *ret_seq);
-/* Makes the message of its words, which it borrows. */
-void fan__lent_decode(const struct fan_bus *bus, struct fan__lent *lent);
+/* Lends a message out of the words of its slot. */
+void fan__words_lend(const struct fan_bus *bus, const uint64_t *words, struct fan__lent *lent);
 struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t start, uint64_t end);
 
 #endif

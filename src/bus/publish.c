@@ -8,10 +8,13 @@
  * four accesses are seq_cst, so that one of the two sees the other; a queue is looked at under its
  * lock, which does the same.
  */
-#include "bus/bus.h"
+#include "bus/slot.h"
+#include "bus/turn.h"
 
 #include "base/futex.h"
 #include "bus/notify.h"
+
+#include <fanfare/kind.h>
 
 #include <assert.h>
 #include <sched.h>
@@ -59,7 +62,7 @@ static bool wait_at_gate(struct call *call)
 }
 
 /* Ends the call's stay at the gate. */
-static void leave_gate(struct call *call)
+static inline void leave_gate(struct call *call)
 {
     struct fan_bus *bus = call->bus;
     /* relaxed: who counts it still wakes nobody. */
@@ -73,27 +76,31 @@ static void leave_gate(struct call *call)
     fan__bus_open_gate(bus);
 }
 
+/* Its address tells threads apart, without a call. */
+static _Thread_local char thread_mark __attribute__((tls_model("initial-exec")));
+
+/* The one publisher, when the bus is for one. */
+static void note_publisher(struct fan_bus *bus)
+{
+    assert(!bus->publisher || bus->publisher == &thread_mark);
+    bus->publisher = &thread_mark;
+}
+
+/* In the turn: waits until nobody else waits for a reader. */
 static enum fan_status begin(struct call *call)
 {
     struct fan_bus *bus = call->bus;
-    fan__turn_enter(bus);
     for (bool in_time = true; !bus->closed && bus->gate_taken; in_time = wait_at_gate(call)) {
         if (!in_time)
             return FAN_TIMED_OUT;
     }
-    if (bus->closed)
-        return FAN_CLOSED;
-    if (bus->single_publisher && !bus->publisher_known) {
-        bus->publisher = pthread_self();
-        bus->publisher_known = true;
-    }
-    assert(!bus->single_publisher || pthread_equal(bus->publisher, pthread_self()));
-    return FAN_OK;
+    return bus->closed ? FAN_CLOSED : FAN_OK;
 }
 
 /* A message on its way: what was found out before anything changes. */
 struct parcel {
     struct fan__draft draft;
+    struct fan__image image; /* where it is small */
     struct fan__lane *lanes; /* linked by match_next */
     bool small;              /* it fits a slot */
     bool want_block;
@@ -157,13 +164,22 @@ static enum fan_status pass_gate(struct call *call, struct parcel *parcel)
     return FAN_CLOSED;
 }
 
+/* One position more. */
+static void move_tail(struct fan__lane *lane, uint64_t tail, uint64_t seq)
+{
+    lane->last_seq = seq;
+    /* release: who sees the position there sees its slot. */
+    atomic_store_explicit(&lane->tail, tail + 1, memory_order_release);
+    fan__lane_touch(lane);
+}
+
 static void spread_to_lane(struct fan__lane *lane, const struct parcel *parcel,
                            struct fan__block *block, uint64_t seq, int64_t time_us)
 {
     /* relaxed: only the turn moves it. */
     uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
     if (fan__lane_on_ring(lane) && parcel->small)
-        fan__slot_write(lane, tail, &parcel->draft, seq, time_us);
+        fan__slot_write(lane, tail, &parcel->image, seq, time_us);
     /* relaxed: a hint to readers, who ask again in the turn. */
     if (!parcel->small && lane->capacity > 0)
         atomic_store_explicit(&lane->queued_until, tail + FAN__LANE_QUEUED_COUNT,
@@ -173,10 +189,7 @@ static void spread_to_lane(struct fan__lane *lane, const struct parcel *parcel,
         next = at->next;
         fan__subscription_give(FAN__HOLDER(at, struct fan_subscription, lane_link), block, seq);
     }
-    lane->last_seq = seq;
-    /* release: who sees the position there sees its slot. */
-    atomic_store_explicit(&lane->tail, tail + 1, memory_order_release);
-    fan__lane_touch(lane);
+    move_tail(lane, tail, seq);
 }
 
 /* Counts the message as published, and gives it to all that want it. */
@@ -201,17 +214,30 @@ static void spread(struct fan_bus *bus, const struct parcel *parcel, struct fan_
         fan__bus_release(bus, block);
 }
 
+/* Checks a message and finds out how it stands in a slot, if it fits. */
+static enum fan_status parcel_init(struct parcel *parcel, const struct fan_message *message,
+                                   const struct fan_bus *bus)
+{
+    enum fan_status status = fan__draft_init(&parcel->draft, message, bus);
+    if (status != FAN_OK)
+        return status;
+    parcel->small = fan__slot_fits(bus, &parcel->draft);
+    if (parcel->small)
+        fan__image_init(&parcel->image, bus, &parcel->draft);
+    return FAN_OK;
+}
+
 static enum fan_status publish_one(struct call *call, const struct fan_message *message)
 {
     struct fan_bus *bus = call->bus;
-    struct parcel parcel = { .may_wait = bus->block_timeout_ms > 0 };
-    enum fan_status status = fan__draft_init(&parcel.draft, message, bus);
+    struct parcel parcel;
+    parcel.may_wait = bus->block_timeout_ms > 0;
+    parcel.must = false;
+    enum fan_status status = parcel_init(&parcel, message, bus);
     if (status == FAN_OK && message->payload.size > FAN_MESSAGE_SIZE_MAX)
         status = FAN_INVALID;
-    if (status != FAN_OK)
-        return status;
-    parcel.small = fan__slot_fits(bus, &parcel.draft);
-    status = pass_gate(call, &parcel);
+    if (status == FAN_OK)
+        status = pass_gate(call, &parcel);
     if (status != FAN_OK)
         return status;
     struct fan__block *block = NULL;
@@ -224,18 +250,122 @@ static enum fan_status publish_one(struct call *call, const struct fan_message *
     return FAN_OK;
 }
 
+/* ------------------------------------------------------------------ one like the one before */
+
+/* Whether a message is of a route, and its payload fits a slot. */
+static inline bool is_of_route(const struct fan_message *message, const struct fan__route *route)
+{
+    const char *type = message->type;
+    const char *topic = message->topic;
+    size_t size = message->payload.size;
+    if (message->size != FAN_MESSAGE_SIZE || message->kind != route->kind ||
+        size - route->payload_size_min > route->payload_size_span ||
+        (!message->payload.data && size > 0))
+        return false;
+    /* A kind's name is known by its address, or need not be given. */
+    if (type != route->type &&
+        (route->type ? type != NULL : !type || strcmp(type, route->key) != 0))
+        return false;
+    if (!topic || topic[0] == '\0')
+        return route->topic_size == 0;
+    return strcmp(topic, route->key + route->type_size + 1) == 0;
+}
+
+/* Whether nobody on the lane wants anything but a slot written, if that. */
+static inline bool is_plain(const struct fan__lane *lane)
+{
+    /* relaxed: as in fan__lane_pass. */
+    return !atomic_load_explicit(&lane->asked, memory_order_relaxed) &&
+           (atomic_load_explicit(&lane->tail, memory_order_relaxed) < lane->gate ||
+            !fan__lane_on_ring(lane)) &&
+           fan__link_alone(&lane->queued);
+}
+
+/* As publish_one, for what most messages are; false when it is none of them. */
+static inline bool publish_same(struct fan_bus *bus, const struct fan_message *message)
+{
+    const struct fan__route *route = bus->last_route;
+    size_t size = message->payload.size;
+    if (!route || !is_of_route(message, route) || size % sizeof(uint64_t) != 0)
+        return false;
+    struct fan__lane *lanes = bus->last_lanes;
+    for (const struct fan__lane *lane = lanes; lane; lane = lane->match_next) {
+        if (!is_plain(lane))
+            return false;
+    }
+    uint64_t seq = ++bus->seq;
+    int64_t time_us = message->time_us;
+    bus->published++;
+    if (!lanes)
+        bus->unheard++;
+    else if (time_us == 0)
+        time_us = fan__wall_us(bus->env);
+    for (struct fan__lane *lane = lanes; lane; lane = lane->match_next) {
+        /* relaxed: only the turn moves it. */
+        uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
+        if (fan__lane_on_ring(lane)) {
+            struct fan__image image;
+            image.sizes = fan__image_sizes(size, route->text_sizes);
+            image.payload = message->payload.data;
+            image.payload_words = size / sizeof(uint64_t);
+            image.rest = route->key + route->text_at;
+            image.rest_words = route->text_words;
+            fan__slot_write(lane, tail, &image, seq, time_us);
+        }
+        move_tail(lane, tail, seq);
+    }
+    return true;
+}
+
+/* ------------------------------------------------------------------ the doors */
+
+/* The publisher's way in. */
+static inline void enter(struct fan_bus *bus)
+{
+    fan__turn_enter(bus);
+    if (bus->single_publisher)
+        note_publisher(bus);
+}
+
+/* In the turn, which it leaves. ret_seq: of the last that was published. */
+static enum fan_status publish_run(struct fan_bus *bus, const struct fan_message *messages,
+                                   size_t count, size_t *ret_count, uint64_t *ret_seq)
+{
+    struct call call = { .bus = bus };
+    enum fan_status status = begin(&call);
+    if (status == FAN_OK && !messages && count > 0)
+        status = FAN_INVALID;
+    size_t published = 0;
+    const struct fan_message *at = messages;
+    while (status == FAN_OK && published < count) {
+        if (!publish_same(bus, at))
+            status = publish_one(&call, at);
+        if (status != FAN_OK)
+            break;
+        published++;
+        /* A step is what the caller says: its struct may be a later one that has grown. */
+        at = (const void *)((const char *)at + messages->size);
+    }
+    *ret_seq = bus->seq;
+    leave_gate(&call);
+    fan__turn_leave(bus);
+    *ret_count = published;
+    return status;
+}
+
 enum fan_status fan_bus_publish(struct fan_bus *bus, const struct fan_message *message,
                                 uint64_t *ret_seq)
 {
     if (fan__bus_forked(bus))
         return FAN_FORKED;
-    struct call call = { .bus = bus };
-    enum fan_status status = begin(&call);
-    if (status == FAN_OK)
-        status = publish_one(&call, message);
-    uint64_t seq = bus->seq;
-    leave_gate(&call);
-    fan__turn_leave(bus);
+    enter(bus);
+    uint64_t seq = bus->seq + 1;
+    enum fan_status status = FAN_OK;
+    size_t count = 0;
+    if (message && !bus->closed && !bus->gate_taken && publish_same(bus, message))
+        fan__turn_leave(bus);
+    else
+        status = publish_run(bus, message, 1, &count, &seq);
     if (status == FAN_OK && ret_seq)
         *ret_seq = seq;
     return status;
@@ -244,24 +374,13 @@ enum fan_status fan_bus_publish(struct fan_bus *bus, const struct fan_message *m
 enum fan_status fan_bus_publish_many(struct fan_bus *bus, const struct fan_message *messages,
                                      size_t count, size_t *ret_count)
 {
-    if (ret_count)
-        *ret_count = 0;
-    if (fan__bus_forked(bus))
-        return FAN_FORKED;
-    struct call call = { .bus = bus };
-    enum fan_status status = begin(&call);
     size_t published = 0;
-    const struct fan_message *at = messages;
-    while (status == FAN_OK && published < count) {
-        status = publish_one(&call, at);
-        if (status != FAN_OK)
-            break;
-        published++;
-        /* A step is what the caller says: its struct may be a later one that has grown. */
-        at = (const void *)((const char *)at + messages->size);
+    enum fan_status status = FAN_FORKED;
+    if (!fan__bus_forked(bus)) {
+        enter(bus);
+        uint64_t seq;
+        status = publish_run(bus, messages, count, &published, &seq);
     }
-    leave_gate(&call);
-    fan__turn_leave(bus);
     if (ret_count)
         *ret_count = published;
     return status;
@@ -273,12 +392,13 @@ void fan__bus_notify(struct fan_bus *bus, const struct fan_message *messages, si
         return;
     fan__turn_enter(bus);
     for (size_t i = 0; i < count && !bus->closed; i++) {
-        struct parcel parcel = { .must = true };
-        enum fan_status status = fan__draft_init(&parcel.draft, &messages[i], bus);
+        struct parcel parcel;
+        parcel.may_wait = false;
+        parcel.must = true;
+        enum fan_status status = parcel_init(&parcel, &messages[i], bus);
         assert(status == FAN_OK);
         if (status != FAN_OK)
             continue;
-        parcel.small = fan__slot_fits(bus, &parcel.draft);
         status = prepare(bus, &parcel);
         assert(status == FAN_OK);
         struct fan__block *block = parcel.want_block ? fan__block_new(bus, &parcel.draft) : NULL;

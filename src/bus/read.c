@@ -1,8 +1,10 @@
 /*
  * Reading what is there. On a ring: look where the lane ends, copy slots out, move the place by
  * compare-and-swap. Whoever changed the place meanwhile (moved it to a queue, ended it, lapped it)
- * makes that fail, and it starts over. From a queue: under the subscription's lock. A queue that is
- * read to its end is left for the ring again, in the turn.
+ * makes that fail, and what was copied is thrown away; nobody overwrites a slot that it may read
+ * without having done so first. One that is lapped reads by the stamps of the slots. From a queue:
+ * under the subscription's lock. A queue that is read to its end is left for the ring again, in the
+ * turn.
  *
  * Orders of memory: the tail is loaded (acquire) before the limit (acquire); whoever published
  * beyond a limit did so in a later turn than the one that set it, so the limit is seen then.
@@ -10,7 +12,6 @@
 #include "bus/read.h"
 
 #include <assert.h>
-#include <string.h>
 
 uint64_t fan__subscription_end_of(const struct fan_subscription *subscription, uint64_t *ret_limit)
 {
@@ -24,7 +25,7 @@ uint64_t fan__subscription_end_of(const struct fan_subscription *subscription, u
 static struct fan__lent *lent_at(const struct fan_subscription *subscription, size_t index)
 {
     return (struct fan__lent *)(void *)((char *)subscription->lent +
-                                        index * fan__lent_size(subscription->bus));
+                                        index * subscription->bus->lent_size);
 }
 
 const struct fan_message *fan__subscription_lent(const struct fan_subscription *subscription,
@@ -32,6 +33,17 @@ const struct fan_message *fan__subscription_lent(const struct fan_subscription *
 {
     const struct fan__lent *lent = lent_at(subscription, index);
     return lent->block ? &lent->block->message : &lent->message;
+}
+
+void fan__subscription_lent_all(const struct fan_subscription *subscription,
+                                const struct fan_message **ret_messages)
+{
+    const char *at = (const char *)subscription->lent;
+    for (size_t i = 0; i < subscription->lent_count; i++) {
+        const struct fan__lent *lent = (const struct fan__lent *)(const void *)at;
+        ret_messages[i] = lent->block ? &lent->block->message : &lent->message;
+        at += subscription->bus->lent_size;
+    }
 }
 
 size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t count_max)
@@ -45,7 +57,7 @@ size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t
     if (count_max == 1)
         return 1;
     if (subscription->lent_many_count < count_max) {
-        struct fan__lent *many = fan__alloc(env, count_max * fan__lent_size(subscription->bus));
+        struct fan__lent *many = fan__alloc(env, count_max * subscription->bus->lent_size);
         if (!many)
             return 1;
         fan__free(env, subscription->lent_many);
@@ -124,9 +136,7 @@ static enum fan_status read_ring(struct fan_subscription *subscription, uint64_t
         return FAN_UNKNOWN;
     note_queued(subscription, unread);
     size_t count = unread < count_max ? (size_t)unread : count_max;
-    count = fan__slots_read(subscription->lane, position, count, subscription->lent);
-    if (count == 0)
-        return FAN_UNKNOWN;
+    fan__slots_copy(subscription->lane, position, count, subscription->lent);
     /*
      * seq_cst: the place moves, then it looks for publishers at the gate, and whether it is
      * watched. It releases the slots, which it has read. relaxed: who fails looks again.
@@ -185,7 +195,7 @@ static enum fan_status read_lapped(struct fan_subscription *subscription, uint64
     count = fan__slots_read(subscription->lane, position, count, subscription->lent);
     if (count == 0)
         return FAN_UNKNOWN;
-    subscription->lapped_seq = lent_at(subscription, count - 1)->words[FAN__SLOT_SEQ] + 1;
+    subscription->lapped_seq = lent_at(subscription, count - 1)->message.seq + 1;
     /* seq_cst: as in read_ring. */
     atomic_store_explicit(&subscription->place,
                           (position + count) << FAN__PLACE_SHIFT | FAN__PLACE_LAPPED,
@@ -249,9 +259,7 @@ static void copy_taken(struct fan_subscription *subscription, const struct taken
 {
     const struct fan_bus *bus = subscription->bus;
     for (size_t i = 0; i < taken->count; i++) {
-        struct fan__lent *lent = lent_at(subscription, i);
-        memcpy(lent->words, taken->words + i * bus->slot_words, bus->slot_words * sizeof(uint64_t));
-        fan__lent_decode(bus, lent);
+        fan__words_lend(bus, taken->words + i * bus->slot_words, lent_at(subscription, i));
     }
     if (taken->segment)
         fan__bus_release_segment(subscription->bus, taken->segment);

@@ -13,7 +13,11 @@ size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t
 /* Takes up to count_max messages: FAN_OK, FAN_GAP, FAN_AGAIN or FAN_CLOSED. */
 enum fan_status fan__subscription_read(struct fan_subscription *subscription, size_t count_max);
 
-/* A message that was lent. */
+/* All that was lent. */
+void fan__subscription_lent_all(const struct fan_subscription *subscription,
+                                const struct fan_message **ret_messages);
+
+/* A message of it. */
 const struct fan_message *fan__subscription_lent(const struct fan_subscription *subscription,
                                                  size_t index);
 

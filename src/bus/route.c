@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 
+#include <fanfare/kind.h>
 #include <fanfare/pattern.h>
 
 #include <string.h>
@@ -39,6 +40,25 @@ bool fan__route_is_of(const struct fan__route *route, const struct fan_bus *bus,
     return strcmp(route->key + route->type_size + 1, draft->topic) == 0;
 }
 
+static void remember_slot(const struct fan_bus *bus, struct fan__route *route,
+                          const struct fan__draft *draft)
+{
+    size_t room = (bus->slot_words - FAN__SLOT_DATA) * sizeof(uint64_t);
+    size_t text_size = fan__text_bytes(bus, draft);
+    route->text_sizes = fan__text_sizes(bus, draft);
+    route->text_at = (uint16_t)(bus->kinds ? draft->type_size + 1 : 0);
+    route->text_words = (uint16_t)((text_size + sizeof(uint64_t) - 1) / sizeof(uint64_t));
+    route->type = bus->kinds ? draft->type : NULL;
+    /* Where nothing fits, no payload is as large. */
+    route->payload_size_min = text_size > room ? SIZE_MAX : 0;
+    route->payload_size_span = text_size > room ? 0 : room - text_size;
+    if (!bus->kinds)
+        return;
+    size_t payload_size = bus->kinds[draft->kind].payload_size;
+    route->payload_size_min = payload_size + text_size > room ? SIZE_MAX : payload_size;
+    route->payload_size_span = 0;
+}
+
 static void remember(const struct fan_bus *bus, struct fan__route *route,
                      const struct fan__draft *draft, struct fan__lane *matched)
 {
@@ -57,6 +77,7 @@ static void remember(const struct fan_bus *bus, struct fan__route *route,
     route->key[draft->type_size] = '\0';
     memcpy(route->key + draft->type_size + 1, draft->topic, draft->topic_size);
     route->key[draft->type_size + 1 + draft->topic_size] = '\0';
+    remember_slot(bus, route, draft);
 }
 
 static struct fan__lane *link_lanes(const struct fan__route *route)
@@ -112,15 +133,14 @@ static struct fan__lane *match(struct fan_bus *bus, const struct fan__draft *dra
 
 struct fan__lane *fan__route_find(struct fan_bus *bus, const struct fan__draft *draft)
 {
-    struct fan__routes *routes = &bus->routes;
-    if (draft->route && draft->route == routes->last)
-        return routes->last_first;
-    routes->last_first = look_up(bus, draft, &routes->last);
-    return routes->last_first;
+    if (draft->route && draft->route == bus->last_route)
+        return bus->last_lanes;
+    bus->last_lanes = look_up(bus, draft, &bus->last_route);
+    return bus->last_lanes;
 }
 
 void fan__route_forget(struct fan_bus *bus)
 {
     bus->routes.generation++;
-    bus->routes.last = NULL;
+    bus->last_route = NULL;
 }

@@ -23,15 +23,20 @@ struct fan__route {
     uint16_t topic_size;
     uint16_t lane_count;
     uint16_t kind;
+    /* How such a message stands in a slot: its texts, and the payload that fits with them. */
+    uint32_t text_sizes;
+    uint16_t text_at; /* in the key */
+    uint16_t text_words;
+    size_t payload_size_min;
+    size_t payload_size_span; /* and so many more at most */
+    const char *type;         /* the name of the kind, where there are kinds */
     struct fan__lane *lanes[FAN__ROUTE_LANE_COUNT];
     char key[FAN__ROUTE_KEY_SIZE + sizeof(uint64_t)]; /* type NUL topic NUL */
 };
 
 struct fan__routes {
-    uint64_t generation;           /* moves with every lane that comes or goes; from 1 */
-    const struct fan__route *last; /* whose lanes are linked */
-    struct fan__lane *last_first;
-    uint64_t looked_at;                          /* lanes that were compared with a message */
+    uint64_t generation; /* moves with every lane that comes or goes; from 1 */
+    uint64_t looked_at;  /* lanes that were compared with a message */
     struct fan__route by_type[FAN__ROUTE_COUNT]; /* lanes without a topic */
     struct fan__route by_topic[FAN__ROUTE_COUNT];
 };

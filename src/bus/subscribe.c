@@ -108,7 +108,7 @@ static struct fan_subscription *make(struct fan_bus *bus,
                                      const struct fan_subscription_options *options)
 {
     struct fan_subscription *subscription =
-        fan__alloc_zero(bus->env, 1, sizeof(*subscription) + fan__lent_size(bus));
+        fan__alloc_zero(bus->env, 1, sizeof(*subscription) + bus->lent_size);
     if (!subscription)
         return NULL;
     subscription->bus = bus;

@@ -202,8 +202,7 @@ enum fan_status fan_subscription_next_many(struct fan_subscription *subscription
     enum fan_status status = read_many(subscription, timeout_ms, count_max);
     if (status != FAN_OK)
         return status;
-    for (size_t i = 0; i < subscription->lent_count; i++)
-        ret_messages[i] = fan__subscription_lent(subscription, i);
+    fan__subscription_lent_all(subscription, ret_messages);
     *ret_count = subscription->lent_count;
     return FAN_OK;
 }

@@ -15,7 +15,7 @@
  * publisher looks for armed readers in the same turn in which it made something readable. The one
  * that comes second sees the other. After that the futex word tells whether the wake was sent.
  */
-#include "bus/bus.h"
+#include "bus/turn.h"
 
 #include "base/futex.h"
 
@@ -52,30 +52,13 @@ static void unlock_word(atomic_uint *word)
     atomic_store_explicit(word, 0, memory_order_release);
 }
 
-static void handshake_fence(const struct fan_bus *bus)
+void fan__turn_await(struct fan_bus *bus)
 {
-    /*
-     * seq_cst: a store before a load. The compiler keeps the order; the other side sees to the
-     * processor.
-     */
-    if (bus->asymmetric)
-        atomic_signal_fence(memory_order_seq_cst);
-    else
-        atomic_thread_fence(memory_order_seq_cst);
+    lock_word(&bus->turn);
 }
 
-void fan__turn_enter(struct fan_bus *bus)
+void fan__turn_queue(struct fan_bus *bus)
 {
-    if (!bus->single_publisher) {
-        lock_word(&bus->turn);
-        return;
-    }
-    /* relaxed: the fence and the acquire below order what matters. */
-    atomic_store_explicit(&bus->turn, 1, memory_order_relaxed);
-    handshake_fence(bus);
-    /* acquire: who reads the 0 of a former holder sees what that one did. */
-    if (atomic_load_explicit(&bus->wanted, memory_order_acquire) == 0)
-        return;
     unlock_word(&bus->turn);
     fan__mutex_lock(&bus->mutex);
     /* relaxed: who wants it next takes the mutex after us. */
@@ -252,12 +235,8 @@ static void call_wakes(struct fan_bus *bus, struct fan_subscription *subscriptio
     }
 }
 
-void fan__turn_leave(struct fan_bus *bus)
+void fan__turn_tell(struct fan_bus *bus)
 {
-    if (fan__link_alone(&bus->touched)) {
-        unlock_word(&bus->turn);
-        return;
-    }
     struct fan_subscription *woken = tell_touched(bus);
     unlock_word(&bus->turn);
     chain_wake(bus);

@@ -7,7 +7,7 @@
 
 #include "base/futex.h"
 #include "base/thread.h"
-#include "bus/bus.h"
+#include "bus/turn.h"
 
 #include <sched.h>
 

@@ -1,0 +1,103 @@
+/*
+ * The slots of a ring: writing, and reading against a writer who does not wait.
+ *
+ *     [ stamp | seq | time | sizes | payload, type NUL, topic NUL ]      words of 8 bytes
+ *
+ * On a bus with kinds the type is not in it, and no topic takes no byte.
+ *
+ * Orders of memory. The writer makes the stamp odd, fences (release), stores the words (relaxed),
+ * and stores the stamp of the position (release). A reader whom the gate does not look after loads
+ * the stamp (acquire), copies the words (relaxed), fences (acquire), and loads the stamp again. If
+ * one of the words came from a later write, the fences order that write's odd stamp before the
+ * second load, so it differs. All shared words are atomic, so a torn copy is no data race; it is
+ * thrown away.
+ *
+ * One whom the gate looks after needs no stamp: its slots are there as long as its place is not
+ * marked, and it finds out by the compare-and-swap that moves its place (read.c). The mark is a
+ * read-modify-write of that place with acquire, so what is written behind it is not seen by one
+ * whose compare-and-swap (release) came first.
+ */
+#ifndef FAN_BUS_SLOT_H
+#define FAN_BUS_SLOT_H
+
+#include "base/futex.h"
+#include "bus/bus.h"
+
+#include <string.h>
+
+/* So many slots ahead the writer asks for the lines, which a reader's processor has. */
+#define FAN__SLOTS_AHEAD 8
+
+/* The same in every slot that a message is written to; borrows the publisher's payload. */
+struct fan__image {
+    uint64_t sizes;
+    const char *payload;
+    size_t payload_words; /* whole ones */
+    const char *rest;     /* the rest of the payload and the texts, in whole words */
+    size_t rest_words;
+    char bytes[sizeof(uint64_t) + 2 * (FAN_TEXT_SIZE_MAX + 1) + sizeof(uint64_t)];
+};
+
+/* Fills in an image of what fits a slot. */
+void fan__image_init(struct fan__image *image, const struct fan_bus *bus,
+                     const struct fan__draft *draft);
+
+static inline uint64_t fan__image_sizes(size_t payload_size, uint32_t text_sizes)
+{
+    return (uint64_t)payload_size << 32 | text_sizes;
+}
+
+static inline atomic_uint_least64_t *fan__slot_at(const struct fan__lane *lane, uint64_t position)
+{
+    return lane->slots + (position & lane->mask) * lane->slot_words;
+}
+
+/* The stamp of a position, once its slot is written; it is odd before. */
+static inline uint64_t fan__stamp_of(uint64_t position)
+{
+    return (position + 1) * 2;
+}
+
+/* Stores whole words; relaxed: see above. */
+static inline void fan__store_words(atomic_uint_least64_t *words, const char *bytes, size_t count)
+{
+    uint64_t word[4];
+    for (; count >= 4; count -= 4) {
+        memcpy(word, bytes, sizeof(word));
+        atomic_store_explicit(&words[0], word[0], memory_order_relaxed);
+        atomic_store_explicit(&words[1], word[1], memory_order_relaxed);
+        atomic_store_explicit(&words[2], word[2], memory_order_relaxed);
+        atomic_store_explicit(&words[3], word[3], memory_order_relaxed);
+        bytes += sizeof(word);
+        words += 4;
+    }
+    for (; count > 0; count--) {
+        memcpy(word, bytes, sizeof(word[0]));
+        atomic_store_explicit(words++, word[0], memory_order_relaxed);
+        bytes += sizeof(word[0]);
+    }
+}
+
+static inline void fan__slot_write(const struct fan__lane *lane, uint64_t position,
+                                   const struct fan__image *image, uint64_t seq, int64_t time_us)
+{
+    atomic_uint_least64_t *slot = fan__slot_at(lane, position);
+    /* Past the end of the ring, once in a round, it asks for what it does not need. */
+    uintptr_t ahead = (uintptr_t)slot + FAN__SLOTS_AHEAD * lane->slot_words * sizeof(*slot);
+    fan__prefetch_write((const void *)ahead);
+    fan__prefetch_write((const void *)(ahead + FAN__LINE_SIZE));
+    /* relaxed, and the fence: see above. */
+    atomic_store_explicit(&slot[FAN__SLOT_STAMP], fan__stamp_of(position) - 1,
+                          memory_order_relaxed);
+    atomic_thread_fence(memory_order_release);
+    atomic_store_explicit(&slot[FAN__SLOT_SEQ], seq, memory_order_relaxed);
+    atomic_store_explicit(&slot[FAN__SLOT_TIME], (uint64_t)time_us, memory_order_relaxed);
+    atomic_store_explicit(&slot[FAN__SLOT_SIZES], image->sizes, memory_order_relaxed);
+    slot += FAN__SLOT_DATA;
+    fan__store_words(slot, image->payload, image->payload_words);
+    fan__store_words(slot + image->payload_words, image->rest, image->rest_words);
+    slot -= FAN__SLOT_DATA;
+    atomic_store_explicit(&slot[FAN__SLOT_STAMP], fan__stamp_of(position), memory_order_release);
+}
+
+#endif
