@@ -87,7 +87,7 @@ static void put_right(struct fan__postgres_connection *connection, const struct 
     fan__postgres_add_int(&params, now_us - look->server_us);
     fan__postgres_add_int(&params, now_us + passed_us);
     fan__postgres_add_int(&params, leap_us);
-    fan__postgres_queue(connection, FAN__PG_CLOCK_SET, &params);
+    (void)fan__postgres_queue(connection, FAN__PG_CLOCK_SET, &params);
 }
 
 /* The first look: the log's clock, but never behind what the log has seen. */
@@ -127,7 +127,7 @@ static void keep(struct fan__postgres_connection *connection, struct fan__postgr
         return;
     struct fan__postgres_params params = { 0 };
     fan__postgres_add_int(&params, now_us);
-    fan__postgres_queue(connection, FAN__PG_CLOCK_HIGH, &params);
+    (void)fan__postgres_queue(connection, FAN__PG_CLOCK_HIGH, &params);
 }
 
 void fan__postgres_clock_sync(struct fan__postgres_connection *connection)
@@ -143,4 +143,13 @@ void fan__postgres_clock_sync(struct fan__postgres_connection *connection)
         begin(connection, &store->clock, &look);
     keep(connection, &store->clock);
     fan__mutex_unlock(&store->clock_mutex);
+}
+
+bool fan__postgres_clock_is_due(struct fan__postgres *store)
+{
+    fan__mutex_lock(&store->clock_mutex);
+    int64_t now_us = store->clock.offset_us + monotonic_us(store);
+    bool due = now_us >= store->clock.kept_us + KEEP_US;
+    fan__mutex_unlock(&store->clock_mutex);
+    return due;
 }

@@ -259,9 +259,9 @@ enum fan_status fan__postgres_borrow(struct fan__postgres *store, enum fan__post
     enum fan_status status = lend(store, false, ret_connection, error);
     if (status != FAN_OK)
         return status;
-    fan__postgres_queue(*ret_connection,
-                        mode == FAN__POSTGRES_READ ? FAN__PG_BEGIN_READ : FAN__PG_BEGIN_WRITE,
-                        NULL);
+    (void)fan__postgres_queue(*ret_connection,
+                              mode == FAN__POSTGRES_READ ? FAN__PG_BEGIN_READ : FAN__PG_BEGIN_WRITE,
+                              NULL);
     (*ret_connection)->begun = true;
     (*ret_connection)->writes = mode == FAN__POSTGRES_WRITE;
     return FAN_OK;
@@ -276,9 +276,9 @@ enum fan_status fan__postgres_borrow_writer(struct fan__postgres *store,
         return status;
     struct fan__postgres_params params = { 0 };
     fan__postgres_add_int(&params, store->lock_key);
-    fan__postgres_queue(*ret_connection, FAN__PG_BEGIN_WRITE, NULL);
+    (void)fan__postgres_queue(*ret_connection, FAN__PG_BEGIN_WRITE, NULL);
     (*ret_connection)->begun = true;
-    fan__postgres_queue(*ret_connection, FAN__PG_LOCK, &params);
+    (void)fan__postgres_queue(*ret_connection, FAN__PG_LOCK, &params);
     return FAN_OK;
 }
 
@@ -327,7 +327,7 @@ enum fan_status fan__postgres_end(struct fan__postgres_connection *connection,
                                   enum fan_status status, struct fan_error *error)
 {
     if (connection->begun && status == FAN_OK && connection->status == FAN_OK)
-        PQclear(fan__postgres_run(connection, FAN__PG_COMMIT, NULL));
+        PQclear(fan__postgres_commit(connection, SIZE_MAX));
     if (connection->begun && !connection->broken)
         roll_back(connection);
     if (connection->status != FAN_OK) {

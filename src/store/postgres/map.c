@@ -9,6 +9,7 @@ static const struct {
 } meanings[] = {
     { "08", FAN_UNAVAILABLE },    /* the connection */
     { "22", FAN_INVALID },        /* a value */
+    { "23505", FAN_EXISTS },      /* an id that is there */
     { "25006", FAN_READ_ONLY },   /* a standby, or a database that is set so */
     { "28", FAN_DENIED },         /* who one is */
     { "3D000", FAN_NOT_FOUND },   /* no such database */

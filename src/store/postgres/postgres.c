@@ -4,7 +4,7 @@
 #include "base/env.h"
 #include "base/hash.h"
 #include "base/status.h"
-#include "store/postgres/store.h"
+#include "store/postgres/series.h"
 #include "store/uri.h"
 
 #include <stdio.h>
@@ -194,6 +194,7 @@ static void postgres_close(void *self)
         fan__postgres_disconnect(connection);
     }
     fan__postgres_disconnect(store->writer);
+    fan__postgres_tuples_free(store);
     for (size_t i = 0; store->keywords && store->keywords[i]; i++) {
         fan__free(store->env, store->keywords[i]);
         fan__free(store->env, store->values ? store->values[i] : NULL);
@@ -211,6 +212,8 @@ static enum fan_status postgres_open(const char *uri, const struct fan_env *env,
 {
     struct fan__postgres *store = NULL;
     enum fan_status status = make(uri, env, &store, error);
+    if (status == FAN_OK && !fan__postgres_tuples_new(store))
+        status = fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the series");
     if (status == FAN_OK)
         status = fan__postgres_schema_open(store, error);
     if (status == FAN_OK)

@@ -108,7 +108,7 @@ static void create(struct fan__postgres_connection *connection, bool has_schema)
     snprintf(sql, sizeof(sql),
              "INSERT INTO @meta VALUES('application', %d), ('format', %d), ('epoch', %" PRId64
              "), ('head_floor', 0), ('trimmed_seq', 0), ('removed', 0), ('fence', 0), "
-             "('token_floor', 0), ('series_swept', 0), ('series_last', 0);",
+             "('token_floor', 0), ('series_swept', 0);",
              FAN__POSTGRES_APPLICATION, FAN__POSTGRES_FORMAT, epoch);
     fan__postgres_script(connection, sql);
 }

@@ -21,6 +21,15 @@
     "greatest(coalesce((SELECT max(seq) FROM @event), 0), "                                        \
     "(SELECT value FROM @meta WHERE key = 'head_floor'))"
 
+#define FAN__POSTGRES_TUPLES                                                                       \
+    "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], "  \
+    "$8::text[]) "
+#define FAN__POSTGRES_SAME_SERIES                                                                  \
+    "s.topic = i.a AND s.type = i.b AND s.source = i.c AND s.schema = i.d AND s.entity = i.e "     \
+    "AND s.operation = i.f AND s.instance = i.g AND s.content_type = i.h"
+#define FAN__POSTGRES_MARK_LAST                                                                    \
+    "(SELECT m.seq, m.us, m.bytes FROM @mark m ORDER BY m.seq DESC LIMIT 1) l"
+
 #define FAN__POSTGRES_STATEMENTS_LOG(X)                                                            \
     X(BEGIN_READ, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")                               \
     X(BEGIN_WRITE, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")                              \
@@ -52,6 +61,51 @@
     X(CLOCK_SET, "UPDATE @clock SET generation = generation + 1, offset_us = $2::bigint, "         \
                  "high_us = $3::bigint, leap_us = $4::bigint "                                     \
                  "WHERE id = 1 AND generation = $1::bigint")                                       \
+    X(SERIES_GET, "SELECT id, source, type, topic, schema, entity, operation, instance, "          \
+                  "content_type FROM @series WHERE id = ANY($1::bigint[])")                        \
+    X(SERIES_MAKE,                                                                                 \
+      "INSERT INTO @series(topic, type, source, schema, entity, operation, instance, "             \
+      "content_type) SELECT DISTINCT i.* FROM " FAN__POSTGRES_TUPLES                               \
+      "i(a, b, c, d, e, f, g, h) WHERE NOT EXISTS (SELECT 1 FROM @series s "                       \
+      "WHERE " FAN__POSTGRES_SAME_SERIES ")")                                                      \
+    X(SERIES_FIND, "SELECT s.id FROM " FAN__POSTGRES_TUPLES "WITH ORDINALITY "                     \
+                   "i(a, b, c, d, e, f, g, h, ord) JOIN @series s ON " FAN__POSTGRES_SAME_SERIES   \
+                   " ORDER BY i.ord")                                                              \
+    X(APPEND,                                                                                      \
+      "WITH h AS MATERIALIZED (SELECT " FAN__POSTGRES_HEAD " AS seq, "                             \
+      "(SELECT value FROM @meta WHERE key = 'series_swept') AS swept), "                           \
+      "n AS (INSERT INTO @event(seq, id, series, created_us, user_id, session, deliver_at, "       \
+      "traceparent, metadata, payload) SELECT h.seq + i.ord, i.a, i.b, i.c, i.d, i.e, i.f, i.g, "  \
+      "i.h, i.i FROM h CROSS JOIN unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], "   \
+      "$5::text[], $6::bigint[], $7::text[], $8::text[], $9::bytea[]) WITH ORDINALITY "            \
+      "i(a, b, c, d, e, f, g, h, i, ord) WHERE h.swept = $10::bigint) "                            \
+      "SELECT h.seq, h.swept FROM h")                                                              \
+    X(NOTIFY, "SELECT pg_notify($1::text, '')")                                                    \
+    X(MARK_HEAD,                                                                                   \
+      "INSERT INTO @mark(seq, us, bytes) SELECT h.seq, l.us + 1000000, l.bytes + "                 \
+      "(SELECT coalesce(sum(octet_length(e.payload) + coalesce(octet_length(e.metadata), 0) + "    \
+      "160), 0) FROM @event e WHERE e.seq > l.seq) FROM " FAN__POSTGRES_MARK_LAST ", "             \
+      "(SELECT " FAN__POSTGRES_HEAD " AS seq) h "                                                  \
+      "WHERE h.seq > l.seq AND $1::bigint >= l.us + 1000000")                                      \
+    X(MARK_ADD,                                                                                    \
+      "INSERT INTO @mark(seq, us, bytes) SELECT h.seq, $1::bigint, coalesce(l.bytes, 0) + "        \
+      "(SELECT coalesce(sum(octet_length(e.payload) + coalesce(octet_length(e.metadata), 0) + "    \
+      "160), 0) FROM @event e WHERE e.seq > coalesce(l.seq, 0)) "                                  \
+      "FROM (SELECT " FAN__POSTGRES_HEAD " AS seq) h "                                             \
+      "LEFT JOIN " FAN__POSTGRES_MARK_LAST " ON true "                                             \
+      "WHERE h.seq > coalesce(l.seq, 0) AND $1::bigint >= coalesce(l.us + 1000000, 0)")            \
+    X(EVENTS_FIND, "SELECT i.ord, e.seq FROM unnest($1::text[]) WITH ORDINALITY i(id, ord) "       \
+                   "JOIN @event e ON e.id = i.id")                                                 \
+    X(KEYS_LAST,                                                                                   \
+      "SELECT coalesce((SELECT max(x.seq) FROM @series s CROSS JOIN LATERAL "                      \
+      "(SELECT e.seq FROM @event e WHERE e.series = s.id ORDER BY e.seq DESC LIMIT 1) x "          \
+      "WHERE s.topic = i.key), 0) FROM unnest($1::text[]) WITH ORDINALITY i(key, ord) "            \
+      "ORDER BY i.ord")                                                                            \
+    X(LEASES_FIND, "SELECT l.fence, l.until_us FROM unnest($1::text[]) WITH ORDINALITY "           \
+                   "i(name, ord) LEFT JOIN @lease l ON l.name = i.name ORDER BY i.ord")            \
+    X(STATES, "SELECT d.seq, d.grp, d.status, d.attempts, d.error, d.due_us, d.processed_us, "     \
+              "d.completed_us FROM @delivery d JOIN @grp g ON g.id = d.grp "                       \
+              "WHERE d.seq = ANY($1::bigint[]) ORDER BY d.seq, g.name, g.handler")                 \
     X(EVENT_BY_ID, "SELECT " FAN__POSTGRES_COLUMNS "FROM @event e WHERE e.id = $1::text")
 
 #define FAN__POSTGRES_STATEMENTS(X)                                                                \

@@ -88,7 +88,10 @@ struct fan__postgres {
     int64_t lock_key; /* of the advisory lock under which sequences are given */
     bool durable;     /* the server syncs its log */
 
-    struct fan__postgres_tuples *tuples; /* the writer's */
+    /* The writer's. */
+    struct fan__postgres_tuples *tuples;
+    int64_t series_swept; /* how often series were forgotten, as the tuples know it */
+    int64_t marked_us;
 
     struct fan__mutex pool_mutex;
     struct fan__cond pool_returned;
@@ -184,20 +187,29 @@ PGresult *fan__postgres_run(struct fan__postgres_connection *connection,
                             enum fan__postgres_statement statement,
                             const struct fan__postgres_params *params);
 
-/* The same, and commits with it, in one round trip; fan__postgres_end tells what came of that. */
-PGresult *fan__postgres_run_last(struct fan__postgres_connection *connection,
-                                 enum fan__postgres_statement statement,
-                                 const struct fan__postgres_params *params);
-
 /* The same for what gives no rows: how many were touched. */
 uint64_t fan__postgres_run_count(struct fan__postgres_connection *connection,
                                  enum fan__postgres_statement statement,
                                  const struct fan__postgres_params *params);
 
-/* Queues a statement to go with the next run, or with the end; its result is not wanted. */
-void fan__postgres_queue(struct fan__postgres_connection *connection,
-                         enum fan__postgres_statement statement,
-                         const struct fan__postgres_params *params);
+/* Queues a statement to go with the next run or commit; gives its place there. */
+size_t fan__postgres_queue(struct fan__postgres_connection *connection,
+                           enum fan__postgres_statement statement,
+                           const struct fan__postgres_params *params);
+
+/* Sends all that is queued, and gives the result of what was queued at `place`. */
+PGresult *fan__postgres_flush(struct fan__postgres_connection *connection, size_t place);
+
+/*
+ * Commits, together with all that is queued, and gives the result of what was queued at `place`
+ * (SIZE_MAX: none is wanted). fan__postgres_end is still to come, and tells what came of it.
+ */
+PGresult *fan__postgres_commit(struct fan__postgres_connection *connection, size_t place);
+
+/* Queues a statement and commits with it, in one round trip. */
+PGresult *fan__postgres_run_last(struct fan__postgres_connection *connection,
+                                 enum fan__postgres_statement statement,
+                                 const struct fan__postgres_params *params);
 
 /* Runs several statements in one text, outside of the pipeline, their names filled in (schema). */
 void fan__postgres_script(struct fan__postgres_connection *connection, const char *sql);
@@ -233,6 +245,9 @@ int64_t fan__postgres_now_us(struct fan__postgres *store);
  * clock was set meanwhile.
  */
 void fan__postgres_clock_sync(struct fan__postgres_connection *connection);
+
+/* Whether the log was not told for a second how far its clock came. */
+bool fan__postgres_clock_is_due(struct fan__postgres *store);
 
 /* rows.c: which series are known by number, for those who read. */
 bool fan__postgres_rows_new(struct fan__postgres_connection *connection);

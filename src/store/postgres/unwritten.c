@@ -39,16 +39,6 @@ enum fan_status fan__postgres_head(void *self, uint64_t *ret_seq)
     return FAN_UNSUPPORTED;
 }
 
-enum fan_status fan__postgres_append(void *self, struct fan_append *items, size_t count,
-                                     struct fan_error *error)
-{
-    (void)self;
-    (void)items;
-    (void)count;
-    (void)error;
-    return FAN_UNSUPPORTED;
-}
-
 enum fan_status fan__postgres_read(void *self, uint64_t after_seq, const struct fan_query *query,
                                    struct fan_batch *batch, struct fan_read_result *ret_result)
 {
@@ -240,15 +230,4 @@ enum fan_status fan__postgres_verify(void *self, fan_finding_visit visit, void *
     (void)context;
     (void)error;
     return FAN_UNSUPPORTED;
-}
-
-bool fan__postgres_rows_new(struct fan__postgres_connection *connection)
-{
-    (void)connection;
-    return true;
-}
-
-void fan__postgres_rows_free(struct fan__postgres_connection *connection)
-{
-    (void)connection;
 }

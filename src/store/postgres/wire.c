@@ -276,29 +276,24 @@ static size_t push(struct fan__postgres_connection *connection,
     return connection->queued++;
 }
 
-void fan__postgres_queue(struct fan__postgres_connection *connection,
-                         enum fan__postgres_statement statement,
-                         const struct fan__postgres_params *params)
+size_t fan__postgres_queue(struct fan__postgres_connection *connection,
+                           enum fan__postgres_statement statement,
+                           const struct fan__postgres_params *params)
 {
     if (connection->queued + 4 > sizeof(connection->queue) / sizeof(*connection->queue)) {
         sync_queue(connection);
         forget_results(connection);
     }
-    (void)push(connection, statement, params);
+    return push(connection, statement, params);
 }
 
-static PGresult *run(struct fan__postgres_connection *connection,
-                     enum fan__postgres_statement statement,
-                     const struct fan__postgres_params *params, bool commits)
+PGresult *fan__postgres_flush(struct fan__postgres_connection *connection, size_t place)
 {
-    size_t index = push(connection, statement, params);
-    if (index == SIZE_MAX || (commits && push(connection, FAN__PG_COMMIT, NULL) == SIZE_MAX))
-        return NULL;
-    connection->commit_sent = connection->writes && (commits || statement == FAN__PG_COMMIT);
     PGresult *result = NULL;
-    if (sync_queue(connection) && connection->status == FAN_OK) {
-        result = connection->queue[index].result;
-        connection->queue[index].result = NULL;
+    bool synced = connection->queued > 0 && !connection->broken && sync_queue(connection);
+    if (synced && place != SIZE_MAX && connection->status == FAN_OK) {
+        result = connection->queue[place].result;
+        connection->queue[place].result = NULL;
     }
     forget_results(connection);
     return result;
@@ -308,14 +303,22 @@ PGresult *fan__postgres_run(struct fan__postgres_connection *connection,
                             enum fan__postgres_statement statement,
                             const struct fan__postgres_params *params)
 {
-    return run(connection, statement, params, false);
+    return fan__postgres_flush(connection, push(connection, statement, params));
+}
+
+PGresult *fan__postgres_commit(struct fan__postgres_connection *connection, size_t place)
+{
+    if (push(connection, FAN__PG_COMMIT, NULL) == SIZE_MAX)
+        return NULL;
+    connection->commit_sent = connection->writes;
+    return fan__postgres_flush(connection, place);
 }
 
 PGresult *fan__postgres_run_last(struct fan__postgres_connection *connection,
                                  enum fan__postgres_statement statement,
                                  const struct fan__postgres_params *params)
 {
-    return run(connection, statement, params, true);
+    return fan__postgres_commit(connection, fan__postgres_queue(connection, statement, params));
 }
 
 uint64_t fan__postgres_run_count(struct fan__postgres_connection *connection,

@@ -1,0 +1,59 @@
+/*
+ * What events have in common is stored once, as a series. Two caches stand before the table, both
+ * bounded: by content for the writer (tuples), by number for those who read (rows).
+ */
+#ifndef FAN_STORE_POSTGRES_SERIES_H
+#define FAN_STORE_POSTGRES_SERIES_H
+
+#include "store/postgres/store.h"
+
+/* rows.c */
+
+/* The texts end in NUL and are never NULL. */
+struct fan__postgres_series {
+    int64_t id;
+    enum fan_source source;
+    const char *type;
+    const char *topic;
+    const char *schema;
+    const char *entity;
+    const char *operation;
+    const char *instance;
+    const char *content_type;
+    size_t size;
+};
+
+/* Gives a series, NULL once the connection has failed. Borrowed until the next call. */
+const struct fan__postgres_series *fan__postgres_series_get(
+    struct fan__postgres_connection *connection, int64_t id);
+
+/* Looks for all series that a result's events (FAN__POSTGRES_COLUMNS) need, in one go. */
+void fan__postgres_rows_load(struct fan__postgres_connection *connection, const PGresult *result);
+
+/*
+ * Fills a draft with the event of a row (FAN__POSTGRES_COLUMNS), borrowed from the result. False
+ * when the connection has failed.
+ */
+bool fan__postgres_row_draft(struct fan__postgres_connection *connection, const PGresult *result,
+                             int row, struct fan_event_draft *ret_draft);
+
+/* Adds that event to a batch. */
+void fan__postgres_row_add(struct fan__postgres_connection *connection, const PGresult *result,
+                           int row, struct fan_batch *batch);
+
+/* tuples.c: the writer's. */
+
+bool fan__postgres_tuples_new(struct fan__postgres *store);
+void fan__postgres_tuples_free(struct fan__postgres *store);
+
+/* Forgets all: after a transaction that may have made series and did not commit. */
+void fan__postgres_tuples_clear(struct fan__postgres *store);
+
+/* The series of an event, 0 when it is not at hand. */
+int64_t fan__postgres_series_known(struct fan__postgres *store, const struct fan_event *event);
+
+/* Finds or makes, in the writer's transaction, the series of the items whose `series` is 0. */
+void fan__postgres_series_make(struct fan__postgres_connection *writer,
+                               const struct fan_append *items, size_t count, int64_t *series);
+
+#endif
