@@ -11,6 +11,7 @@
 #include "cli/member.h"
 #include "cli/slice.h"
 #include "cli/task.h"
+#include "cli/wait.h"
 
 #include <fanfare/env.h>
 
@@ -39,6 +40,8 @@
 #define RETRIES 3
 #define DELAY_MS 1000
 #define DELAY_MS_MAX 30000
+/* Up to a fourth of a delay is taken off at random. */
+#define JITTER_SHARE 4
 #define HOUR_MS 3600000
 
 enum {
@@ -104,8 +107,8 @@ static const struct argp_option options[] = {
     { "jobs", RUN_JOBS, "N", 0, "Commands at once (1)", 2 },
     { "ordered", RUN_ORDERED, NULL, 0, "One event of a topic at a time, in their order", 2 },
     { "retries", RUN_RETRIES, "N", 0, "How often an event is tried again (3)", 3 },
-    { "delay", RUN_DELAY, "TIME", 0, "Before the first retry, doubled for each further one (1s)",
-      3 },
+    { "delay", RUN_DELAY, "TIME", 0,
+      "Before the first retry, doubled for each further one, up to a fourth less (1s)", 3 },
     { "delay-max", RUN_DELAY_MAX, "TIME", 0, "The longest such pause (30s)", 3 },
     { "timeout", RUN_TIMEOUT, "TIME", 0, "A command that takes longer is killed: a retry (none)",
       3 },
@@ -383,12 +386,15 @@ static void set_error(struct run *run, struct fan__work *work, const struct job 
         fan__text_add_format(error, "exit code %d", WEXITSTATUS(status));
 }
 
+/* What failed together, as what it needs is down, does not come again together. */
 static uint32_t delay_of(const struct run *run, unsigned asked)
 {
     uint64_t delay_ms = run->delay_ms;
     for (unsigned i = 1; i < asked && delay_ms < run->delay_ms_max; i++)
         delay_ms *= 2;
-    return (uint32_t)(delay_ms < run->delay_ms_max ? delay_ms : run->delay_ms_max);
+    if (delay_ms > run->delay_ms_max)
+        delay_ms = run->delay_ms_max;
+    return (uint32_t)(delay_ms - (uint64_t)fan__random_ms((int64_t)delay_ms / JITTER_SHARE));
 }
 
 static void judge(struct run *run, struct fan__work *work, const struct job *job, int status)

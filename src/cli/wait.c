@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #define GRACE_MS 1000
+#define SPREAD_MS 1000
 
 static int wake = -1;
 
@@ -120,6 +121,14 @@ int64_t fan__now_ms(void)
     return env->monotonic_ns(env->context) / 1000000;
 }
 
+int64_t fan__random_ms(int64_t most_ms)
+{
+    const struct fan_env *env = fan_env_default();
+    uint64_t random;
+    env->random(env->context, &random, sizeof(random));
+    return (int64_t)(random % ((uint64_t)most_ms + 1));
+}
+
 int64_t fan__backoff_next(struct fan__backoff *backoff, int64_t least_ms)
 {
     int64_t pause = backoff->base_ms > 0 ? backoff->base_ms : 1;
@@ -128,12 +137,8 @@ int64_t fan__backoff_next(struct fan__backoff *backoff, int64_t least_ms)
     if (pause > backoff->cap_ms)
         pause = backoff->cap_ms;
     backoff->tries++;
-    const struct fan_env *env = fan_env_default();
-    uint32_t random;
-    env->random(env->context, &random, sizeof(random));
-    pause = pause / 2 + (int64_t)(random % (uint32_t)(pause / 2 + 1));
-    if (least_ms < 0)
-        return pause;
-    /* Not all in the very second that the server named. */
-    return least_ms + pause / 4;
+    /* Servers name whole seconds, and the same ones to many: these come within another second. */
+    if (least_ms >= 0)
+        return least_ms + fan__random_ms(SPREAD_MS);
+    return pause / 2 + fan__random_ms(pause / 2);
 }

@@ -35,6 +35,9 @@ size_t fan__write_all(int descriptor, const char *bytes, size_t size);
 /* Milliseconds that never go back. */
 int64_t fan__now_ms(void);
 
+/* A random time from 0 to most_ms. */
+int64_t fan__random_ms(int64_t most_ms);
+
 /*
  * Tries with growing pauses between them: base_ms, doubled each time up to cap_ms, of which a
  * random half is left out, so that many clients do not come back at once.
@@ -45,7 +48,7 @@ struct fan__backoff {
     unsigned tries;
 };
 
-/* The next pause, at least least_ms (as asked by Retry-After). Counts a try. */
+/* The next pause; least_ms and up to a second (as asked by Retry-After) if not -1. Counts a try. */
 int64_t fan__backoff_next(struct fan__backoff *backoff, int64_t least_ms);
 
 #endif

@@ -251,6 +251,9 @@ void fan__http_resume(struct fan__http_request *request);
 /* Adds a header field to the answer to come. Control bytes in the value become spaces. */
 void fan__http_add_header(struct fan__http_request *request, const char *name, const char *value);
 
+/* Adds a Retry-After of one to four seconds, at random: those refused do not come back together. */
+void fan__http_add_retry_after(struct fan__http_request *request);
+
 /*
  * Answers and ends. Content-Length, Date and Connection are added. content_type may be NULL where
  * there is no body. An answer before the body's end closes the connection, or skips a short rest.

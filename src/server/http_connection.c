@@ -129,7 +129,7 @@ static bool check_body(struct fan__http_request *request)
         return false;
     }
     if (!route->body_in_pieces && request->content_length > loop->body_size_max - loop->body_size) {
-        fan__http_add_header(request, "Retry-After", "1");
+        fan__http_add_retry_after(request);
         fan__http_problem(request, 503, "body", "too many bodies are being received");
         return false;
     }

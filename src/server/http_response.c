@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#define RETRY_AFTER_S_MAX 4
+
 struct answer {
     unsigned status;
     const char *content_type;
@@ -122,6 +124,20 @@ void fan__http_add_header(struct fan__http_request *request, const char *name, c
             extra->data[i] = ' ';
     }
     fan__buffer_add_text(extra, "\r\n");
+}
+
+static int retry_after_s(const struct fan_env *env)
+{
+    unsigned char jitter;
+    fan__random(env, &jitter, sizeof(jitter));
+    return 1 + jitter % RETRY_AFTER_S_MAX;
+}
+
+void fan__http_add_retry_after(struct fan__http_request *request)
+{
+    char text[8];
+    snprintf(text, sizeof(text), "%d", retry_after_s(request->loop->server->options.env));
+    fan__http_add_header(request, "Retry-After", text);
 }
 
 void fan__http_answer(struct fan__http_request *request, unsigned status, const char *content_type,
@@ -239,10 +255,7 @@ void fan__http_refuse(struct fan__http_connection *connection,
     fan__buffer_init(&extra, env);
     write_problem(&json, refusal->status, refusal->field, refusal->reason);
     if (refusal->status == 503) {
-        /* Spread over some seconds, so that the refused do not come back together. */
-        unsigned char jitter;
-        fan__random(env, &jitter, sizeof(jitter));
-        fan__buffer_add_format(&extra, "Retry-After: %d\r\n", 1 + jitter % 4);
+        fan__buffer_add_format(&extra, "Retry-After: %d\r\n", retry_after_s(env));
     }
     struct answer answer = {
         .status = refusal->status,

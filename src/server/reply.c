@@ -2,14 +2,11 @@
 #include "server/reply.h"
 
 #include "base/buffer.h"
-#include "base/env.h"
 #include "server/daemon.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
-
-#define RETRY_AFTER_S_MAX 4
 
 unsigned fan__reply_status(enum fan_status status)
 {
@@ -32,22 +29,12 @@ unsigned fan__reply_status(enum fan_status status)
     }
 }
 
-static void add_retry_after(struct fan__http_request *request)
-{
-    const struct fan__daemon *daemon = fan__http_context(request);
-    unsigned char jitter;
-    fan__random(daemon->env, &jitter, sizeof(jitter));
-    char text[8];
-    snprintf(text, sizeof(text), "%d", 1 + jitter % RETRY_AFTER_S_MAX);
-    fan__http_add_header(request, "Retry-After", text);
-}
-
 void fan__reply_fault(struct fan__http_request *request, enum fan_status status,
                       const struct fan_error *error)
 {
     unsigned code = fan__reply_status(status);
     if (code == 503)
-        add_retry_after(request);
+        fan__http_add_retry_after(request);
     const char *field = error && error->field[0] ? error->field : NULL;
     const char *reason = error && error->message[0] ? error->message : fan_status_text(status);
     fan__http_problem(request, code, field, "%s", reason);
@@ -55,7 +42,7 @@ void fan__reply_fault(struct fan__http_request *request, enum fan_status status,
 
 void fan__reply_busy(struct fan__http_request *request, const char *field, const char *reason)
 {
-    add_retry_after(request);
+    fan__http_add_retry_after(request);
     fan__http_problem(request, 503, field, "%s", reason);
 }
 
