@@ -9,7 +9,8 @@
  * that are ordered or have a concurrency of their own, go by themselves.
  *
  * A delivery whose holder dies comes again when its lease is over, with its attempts counted. After
- * three such ends, the last of which with nothing else running, it is a dead letter unrun.
+ * three such ends it is a dead letter unrun. So that the last is its own, it runs with nothing
+ * beside it, for which others wait no longer than two tenths of a second, one time in ten.
  */
 #ifndef FANFARE_HANDLER_H
 #define FANFARE_HANDLER_H

@@ -106,8 +106,11 @@ static struct fan__task **hold(struct fan__dispatch *dispatch, struct fan__task 
     return at;
 }
 
-/* What its holders died of, or was there when they died. True when the task goes no further. */
-static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task)
+/*
+ * What its holders died of, or was there when they died. True when the task goes no further. One
+ * is run alone, if it may come; the others go back to the store, where no death is theirs.
+ */
+static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task, bool *may_come)
 {
     struct fan_handler *handler = task->handler;
     if (task->lapses < FAN__LAPSES_MAX - 1)
@@ -124,14 +127,16 @@ static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task)
         return true;
     }
     handler->cautious = true;
-    if (dispatch->suspect) {
+    if (!*may_come) {
         fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
         fan__task_run_over(task);
         return true;
     }
+    *may_come = false;
     dispatch->suspect = task;
     dispatch->suspect_forced = false;
-    dispatch->suspect_ns = task->claimed_ns + dispatch->alone_ns;
+    dispatch->suspect_since_ns = fan__deadline_ns(0);
+    dispatch->suspect_ns = dispatch->suspect_since_ns + dispatch->alone_ns;
     fan__cond_broadcast(&dispatch->ready);
     return true;
 }
@@ -157,7 +162,7 @@ static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
 {
     struct fan__task **at = &dispatch->held;
     struct fan__task *task;
-    handler->cautious = false;
+    bool may_come = fan__suspect_may_come(dispatch, claimed_ns);
     while ((task = fan__task_pop(tasks))) {
         task->claimed_ns = claimed_ns;
         task->until_ns = claimed_ns + dispatch->lease_ms * FAN__NS_PER_MS;
@@ -177,7 +182,7 @@ static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
         if (handler->removed || dispatch->cut) {
             fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
             fan__task_run_over(task);
-        } else if (is_suspect(dispatch, task)) {
+        } else if (is_suspect(dispatch, task, &may_come)) {
             continue;
         } else if (handler->concurrency > 0) {
             fan__task_push(&handler->waiting, task);
@@ -216,8 +221,18 @@ static void note_failure(struct fan__dispatch *dispatch, struct fan_handler *han
     handler->failing = true;
 }
 
-bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, size_t limit,
-                uint64_t told_seq)
+/* Whether there may be suspects among what is due: then something is that came before. */
+static bool has_dues(const struct fan__dispatch *dispatch, size_t count)
+{
+    bool found = false;
+    for (size_t i = 0; i < count && !found; i++)
+        found = dispatch->claims[i].attempt > 1;
+    return found;
+}
+
+/* One claim of what lapsed less often than `below`. Gives how many came. */
+static size_t claim_some(struct fan__dispatch *dispatch, struct fan_handler *handler, size_t limit,
+                         unsigned below, uint64_t told_seq)
 {
     struct fan_group_name name = { handler->group, handler->name };
     struct fan_claim_options options = {
@@ -226,6 +241,7 @@ bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, siz
         .limit = limit < FAN__CLAIM_LIMIT ? limit : FAN__CLAIM_LIMIT,
         .lease_ms = dispatch->lease_ms,
         .ordered = handler->ordered,
+        .lapses_below = below,
     };
     int64_t claimed_ns = fan__deadline_ns(0);
     enum fan_status status = fan_group_claim(dispatch->broker->store, &name, &options,
@@ -245,7 +261,8 @@ bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, siz
         handler->look_ns = look_ns;
     if (status == FAN_OK || status == FAN_AGAIN) {
         handler->failing = handler->gone = false;
-        handler->more = full;
+        handler->more |= full;
+        handler->cautious &= below > 0 || has_dues(dispatch, count);
         if (!full && told_seq > handler->passed_seq)
             handler->passed_seq = told_seq;
     } else {
@@ -259,6 +276,27 @@ bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, siz
         take(dispatch, handler, &tasks, claimed_ns);
     }
     fan__mutex_unlock(&dispatch->mutex);
+    return count;
+}
+
+static bool may_fetch(struct fan__dispatch *dispatch, const struct fan_handler *handler)
+{
+    fan__mutex_lock(&dispatch->mutex);
+    bool may = handler->cautious && !handler->failing &&
+               fan__suspect_may_come(dispatch, fan__deadline_ns(0));
+    fan__mutex_unlock(&dispatch->mutex);
+    return may;
+}
+
+bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, size_t limit,
+                uint64_t told_seq)
+{
+    if (!handler->cautious)
+        return claim_some(dispatch, handler, limit, 0, told_seq) > 0;
+    /* Suspects hold up nothing: they are left out of a claim, and fetched on their own. */
+    size_t count = claim_some(dispatch, handler, limit, FAN__LAPSES_MAX - 1, told_seq);
+    if (may_fetch(dispatch, handler))
+        count += claim_some(dispatch, handler, limit < 2 ? limit : 2, 0, told_seq);
     return count > 0;
 }
 

@@ -26,9 +26,11 @@
 #define FAN__LAPSES_MAX 3
 /*
  * Alone, so that only its own is on its account; but neither does it wait longer for calls that do
- * not end, nor do others wait longer for its own.
+ * not end, nor do others wait longer for its own. Then they have so many times as long until the
+ * next one is taken.
  */
-#define FAN__ALONE_MS 10000
+#define FAN__ALONE_MS 100
+#define FAN__REST_FACTOR 9
 
 struct fan__dispatch;
 struct fan__waiter;
@@ -108,14 +110,14 @@ struct fan_handler {
     uint32_t timeout_ms;
     bool ordered;
     unsigned concurrency;
-    bool rung;             /* new events came since the last claim */
-    bool more;             /* the last claim was full */
-    bool gone;             /* the store has no such group */
-    bool cautious;         /* one at a time: what others died of is among what it is owed */
-    bool failing;          /* the store failed it, which was said */
-    uint64_t passed_seq;   /* nothing before it is unclaimed, but what is not due */
-    int64_t look_ns;       /* when to claim without a bell */
-    int64_t renew_ns;      /* when to renew what it holds */
+    bool rung;           /* new events came since the last claim */
+    bool more;           /* the last claim was full */
+    bool gone;           /* the store has no such group */
+    bool cautious;       /* what others died of is among what it is owed, and claimed one by one */
+    bool failing;        /* the store failed it, which was said */
+    uint64_t passed_seq; /* nothing before it is unclaimed, but what is not due */
+    int64_t look_ns;     /* when to claim without a bell */
+    int64_t renew_ns;    /* when to renew what it holds */
     int64_t not_before_ns; /* after a failure */
     size_t window;         /* how much it may hold, by how long that lies in the queue */
     int64_t waited_ns;     /* the longest stay in the queue since the last claim */
@@ -180,9 +182,12 @@ struct fan__dispatch {
     struct fan__task *held;    /* by rising sequence, until all handlers have passed it */
     struct fan__task *suspect; /* runs alone, or is about to */
     size_t suspect_count;      /* with those that are on their way back, not those let go of */
-    int64_t suspect_ns;        /* for how long the others, or it, wait for that */
+    int64_t suspect_since_ns;
+    int64_t suspect_ns; /* for how long the others, or it, wait for that */
     int64_t alone_ns;
     bool suspect_forced;
+    int64_t rest_ns;        /* until then the others have their time */
+    uint64_t rest_turn;     /* the round after which it is over if nobody has anything to do */
     size_t queued;          /* claimed and not begun */
     size_t claimed;         /* and not settled */
     size_t claimed_size;    /* in bytes of their events */
@@ -272,6 +277,9 @@ void fan__task_overran(struct fan__dispatch *dispatch, struct fan__task *task);
 void fan__task_run_over(struct fan__task *task);
 /* Counts it among the suspects no more. */
 void fan__task_acquit(struct fan__dispatch *dispatch, struct fan__task *task);
+/* Whether one may be taken now; and the others go on, if this is the one that they wait for. */
+bool fan__suspect_may_come(const struct fan__dispatch *dispatch, int64_t now_ns);
+void fan__suspect_leave(struct fan__dispatch *dispatch, const struct fan__task *task);
 void fan__task_settled(struct fan__dispatch *dispatch, struct fan__task *task);
 /* Hands back what the handler has not begun. */
 void fan__tasks_hand_back(struct fan__dispatch *dispatch, struct fan_handler *handler);

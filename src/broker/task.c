@@ -56,6 +56,24 @@ void fan__task_admit(struct fan__dispatch *dispatch, struct fan_handler *handler
     }
 }
 
+bool fan__suspect_may_come(const struct fan__dispatch *dispatch, int64_t now_ns)
+{
+    bool idle = dispatch->claimed == 0 && dispatch->turn > dispatch->rest_turn;
+    return !dispatch->suspect && (dispatch->stepped || idle || dispatch->rest_ns <= now_ns);
+}
+
+void fan__suspect_leave(struct fan__dispatch *dispatch, const struct fan__task *task)
+{
+    if (dispatch->suspect != task)
+        return;
+    int64_t now_ns = fan__deadline_ns(0);
+    dispatch->suspect = NULL;
+    dispatch->rest_ns = now_ns + FAN__REST_FACTOR * (now_ns - dispatch->suspect_since_ns);
+    dispatch->rest_turn = dispatch->turn + 1;
+    fan__cond_broadcast(&dispatch->ready);
+    fan__waker_ring(&dispatch->work_waker);
+}
+
 void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum fan_verdict verdict,
                    const char *words)
 {
@@ -75,12 +93,9 @@ void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum 
             fan__task_admit(dispatch, handler);
         }
     }
-    if (task == dispatch->suspect) {
-        dispatch->suspect = NULL;
-        fan__cond_broadcast(&dispatch->ready);
-        if (!task->begun)
-            task->run_over = true;
-    }
+    if (task == dispatch->suspect && !task->begun)
+        task->run_over = true;
+    fan__suspect_leave(dispatch, task);
     task->next_end = NULL;
     *handler->ended_last = task;
     handler->ended_last = &task->next_end;

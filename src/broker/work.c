@@ -58,7 +58,7 @@ static size_t room_of(const struct fan__dispatch *dispatch, const struct fan_han
         share = 1;
     if (handler->held > share / 2)
         return 0;
-    return handler->cautious || dispatch->stepped ? 1 : share - handler->held;
+    return dispatch->stepped ? 1 : share - handler->held;
 }
 
 static bool wants_claim(const struct fan__dispatch *dispatch, const struct fan_handler *handler,
@@ -66,7 +66,8 @@ static bool wants_claim(const struct fan__dispatch *dispatch, const struct fan_h
 {
     if (dispatch->stopping)
         return dispatch->last_round;
-    return handler->rung || handler->more || handler->look_ns <= now_ns;
+    return handler->rung || handler->more || handler->look_ns <= now_ns ||
+           (handler->cautious && fan__suspect_may_come(dispatch, now_ns));
 }
 
 /* What a handler is to be woken for. */
@@ -77,6 +78,8 @@ static int64_t wake_of(const struct fan__dispatch *dispatch, const struct fan_ha
         earlier(&wake_ns, handler->not_before_ns);
     if (!dispatch->stopping && !handler->removed && room_of(dispatch, handler) > 0) {
         int64_t look_ns = handler->rung || handler->more ? 0 : handler->look_ns;
+        if (handler->cautious)
+            earlier(&look_ns, dispatch->claimed == 0 ? 0 : dispatch->rest_ns);
         earlier(&wake_ns, look_ns > handler->not_before_ns ? look_ns : handler->not_before_ns);
     }
     return wake_ns;
@@ -143,7 +146,8 @@ static void check_suspect(struct fan__dispatch *dispatch)
         return;
     if (dispatch->suspect->begun) {
         fan__task_acquit(dispatch, dispatch->suspect);
-        dispatch->suspect = NULL;
+        fan__suspect_leave(dispatch, dispatch->suspect);
+        return;
     }
     dispatch->suspect_forced = true;
     dispatch->suspect_ns = FAN__FOREVER;

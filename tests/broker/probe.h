@@ -6,6 +6,8 @@
 
 #include "base/thread.h"
 
+#include <fanfare/batch.h>
+
 #define PROBE_SEQS 4096
 
 struct probe {
@@ -178,5 +180,31 @@ static inline struct fan_broker_stats stats_of(struct fan_broker *broker)
         fan__cond_deinit(&cond_);                                                                  \
         fan__mutex_deinit(&mutex_);                                                                \
     } while (0)
+
+/* Claims as a process that then dies would: the leases run out unsettled, all at once. */
+static inline void claim_and_die(struct fan_store *store, const char *group, size_t count)
+{
+    struct fan_group_name name = { group, "" };
+    struct fan_claim_options options = {
+        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "who dies", .limit = count, .lease_ms = 50
+    };
+    struct fan_batch *batch = NULL;
+    struct fan_claim claims[64];
+    assert_ok(fan_batch_new(NULL, &batch));
+    enum fan_status status;
+    do
+        status = fan_group_claim(store, &name, &options, batch, claims);
+    while (status == FAN_AGAIN);
+    assert_ok(status);
+    assert_int_equal(fan_batch_count(batch), count);
+    fan_batch_free(batch);
+}
+
+static inline void make_group(struct fan_store *store, const char *group)
+{
+    struct fan_group_name name = { group, "" };
+    struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
+    assert_ok(fan_group_create(store, &name, &options, NULL));
+}
 
 #endif

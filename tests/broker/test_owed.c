@@ -13,32 +13,6 @@
 #define MANY 20000
 #define MANY_SOAK 1000000
 
-/* Claims as a process that then dies would: the leases run out unsettled, all at once. */
-static void claim_and_die(struct fan_store *store, const char *group, size_t count)
-{
-    struct fan_group_name name = { group, "" };
-    struct fan_claim_options options = {
-        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "who dies", .limit = count, .lease_ms = 50
-    };
-    struct fan_batch *batch = NULL;
-    struct fan_claim claims[64];
-    assert_ok(fan_batch_new(NULL, &batch));
-    enum fan_status status;
-    do
-        status = fan_group_claim(store, &name, &options, batch, claims);
-    while (status == FAN_AGAIN);
-    assert_ok(status);
-    assert_int_equal(fan_batch_count(batch), count);
-    fan_batch_free(batch);
-}
-
-static void make_group(struct fan_store *store, const char *group)
-{
-    struct fan_group_name name = { group, "" };
-    struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
-    assert_ok(fan_group_create(store, &name, &options, NULL));
-}
-
 static void test_L08_H05_a_lapsed_claim_comes_again_with_its_attempts(void **state)
 {
     struct place place;
