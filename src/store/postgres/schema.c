@@ -35,8 +35,10 @@ static enum fan_status tell(struct fan__postgres_connection *connection, struct 
                      connection->message[0] ? connection->message : fan_status_text(status));
 }
 
-static const char *const words[] = { "meta",  "series", "event",    "lease",  "mark",
-                                     "clock", "grp",    "delivery", "events", "deliveries" };
+static const char *const words[] = {
+    "meta", "series",   "event", "lease",   "mark",   "clock",
+    "grp",  "delivery", "tally", "dropped", "events", "deliveries"
+};
 
 static void look(struct fan__postgres_connection *connection, struct found *ret_found)
 {

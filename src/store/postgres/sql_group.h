@@ -1,9 +1,250 @@
-/* The statements of groups, their deliveries, and retention (sql.h). */
+/*
+ * The statements of groups, their deliveries, and retention (sql.h).
+ *
+ * A `piece` of the log is looked at from a sequence on: what the group wants of it, and in any case
+ * its last event, so that the cursor can go there.
+ */
 #ifndef FAN_STORE_POSTGRES_SQL_GROUP_H
 #define FAN_STORE_POSTGRES_SQL_GROUP_H
 
+#define FAN__POSTGRES_SIZE "octet_length(e.payload) + coalesce(octet_length(e.metadata), 0)"
+
+/* Whether a filter takes the series s: types by a regular expression, NULL takes all. */
+#define FAN__POSTGRES_FITS(regex, topic)                                                           \
+    "(" regex " IS NULL OR s.type ~ " regex ") AND (" topic " IS NULL OR s.topic = " topic ")"
+
+/*
+ * The sum of the deliveries of the event e, of the series s, as st (status, attempts, error,
+ * processed_us, completed_us). Of the errors a dead letter's says most.
+ */
+#define FAN__POSTGRES_STATE(now)                                                                   \
+    "LATERAL (SELECT CASE WHEN x.failed THEN 3 WHEN x.held THEN 1 WHEN x.waits OR EXISTS "         \
+    "(SELECT 1 FROM @grp g WHERE g.cursor < e.seq AND " FAN__POSTGRES_FITS(                        \
+        "g.regex",                                                                                 \
+        "g.topic") " AND NOT EXISTS (SELECT 1 FROM @delivery d WHERE d.seq = e.seq AND d.grp = "   \
+                   "g.id)) THEN 0 "                                                                \
+                   "ELSE 2 END AS status, x.attempts, x.error, x.processed_us, x.completed_us "    \
+                   "FROM (SELECT "                                                                 \
+                   "coalesce(bool_or(d.status = 3), false) AS failed, "                            \
+                   "coalesce(bool_or(d.status = 1 AND d.due_us > " now "), false) AS held, "       \
+                   "coalesce(bool_or(d.status < 2), false) AS waits, "                             \
+                   "coalesce(max(d.attempts), 0) AS attempts, coalesce(max(d.processed_us), 0) "   \
+                   "AS processed_us, "                                                             \
+                   "coalesce(max(d.completed_us), 0) AS completed_us, "                            \
+                   "(array_agg(d.error ORDER BY (d.status = 3) DESC, g.name, g.handler) "          \
+                   "FILTER (WHERE d.error IS NOT NULL))[1] AS error "                              \
+                   "FROM @delivery d JOIN @grp g ON g.id = d.grp WHERE d.seq = e.seq) x) st"
+
+#define FAN__POSTGRES_PIECE                                                                        \
+    "(SELECT e.seq, e.series, coalesce(e.deliver_at, 0) AS at, " FAN__POSTGRES_SIZE " AS size "    \
+    "FROM @event e WHERE e.seq > $2::bigint ORDER BY e.seq LIMIT $5::bigint) c "                   \
+    "JOIN @series s ON s.id = c.series"
+
+/* One that was discarded before its turn has a row already. */
+#define FAN__POSTGRES_PIECE_FITS                                                                   \
+    FAN__POSTGRES_FITS("$3::text", "$4::text")                                                     \
+    " AND NOT EXISTS (SELECT 1 FROM @delivery y WHERE y.grp = $1::bigint AND y.seq = c.seq "       \
+    "AND y.early)"
+
+/* $1 group, $2 now, $3 limit, $4 bytes, $5 token, $6 owner, $7 lease's end, $8 lapses. */
+#define FAN__POSTGRES_TAKE                                                                         \
+    ", run AS (SELECT p.seq, p.due_us, " FAN__POSTGRES_SIZE " AS size, sum(" FAN__POSTGRES_SIZE    \
+    ") OVER (ORDER BY p.due_us, p.seq ROWS UNBOUNDED PRECEDING) AS bytes "                         \
+    "FROM pick p JOIN @event e ON e.seq = p.seq), "                                                \
+    "taken AS (UPDATE @delivery d SET status = 1, attempts = d.attempts + 1, token = $5::bigint, " \
+    "lapses = d.lapses + (d.status = 1)::int, owner = $6::text, due_us = $7::bigint, "             \
+    "processed_us = $2::bigint FROM run r WHERE d.grp = $1::bigint AND d.seq = r.seq "             \
+    "AND r.bytes - r.size < $4::bigint AND d.status < 2 AND d.due_us <= $2::bigint "               \
+    "RETURNING d.seq, d.attempts, d.lapses, r.size, r.due_us) "                                    \
+    "SELECT t.seq, t.attempts, t.lapses, t.size FROM taken t ORDER BY t.due_us, t.seq"
+
+/* The columns of a delivery, in the order in which state.c reads them. */
+#define FAN__POSTGRES_DELIVERY                                                                     \
+    "g.name, g.handler, d.seq, d.status, d.attempts, d.owner, d.error, d.due_us, "                 \
+    "d.processed_us, d.completed_us, d.reason, d.lapses "
+
+#define FAN__POSTGRES_GROUP                                                                        \
+    "SELECT g.id, g.regex, g.topic, g.cursor, g.ordered, g.token, g.joined_us, "                   \
+    "g.due_first FROM @grp g "                                                                     \
+    "WHERE g.name = $1::text AND g.handler = $2::text"
+
+#define FAN__POSTGRES_STATEMENTS_CLAIM(X)                                                          \
+    X(UNSYNCED, "SET LOCAL synchronous_commit = off")                                              \
+    X(GROUP_GET, FAN__POSTGRES_GROUP)                                                              \
+    X(GROUP_LOCK, FAN__POSTGRES_GROUP " FOR NO KEY UPDATE")                                        \
+    X(GROUP_CREATE,                                                                                \
+      "INSERT INTO @grp(name, handler, pattern, regex, topic, cursor, token, joined_us) "          \
+      "VALUES($1::text, $2::text, $3::text, $4::text, $5::text, "                                  \
+      "least($6::bigint, " FAN__POSTGRES_HEAD                                                      \
+      "), $7::bigint, $7::bigint) ON CONFLICT(name, handler) DO UPDATE "                           \
+      "SET pattern = excluded.pattern, regex = excluded.regex, topic = excluded.topic "            \
+      "RETURNING (xmax = 0)::int")                                                                 \
+    /* $1 is a group that was dropped; of it, of rows after $2, those among the next $3 go. */     \
+    X(GROUP_CLEAR,                                                                                 \
+      "WITH piece AS MATERIALIZED (SELECT d.seq, d.grp FROM @delivery d "                          \
+      "WHERE d.seq > $2::bigint ORDER BY d.seq FETCH FIRST ($3::bigint) ROWS WITH TIES), "         \
+      "gone AS (DELETE FROM @delivery d USING piece p "                                            \
+      "WHERE d.seq = p.seq AND d.grp = p.grp AND d.grp = $1::bigint) "                             \
+      "SELECT max(p.seq), count(*) FROM piece p")                                                  \
+    X(DROPPED_ADD, "INSERT INTO @dropped(grp, after_seq) VALUES($1::bigint, 0)")                   \
+    X(DROPPED_FIRST, "SELECT r.grp, r.after_seq FROM @dropped r ORDER BY r.grp LIMIT 1 "           \
+                     "FOR UPDATE SKIP LOCKED")                                                     \
+    X(DROPPED_MOVE, "UPDATE @dropped SET after_seq = $2::bigint WHERE grp = $1::bigint")           \
+    X(DROPPED_DELETE, "DELETE FROM @dropped WHERE grp = $1::bigint")                               \
+    X(GROUP_DELETE, "DELETE FROM @grp WHERE id = $1::bigint")                                      \
+    X(GROUP_ADVANCE, "UPDATE @grp SET cursor = $2::bigint, token = $3::bigint, "                   \
+                     "ordered = ($4::bigint <> 0), joined_us = $5::bigint, "                       \
+                     "due_first = ($6::bigint <> 0) WHERE id = $1::bigint")                        \
+    X(TALLY_ADD, "INSERT INTO @tally AS t (grp, slot, completed) "                                 \
+                 "VALUES($1::bigint, pg_backend_pid() & 63, $2::bigint) ON CONFLICT(grp, slot) "   \
+                 "DO UPDATE SET completed = t.completed + excluded.completed")                     \
+    X(TALLY_CLEAR, "DELETE FROM @tally WHERE grp = $1::bigint")                                    \
+    X(CLAIM_LOOK,                                                                                  \
+      "SELECT (EXISTS (SELECT 1 FROM @delivery d WHERE d.grp = g.id AND d.status < 2 "             \
+      "AND NOT d.parked AND d.due_us <= $3::bigint) OR EXISTS (SELECT 1 FROM @event e "            \
+      "WHERE e.seq > g.cursor))::int, g.joined_us, g.ordered::int FROM @grp g "                    \
+      "WHERE g.name = $1::text AND g.handler = $2::text")                                          \
+    X(ORDER_BEGIN, "UPDATE @delivery d SET key = hashtextextended(s.topic, 0), "                   \
+                   "part = (hashtextextended(s.topic, 0) & 63)::smallint "                         \
+                   "FROM @event e JOIN @series s ON s.id = e.series "                              \
+                   "WHERE d.grp = $1::bigint AND d.status < 2 AND d.key IS NULL "                  \
+                   "AND e.seq = d.seq")                                                            \
+    X(HELD, "SELECT DISTINCT d.part FROM @delivery d WHERE d.grp = $1::bigint AND d.status = 1 "   \
+            "AND d.part IS NOT NULL AND d.due_us > $2::bigint AND d.owner <> $3::text")            \
+    X(DUE, "WITH pick AS MATERIALIZED (SELECT d.seq, d.due_us FROM @delivery d "                   \
+           "WHERE d.grp = $1::bigint AND d.status < 2 AND NOT d.parked "                           \
+           "AND d.due_us <= $2::bigint AND d.lapses + (d.status = 1)::int < $8::bigint "           \
+           "ORDER BY d.due_us, d.seq LIMIT $3::bigint "                                            \
+           "FOR UPDATE SKIP LOCKED)" FAN__POSTGRES_TAKE)                                           \
+    X(DUE_IN_ORDER,                                                                                \
+      "WITH pick AS MATERIALIZED (SELECT l.seq, l.due_us FROM generate_series(0, 63) i "           \
+      "CROSS JOIN LATERAL (SELECT d.seq, d.due_us FROM @delivery d WHERE d.grp = $1::bigint "      \
+      "AND d.part = ((i + $9::bigint) & 63) AND d.part IS NOT NULL AND d.status < 2 "              \
+      "AND NOT d.parked AND d.due_us <= $2::bigint "                                               \
+      "AND d.lapses + (d.status = 1)::int < $8::bigint "                                           \
+      "AND NOT EXISTS (SELECT 1 FROM @delivery h WHERE h.grp = $1::bigint AND h.part = d.part "    \
+      "AND h.part IS NOT NULL AND h.status = 1 AND h.due_us > $2::bigint "                         \
+      "AND h.owner <> $6::text) "                                                                  \
+      "AND NOT EXISTS (SELECT 1 FROM @delivery o WHERE o.grp = $1::bigint AND o.key = d.key "      \
+      "AND o.key IS NOT NULL AND o.status < 2 AND (o.seq < d.seq "                                 \
+      "OR (o.status = 1 AND o.due_us > $2::bigint))) "                                             \
+      "ORDER BY d.due_us, d.seq LIMIT $3::bigint) l LIMIT $3::bigint)" FAN__POSTGRES_TAKE)         \
+    X(SCAN, "SELECT q.seq, q.at, q.size, q.fits, q.scanned FROM (SELECT c.seq, c.at, c.size, "     \
+            "max(c.seq) OVER () AS last, count(*) OVER () AS scanned, " FAN__POSTGRES_PIECE_FITS   \
+            " AS fits FROM " FAN__POSTGRES_PIECE ") q WHERE q.fits OR q.seq = q.last "             \
+            "ORDER BY q.seq")                                                                      \
+    X(SCAN_KEYS,                                                                                   \
+      "SELECT q.seq, q.at, q.size, q.fits, q.scanned, q.key, q.nth > 1 OR EXISTS "                 \
+      "(SELECT 1 FROM @delivery d WHERE d.grp = $1::bigint AND d.key = q.key "                     \
+      "AND d.key IS NOT NULL AND d.status < 2) FROM (SELECT f.*, row_number() OVER "               \
+      "(PARTITION BY f.fits, f.key ORDER BY f.seq) AS nth FROM (SELECT c.seq, c.at, c.size, "      \
+      "max(c.seq) OVER () AS last, count(*) OVER () AS scanned, " FAN__POSTGRES_PIECE_FITS         \
+      " AS fits, hashtextextended(s.topic, 0) AS key FROM " FAN__POSTGRES_PIECE ") f) q "          \
+      "WHERE q.fits OR q.seq = q.last ORDER BY q.seq")                                             \
+    X(DELIVERY_ADD,                                                                                \
+      "INSERT INTO @delivery(seq, grp, status, attempts, token, owner, due_us, processed_us, "     \
+      "key, part, parked) SELECT u.seq, $1::bigint, (u.due = 0)::int, (u.due = 0)::int, "          \
+      "CASE WHEN u.due = 0 THEN $2::bigint ELSE 0 END, CASE WHEN u.due = 0 THEN $3::text END, "    \
+      "CASE WHEN u.due = 0 THEN $5::bigint ELSE u.due END, "                                       \
+      "CASE WHEN u.due = 0 THEN $4::bigint END, CASE WHEN $6::bigint <> 0 THEN u.key END, "        \
+      "CASE WHEN $6::bigint <> 0 THEN u.key & 63 END, u.parked <> 0 "                              \
+      "FROM unnest($7::bigint[], $8::bigint[], $9::bigint[], $10::bigint[]) "                      \
+      "AS u(seq, due, key, parked)")                                                               \
+    X(EVENTS_OF,                                                                                   \
+      "SELECT " FAN__POSTGRES_COLUMNS "FROM unnest($1::bigint[]) WITH ORDINALITY AS u(seq, i) "    \
+      "JOIN @event e ON e.seq = u.seq ORDER BY u.i")
+
+#define FAN__POSTGRES_STATEMENTS_SETTLE(X)                                                         \
+    X(SETTLE,                                                                                      \
+      "WITH item AS MATERIALIZED (SELECT DISTINCT ON (u.seq, u.token) u.* "                        \
+      "FROM unnest($3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], "           \
+      "$8::bigint[]) WITH ORDINALITY AS u(seq, token, verdict, due, error, reason, i) "            \
+      "ORDER BY u.seq, u.token, u.i) "                                                             \
+      "UPDATE @delivery d SET status = CASE i.verdict WHEN 0 THEN 2 WHEN 2 THEN 3 ELSE 0 END, "    \
+      "token = 0, owner = NULL, error = CASE i.verdict WHEN 3 THEN d.error ELSE i.error END, "     \
+      "reason = CASE i.verdict WHEN 2 THEN i.reason ELSE 0 END, due_us = i.due, "                  \
+      "attempts = d.attempts - (i.verdict = 3)::int, completed_us = CASE WHEN i.verdict IN "       \
+      "(0, 2) THEN $2::bigint ELSE d.completed_us END FROM item i WHERE d.grp = $1::bigint "       \
+      "AND d.seq = i.seq AND d.token = i.token AND d.status = 1 RETURNING i.i")                    \
+    X(RENEW, "WITH item AS MATERIALIZED (SELECT u.* FROM unnest($4::bigint[], $5::bigint[]) "      \
+             "WITH ORDINALITY AS u(seq, token, i)), done AS (UPDATE @delivery d "                  \
+             "SET due_us = $3::bigint FROM item i WHERE d.grp = $1::bigint AND d.seq = i.seq "     \
+             "AND d.token = i.token AND d.status = 1 AND d.due_us > $2::bigint "                   \
+             "RETURNING d.seq, d.token) SELECT i.i FROM item i "                                   \
+             "JOIN done d ON d.seq = i.seq AND d.token = i.token")                                 \
+    X(UNPARK, "UPDATE @delivery d SET parked = false FROM (SELECT DISTINCT k.key "                 \
+              "FROM @delivery k WHERE k.grp = $1::bigint AND k.seq = ANY($2::bigint[]) "           \
+              "AND k.key IS NOT NULL AND k.status >= 2) n WHERE d.grp = $1::bigint AND d.parked "  \
+              "AND d.seq = (SELECT o.seq FROM @delivery o WHERE o.grp = $1::bigint "               \
+              "AND o.key = n.key AND o.key IS NOT NULL AND o.status < 2 "                          \
+              "ORDER BY o.seq LIMIT 1)")                                                           \
+    X(DELIVERY_LOCK, "SELECT d.status, d.due_us FROM @delivery d "                                 \
+                     "WHERE d.seq = $1::bigint AND d.grp = $2::bigint FOR UPDATE")                 \
+    X(IS_WANTED, "SELECT 1 FROM @event e JOIN @series s ON s.id = e.series "                       \
+                 "WHERE e.seq = $1::bigint AND " FAN__POSTGRES_FITS("$2::text", "$3::text"))       \
+    X(DISCARD_EARLY, "INSERT INTO @delivery(seq, grp, status, attempts, token, due_us, "           \
+                     "completed_us, early) VALUES($1::bigint, $2::bigint, 2, 0, 0, 0, "            \
+                     "$3::bigint, true)")                                                          \
+    X(REDRIVE, "UPDATE @delivery SET status = 0, attempts = 0, lapses = 0, reason = 0, "           \
+               "due_us = $3::bigint, completed_us = NULL, parked = false "                         \
+               "WHERE seq = $1::bigint AND grp = $2::bigint")                                      \
+    X(DISCARD, "UPDATE @delivery SET status = 2, token = 0, owner = NULL, due_us = 0, "            \
+               "reason = 0, parked = false, completed_us = $3::bigint "                            \
+               "WHERE seq = $1::bigint AND grp = $2::bigint")
+
+#define FAN__POSTGRES_STATEMENTS_LOOK(X)                                                           \
+    X(GROUPS, "SELECT g.id, g.name, g.handler, g.pattern, g.topic, g.cursor FROM @grp g "          \
+              "ORDER BY g.name, g.handler")                                                        \
+    /* Past the cursors events are owed by their series; those that have rows are looked at. */    \
+    X(SUMS,                                                                                        \
+      "WITH near AS MATERIALIZED (SELECT d.seq FROM @delivery d WHERE d.status <> 2 UNION "        \
+      "SELECT d.seq FROM @delivery d JOIN @grp g ON g.id = d.grp WHERE d.early "                   \
+      "AND d.seq > g.cursor), "                                                                    \
+      "behind AS MATERIALIZED (SELECT s.id, min(g.cursor) AS cursor FROM @grp g JOIN @series s "   \
+      "ON " FAN__POSTGRES_FITS(                                                                    \
+          "g.regex",                                                                               \
+          "g.topic") " WHERE g.cursor < " FAN__POSTGRES_HEAD " GROUP BY s.id), "                   \
+                     "far AS (SELECT count(*) AS n FROM behind b JOIN @event e ON e.series = "     \
+                     "b.id "                                                                       \
+                     "AND e.seq > b.cursor WHERE NOT EXISTS (SELECT 1 FROM near x WHERE x.seq = "  \
+                     "e.seq)), "                                                                   \
+                     "sums AS (SELECT st.status, count(*) AS n FROM near x JOIN @event e ON "      \
+                     "e.seq = x.seq "                                                              \
+                     "JOIN @series s ON s.id = e.series CROSS JOIN " FAN__POSTGRES_STATE(          \
+                         "$1::bigint") " GROUP BY st.status) "                                     \
+                                       "SELECT ((SELECT n FROM far) + coalesce(sum(n) FILTER "     \
+                                       "(WHERE status = 0), 0))::bigint, "                         \
+                                       "coalesce(sum(n) FILTER (WHERE status = 1), 0)::bigint, "   \
+                                       "coalesce(sum(n) FILTER (WHERE status = 3), 0)::bigint, "   \
+                                       "(SELECT count(*) FROM @grp) "                              \
+                                       "FROM sums")                                                \
+    X(GROUP_STATS,                                                                                 \
+      "WITH waits AS (SELECT d.grp, count(*) FILTER (WHERE d.status = 0 OR (d.status = 1 "         \
+      "AND d.due_us <= $1::bigint)) AS pending, count(*) FILTER (WHERE d.status = 1 "              \
+      "AND d.due_us > $1::bigint) AS processing, count(*) FILTER (WHERE d.status = 3) AS failed, " \
+      "min(d.seq) FILTER (WHERE d.status < 2) AS first FROM @delivery d WHERE d.status <> 2 "      \
+      "GROUP BY d.grp), done AS (SELECT t.grp, sum(t.completed)::bigint AS completed "             \
+      "FROM @tally t GROUP BY t.grp) "                                                             \
+      "SELECT g.name, g.handler, coalesce(g.pattern, ''), g.cursor, "                              \
+      "(SELECT count(*) FROM @event e WHERE e.seq > g.cursor), coalesce(w.pending, 0) + n.count, " \
+      "coalesce(w.processing, 0), coalesce(c.completed, 0), coalesce(w.failed, 0), g.joined_us, "  \
+      "coalesce((SELECT e.created_us FROM @event e WHERE e.seq = coalesce(w.first, n.first)), 0) " \
+      "FROM @grp g LEFT JOIN waits w ON w.grp = g.id LEFT JOIN done c ON c.grp = g.id "            \
+      "CROSS JOIN LATERAL (SELECT count(*) AS count, min(e.seq) AS first FROM @event e "           \
+      "JOIN @series s ON s.id = e.series WHERE e.seq > g.cursor AND " FAN__POSTGRES_FITS(          \
+          "g.regex", "g.topic") " AND NOT EXISTS (SELECT 1 FROM @delivery y "                      \
+                                "WHERE y.grp = g.id AND y.seq = e.seq AND y.early)) n ORDER BY "   \
+                                "g.name, g.handler")                                               \
+    X(DELIVERIES, "SELECT " FAN__POSTGRES_DELIVERY "FROM @delivery d JOIN @grp g ON g.id = d.grp " \
+                  "WHERE d.seq = $1::bigint ORDER BY g.name, g.handler")                           \
+    X(DEAD, "SELECT " FAN__POSTGRES_DELIVERY "FROM @delivery d JOIN @grp g ON g.id = d.grp "       \
+            "WHERE d.status <> 2 AND d.status = 3 AND d.seq >= $1::bigint "                        \
+            "AND (d.seq, g.name, g.handler) > ($1::bigint, $2::text, $3::text) "                   \
+            "ORDER BY d.seq, g.name, g.handler LIMIT 1000")
+
 #define FAN__POSTGRES_STATEMENTS_GROUP(X)                                                          \
-    X(GROUPS, "SELECT g.id, g.name, g.handler, g.pattern, g.topic, g.cursor, g.completed, "        \
-              "g.ordered, g.token, g.ahead, g.joined_us FROM @grp g ORDER BY g.name, g.handler")
+    FAN__POSTGRES_STATEMENTS_CLAIM(X)                                                              \
+    FAN__POSTGRES_STATEMENTS_SETTLE(X)                                                             \
+    FAN__POSTGRES_STATEMENTS_LOOK(X)
 
 #endif

@@ -33,11 +33,6 @@ void fan__postgres_groups_load(struct fan__postgres_connection *connection,
             .pattern = fan__postgres_text_or_null(result, row, 3),
             .topic = fan__postgres_text_or_null(result, row, 4),
             .cursor_seq = (uint64_t)fan__postgres_int(result, row, 5),
-            .completed = (uint64_t)fan__postgres_int(result, row, 6),
-            .ordered = fan__postgres_int(result, row, 7) != 0,
-            .token = (uint64_t)fan__postgres_int(result, row, 8),
-            .ahead = (uint64_t)fan__postgres_int(result, row, 9),
-            .joined_us = fan__postgres_int(result, row, 10),
         };
     }
     *ret_groups = (struct fan__postgres_groups){

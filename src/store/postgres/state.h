@@ -12,11 +12,6 @@ struct fan__postgres_group {
     const char *pattern;
     const char *topic;
     uint64_t cursor_seq;
-    uint64_t completed;
-    bool ordered;
-    uint64_t token;
-    uint64_t ahead;
-    int64_t joined_us;
 };
 
 /* All groups of a snapshot, by name; their texts are the result's. */
