@@ -149,6 +149,8 @@ struct fan_subscription {
     size_t lent_count;
     bool lent_blocks; /* some of it are blocks */
     size_t lent_many_count;
+    int64_t spin_ns; /* how long it looks again before it yields */
+    unsigned wait_count;
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */
     struct fan_gap gap;
     char after_place[FAN__LINE_SIZE];

@@ -1,6 +1,6 @@
 /*
- * Waiting and being told: yield, sleep, the descriptor, the wake. turn.c argues why no wake is
- * lost. A reader that is awake and has neither descriptor nor wake is never told anything, and
+ * Waiting and being told: spin, yield, sleep, the descriptor, the wake. turn.c argues why no wake
+ * is lost. A reader that is awake and has neither descriptor nor wake is never told anything, and
  * costs a publisher no system call.
  */
 #include "bus/read.h"
@@ -14,6 +14,9 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+
+#define PAUSE_COUNT 8
+#define PROBE_COUNT 256
 
 static enum fan_status peek_queue(struct fan_subscription *subscription)
 {
@@ -92,12 +95,38 @@ static bool looks_readable(const struct fan_subscription *subscription)
     return tail != place >> FAN__PLACE_SHIFT;
 }
 
-/* Gives the processor away for a while in the hope that something comes. */
-static void yield_for_a_while(const struct fan_subscription *subscription, int64_t deadline_ns)
+static bool spin_until(const struct fan_subscription *subscription, int64_t until_ns)
 {
-    int64_t until_ns = fan__deadline_ns(0) + subscription->yield_us * FAN__NS_PER_US;
+    while (!looks_readable(subscription)) {
+        if (fan__deadline_ns(0) >= until_ns)
+            return false;
+        /* Not too often: each look takes the line from the publisher who writes it. */
+        for (unsigned i = 0; i < PAUSE_COUNT; i++)
+            fan__spin_pause();
+    }
+    return true;
+}
+
+/*
+ * Stays awake for a while in the hope that something comes. First without giving the processor
+ * away, which helps as long as the publisher has another one: so for twice as long each time that
+ * it helped, for half as long when it did not, and now and then to see whether it would.
+ */
+static void stay_awake(struct fan_subscription *subscription, int64_t deadline_ns)
+{
+    int64_t now_ns = fan__deadline_ns(0);
+    int64_t until_ns = now_ns + subscription->yield_us * FAN__NS_PER_US;
+    int64_t spin_ns_max = subscription->yield_us * FAN__NS_PER_US / 2;
+    int64_t spin_ns = subscription->spin_ns;
+    if (subscription->wait_count++ % PROBE_COUNT == 0)
+        spin_ns = spin_ns_max;
     if (until_ns > deadline_ns)
         until_ns = deadline_ns;
+    if (spin_until(subscription, now_ns + spin_ns < until_ns ? now_ns + spin_ns : until_ns)) {
+        subscription->spin_ns = 2 * spin_ns < spin_ns_max ? 2 * spin_ns : spin_ns_max;
+        return;
+    }
+    subscription->spin_ns = subscription->spin_ns / 2;
     while (!looks_readable(subscription) && fan__deadline_ns(0) < until_ns)
         sched_yield();
 }
@@ -138,7 +167,7 @@ static enum fan_status wait_and_read(struct fan_subscription *subscription, uint
     int64_t deadline_ns = fan__deadline_ns(timeout_ms);
     enum fan_status status = FAN_AGAIN;
     if (subscription->yield_us > 0) {
-        yield_for_a_while(subscription, deadline_ns);
+        stay_awake(subscription, deadline_ns);
         status = fan__subscription_read(subscription, count_max);
     }
     for (bool in_time = true; status == FAN_AGAIN && in_time;) {
