@@ -103,7 +103,7 @@ struct fan__http_options {
     size_t unsent_size_max;      /* 256 KiB a stream */
     size_t body_total_size_max;  /* 256 MiB of whole bodies in all: 503 */
     uint32_t head_timeout_ms;    /* 10 s from a head's first byte to its end: 408 */
-    size_t body_progress_size;   /* 16 KiB: fewer bytes are no progress of a body */
+    size_t body_progress_size;   /* 16 KiB: fewer bytes alone are no progress of a body */
     uint32_t body_timeout_ms;    /* 30 s without progress: 408 */
     uint32_t idle_timeout_ms;    /* 60 s between requests; not for streams */
     uint32_t write_timeout_ms;   /* 30 s in which the client takes nothing of an answer */
@@ -239,8 +239,8 @@ bool fan__http_connected(const struct fan__http_request *request);
 void fan__http_attach(struct fan__http_request *request, const struct fan__http_calls *calls,
                       void *context);
 
-/* Its body may come as slowly as it likes, as long as it does not stop: each byte is progress. */
-void fan__http_unhurry(struct fan__http_request *request);
+/* What came of its body is progress, however little it is: the time of the body begins anew. */
+void fan__http_progress(struct fan__http_request *request);
 
 /* Back-pressure: no more pieces after the present one, until resume. Twice is once. */
 void fan__http_pause(struct fan__http_request *request);

@@ -364,11 +364,10 @@ static void on_event(uv_poll_t *poll, int status, int events);
 /* Whether enough has moved since the deadline was set to set it anew. */
 static bool moves_on(const struct fan__http_connection *connection, enum fan__http_timer timer)
 {
-    if (timer != FAN__HTTP_TIMER_BODY)
-        return timer == FAN__HTTP_TIMER_WRITE && connection->moved > 0;
-    bool unhurried = connection->request && connection->request->unhurried;
-    size_t enough = unhurried ? 1 : connection->loop->server->options.body_progress_size;
-    return connection->moved >= enough;
+    if (timer == FAN__HTTP_TIMER_WRITE)
+        return connection->moved > 0;
+    return timer == FAN__HTTP_TIMER_BODY &&
+           connection->moved >= connection->loop->server->options.body_progress_size;
 }
 
 static void update(struct fan__http_connection *connection)

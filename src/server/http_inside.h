@@ -191,7 +191,6 @@ struct fan__http_request {
     bool streaming; /* the head of the answer is out */
     bool frame;     /* with chunked framing */
     bool paused;
-    bool unhurried; /* any byte of its body is progress */
 };
 
 /* ---- Loops ---- */

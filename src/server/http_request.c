@@ -77,9 +77,13 @@ void fan__http_attach(struct fan__http_request *request, const struct fan__http_
     request->calls_context = context;
 }
 
-void fan__http_unhurry(struct fan__http_request *request)
+void fan__http_progress(struct fan__http_request *request)
 {
-    request->unhurried = true;
+    struct fan__http_connection *connection = request->connection;
+    if (!connection || connection->state != FAN__HTTP_BODY)
+        return;
+    connection->moved = request->loop->server->options.body_progress_size;
+    fan__http_connection_mark(connection);
 }
 
 void fan__http_pause(struct fan__http_request *request)

@@ -482,6 +482,8 @@ static bool take(struct fan__publish *publish)
             more = take_item(publish, item, NULL);
             break;
         }
+        /* Lines may come as they happen; a part of one, or a blank one, does not count. */
+        fan__http_progress(publish->request);
         if (!more)
             return false;
     }
@@ -685,7 +687,4 @@ void fan__publish_handle(struct fan__http_request *request)
     fan__intake_init(&publish->intake, daemon->env,
                      publish->form == FAN__FORM_LINES ? FAN__INTAKE_LINES : FAN__INTAKE_WHOLE);
     fan__http_attach(request, &calls, publish);
-    /* Lines may come as they happen; only one that is unfinished is held. */
-    if (publish->form == FAN__FORM_LINES)
-        fan__http_unhurry(request);
 }

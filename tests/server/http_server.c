@@ -297,7 +297,7 @@ static void on_lines_gone(struct fan__http_request *request, void *context)
 
 static const struct fan__http_calls lines_calls = { .piece = on_piece, .gone = on_lines_gone };
 
-static void take_lines(struct fan__http_request *request)
+static void attach_lines(struct fan__http_request *request, const struct fan__http_calls *calls)
 {
     struct lines *lines = calloc(1, sizeof(*lines));
     if (!lines)
@@ -307,7 +307,12 @@ static void take_lines(struct fan__http_request *request)
     lines->task.run = resume_lines;
     lines->pauses = fan__http_query(request, "pause") != NULL;
     lines->stop_at = stop_at ? strtoull(stop_at, NULL, 10) : 0;
-    fan__http_attach(request, &lines_calls, lines);
+    fan__http_attach(request, calls, lines);
+}
+
+static void take_lines(struct fan__http_request *request)
+{
+    attach_lines(request, &lines_calls);
 }
 
 /* ---- Late answers ---- */
@@ -505,10 +510,19 @@ static void broadcast(struct fan__http_request *request)
     to_all_loops(request, run_broadcast);
 }
 
+static void on_feed(struct fan__http_request *request, void *context, struct fan_str bytes,
+                    bool last)
+{
+    if (memchr(bytes.data, '\n', bytes.size))
+        fan__http_progress(request);
+    on_piece(request, context, bytes, last);
+}
+
+/* Lines, each of which is progress. */
 static void take_feed(struct fan__http_request *request)
 {
-    fan__http_unhurry(request);
-    take_lines(request);
+    static const struct fan__http_calls calls = { .piece = on_feed, .gone = on_lines_gone };
+    attach_lines(request, &calls);
 }
 
 /* ---- The table ---- */

@@ -16,6 +16,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -544,6 +545,72 @@ static int option_of(int fd, int level, int name)
 }
 
 /* Silence is noticed by probes, unsent bytes by their own time-out, both within a minute or so. */
+/* A daemon whose clients have so long to go on with a body. */
+static struct fan__daemon *start_hasty(uint32_t body_timeout_ms)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    struct fan__daemon *daemon = NULL;
+    const struct fan__daemon_options options = {
+        .env = fan_env_default(), .listen = "127.0.0.1:0", .store = "memory:", .loop_count = 1
+    };
+    assert_ok(fan__daemon_open(&options, &daemon, &error));
+    fan__http_server_free(daemon->http);
+    daemon->http_options.body_timeout_ms = body_timeout_ms;
+    assert_ok(fan__http_server_new(&daemon->http_options, &daemon->http, &error));
+    assert_ok(fan__daemon_start(daemon, &error));
+    return daemon;
+}
+
+/* Says one thing after the other, as a slow client does, until it is answered. */
+static size_t trickle(int fd, const char *const *words, size_t count, int pause_ms)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct pollfd entry = { .fd = fd, .events = POLLIN };
+        if (poll(&entry, 1, pause_ms) > 0)
+            return i;
+        say(fd, words[i % 2]);
+    }
+    return count;
+}
+
+/*
+ * A byte now and then, of one line that never ends or of none at all, is no progress: it would hold
+ * its connection for ever. A line with an event is, though it be small.
+ */
+static void test_L12_lines_that_trickle_are_cut_off(void **state)
+{
+    (void)state;
+    struct fan__daemon *daemon = start_hasty(800);
+    static const char head[] = "POST /v1/events HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                               "application/x-ndjson\r\nContent-Length: 100000\r\n\r\n";
+    static const char *const bytes[][2] = { { "x", "y" }, { " ", "\n" }, { "{", "\"" } };
+    for (size_t i = 0; i < 3; i++) {
+        int fd = dial(daemon);
+        say(fd, head);
+        assert_true(trickle(fd, bytes[i], 10000, 10) < 10000);
+        char *answer = hear(fd);
+        assert_non_null(strstr(answer, "HTTP/1.1 408 "));
+        assert_non_null(strstr(answer, "it came too slowly"));
+        free(answer);
+        close(fd);
+    }
+    /* Whole lines, over a time that is several times as long. */
+    static const char *const lines[] = { "{\"type\":", "\"a.b.c\"}\n" };
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    int fd = dial(daemon);
+    say(fd, head);
+    assert_int_equal(trickle(fd, lines, 24, 100), 24);
+    assert_int_equal(trickle(fd, bytes[0], 1, 0), 1);
+    char *answer = hear(fd);
+    assert_non_null(strstr(answer, "HTTP/1.1 408 "));
+    free(answer);
+    close(fd);
+    assert_ok(fan_store_stats(daemon->store, &stats));
+    assert_int_equal(stats.events, 12);
+    assert_ok(fan__daemon_stop(daemon, 10000));
+    fan__daemon_free(daemon);
+}
+
 static void test_R01_a_vanished_host_is_asked_for(void **state)
 {
     (void)state;
@@ -745,6 +812,7 @@ int main(void)
         cmocka_unit_test(test_L01_L12_a_full_queue_is_told_at_once_or_waited_for),
         cmocka_unit_test(test_news_may_come_at_any_moment),
         cmocka_unit_test(test_R01_readiness_tells_of_a_store_that_is_down),
+        cmocka_unit_test(test_L12_lines_that_trickle_are_cut_off),
         cmocka_unit_test(test_R01_a_vanished_host_is_asked_for),
         cmocka_unit_test(test_many_questions_at_once_are_all_answered),
         cmocka_unit_test(test_L07_streams_that_join_under_load_miss_and_double_nothing),

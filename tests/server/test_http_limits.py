@@ -234,7 +234,7 @@ def trickle(client, size):
 
 def test_L12_a_body_that_trickles_is_cut_off():
     with Server(body_timeout_ms=300, body_progress_size=1000) as server:
-        for path in ("/echo", "/lines", "/nope"):
+        for path in ("/echo", "/lines", "/feed", "/nope"):
             with server.connect() as client:
                 client.send(POST.format(path) + "Content-Length: 100000\r\n\r\n")
                 if path == "/nope":
@@ -255,7 +255,7 @@ def test_a_body_that_makes_progress_is_waited_for():
                 started = time.monotonic()
                 for _ in range(8):
                     select.select([client.socket], [], [], 0.25)
-                    client.send("x" * 100)
+                    client.send("x" * 99 + "\n")
                 assert time.monotonic() - started > 1
                 assert client.response().status == 200
 
