@@ -22,6 +22,7 @@
 #include <fanfare/kind.h>
 #include <fanfare/metrics.h>
 #include <fanfare/outbox.h>
+#include <fanfare/outbox_postgres.h>
 #include <fanfare/pattern.h>
 #include <fanfare/prometheus.h>
 #include <fanfare/reader.h>

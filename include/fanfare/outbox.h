@@ -69,12 +69,15 @@ struct fan_outbox_aside {
 typedef void (*fan_outbox_told)(void *context, const struct fan_outbox_aside *aside);
 
 /*
- * database     path, or URI (`file:...`), of the database with the outbox
- * table        NULL for FAN_OUTBOX_TABLE
+ * database     path, or URI (`file:...`), of the SQLite database with the outbox; or a URI of
+ *              PostgreSQL (`postgres://...`, outbox_postgres.h)
+ * table        NULL for FAN_OUTBOX_TABLE; in PostgreSQL the outbox's schema
  * poll_ms      how often it looks whether somebody has committed; 0 for 100
  * batch_count  rows that it publishes at once, at most 1,000 (and about 1 MiB); 0 for 500
  * lease_ms     how soon another relay takes over from one that died; 0 for 10,000
  * told         may be NULL
+ * alarm_ms     how long rows may wait behind one open transaction (PostgreSQL) before a warning in
+ *              the log names it; 0 for 10,000
  */
 struct fan_outbox_relay_options {
     size_t size;
@@ -85,6 +88,7 @@ struct fan_outbox_relay_options {
     uint32_t lease_ms;
     fan_outbox_told told;
     void *context;
+    uint32_t alarm_ms;
 };
 
 #define FAN_OUTBOX_RELAY_OPTIONS_SIZE sizeof(struct fan_outbox_relay_options)
@@ -136,16 +140,21 @@ FAN_API void fan_outbox_relay_stop(struct fan_outbox_relay *relay);
 /* Stops if need be and frees. Accepts NULL. Thread: any, while no other call on it runs. */
 FAN_API void fan_outbox_relay_free(struct fan_outbox_relay *relay);
 
-/* Sums since open; rows and lag_us as of the last look, leading whether it holds the lease. */
+/*
+ * Sums since open; rows and lag_us as of the last look, leading whether it holds the lease. `rows`
+ * may be more in SQLite, if rows between were deleted by hand; PostgreSQL counts up to 100,000,
+ * once a second.
+ */
 struct fan_outbox_relay_stats {
     size_t size;
     uint64_t published;
     uint64_t set_aside;
     uint64_t failures; /* times that it had to try again later */
-    uint64_t rows;     /* that wait; more, if rows between were deleted by hand */
+    uint64_t rows;     /* that wait */
     int64_t lag_us;    /* how long the oldest of them has been waiting */
     bool leading;
     struct fan_error error; /* why it is not getting on, or FAN_OK */
+    int64_t hidden_us;      /* for how long rows have waited behind one open transaction, or 0 */
 };
 
 /* Reads them; set ret_stats->size first. Thread: any. Blocks: short locks only. */

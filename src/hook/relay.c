@@ -1,8 +1,8 @@
 /*
- * The reading half of the outbox.
+ * The reading half of the outbox, whatever the database (relay.h).
  *
- *     look -> load a batch -> hold the lease -> publish it as one unit -> settle: delete the rows
- *                                                                        (or set them aside)
+ *     load a batch -> hold the lease -> publish it as one unit -> settle: delete the rows
+ *                                                                (or set them aside)
  *
  * The invariant: a row goes only when the log has its event, or has refused it for good. Whatever
  * happens in between, the rows are there and are published again under the same ids, which the log
@@ -11,174 +11,79 @@
  *
  * No statement is open and no transaction is under way while the broker has the batch.
  */
-#include "hook/outbox.h"
+#include "hook/relay.h"
 
 #include "base/adopt.h"
 #include "base/env.h"
 #include "base/hash.h"
 #include "base/status.h"
 #include "base/thread.h"
-#include "hook/sql.h"
 
 #include <fanfare/broker.h>
 #include <fanfare/group.h>
 #include <fanfare/json.h>
 
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
 
 #define POLL_MS 100
 #define BATCH_COUNT 500
 #define BATCH_SIZE_MAX ((size_t)1 << 20)
 #define LEASE_MS 10000
-#define BUSY_MS 100
+#define ALARM_MS 10000
 #define DELAY_MS_MIN 50
 #define DELAY_MS_MAX 5000
+#define HIDDEN_MS_MIN 2
 #define PUBLISH_TIMEOUT_MS 5000
-
-enum sql {
-    SQL_VERSION,
-    SQL_BOUNDS,
-    SQL_LOAD,
-    SQL_REMOVE,
-    SQL_ASIDE,
-    SQL_COUNT,
-};
-
-enum fate {
-    OWED,    /* not published yet */
-    DURABLE, /* the log has it */
-    ASIDE,   /* it never will */
-};
-
-struct row {
-    int64_t seq;
-    enum fate fate;
-    char *id;
-    struct fan_event *event;
-    char *reason;
-};
 
 struct fan_outbox_relay {
     const struct fan_env *env;
     struct fan_broker *broker;
+    const struct fan__outbox *outbox;
     char *table;
     uint32_t poll_ms;
     size_t batch_count;
     uint32_t lease_ms;
+    uint32_t alarm_ms;
     fan_outbox_told told;
     void *context;
     unsigned fork_generation;
+    int bell; /* an eventfd: woken, or to stop */
 
     /* The thread's, or the stepping caller's. */
-    sqlite3 *db;
-    sqlite3_stmt *statements[SQL_COUNT];
-    struct row *rows;
+    void *self; /* the database */
+    struct fan__row *rows;
     size_t count;
+    bool partial; /* some that were loaded are still owed */
     struct fan_event_draft *drafts;
     size_t *places; /* the row of each draft */
-    int64_t version;
-    bool dirty; /* there may be rows, whatever the version says */
+    struct fan__sight sight;
     char owner[48];
     char lease[64];
     uint64_t fence; /* 0: not held */
     int64_t renew_ns;
 
     struct fan__mutex mutex; /* guards all below */
-    struct fan__cond news;
     struct fan__thread thread;
     bool started;
     bool stopping;
-    bool woken;
     struct fan_outbox_relay_stats stats;
     int64_t oldest_us;
 };
 
-/* --- the connection ----------------------------------------------------------------------- */
-
-static enum fan_status prepare(struct fan_outbox_relay *relay, enum sql which,
-                               struct fan__buffer *sql, struct fan_error *error)
-{
-    return fan__sql_prepare(relay->db, sql, &relay->statements[which], error);
-}
-
-static enum fan_status prepare_all(struct fan_outbox_relay *relay, struct fan_error *error)
-{
-    struct fan__buffer sql;
-    fan__buffer_init(&sql, relay->env);
-    fan__buffer_add_text(&sql, "PRAGMA data_version");
-    enum fan_status status = prepare(relay, SQL_VERSION, &sql, error);
-    if (status == FAN_OK) {
-        fan__buffer_add_text(&sql, "SELECT (SELECT min(seq) FROM");
-        fan__outbox_add_table(&sql, relay->table);
-        fan__buffer_add_text(&sql, "), (SELECT max(seq) FROM");
-        fan__outbox_add_table(&sql, relay->table);
-        fan__buffer_add_text(&sql, ")");
-        status = prepare(relay, SQL_BOUNDS, &sql, error);
-    }
-    if (status == FAN_OK) {
-        fan__buffer_add_text(&sql, "SELECT seq, id, recorded_us, event FROM");
-        fan__outbox_add_table(&sql, relay->table);
-        fan__buffer_add_text(&sql, " ORDER BY seq LIMIT ?1");
-        status = prepare(relay, SQL_LOAD, &sql, error);
-    }
-    if (status == FAN_OK) {
-        fan__buffer_add_text(&sql, "DELETE FROM");
-        fan__outbox_add_table(&sql, relay->table);
-        fan__buffer_add_text(&sql, " WHERE seq = ?1");
-        status = prepare(relay, SQL_REMOVE, &sql, error);
-    }
-    if (status == FAN_OK) {
-        fan__buffer_add_text(&sql, "INSERT OR REPLACE INTO");
-        fan__outbox_add_aside(&sql, relay->table);
-        fan__buffer_add_text(&sql, " SELECT seq, id, recorded_us, event, ?2 FROM");
-        fan__outbox_add_table(&sql, relay->table);
-        fan__buffer_add_text(&sql, " WHERE seq = ?1");
-        status = prepare(relay, SQL_ASIDE, &sql, error);
-    }
-    fan__buffer_deinit(&sql);
-    return status;
-}
-
-/*
- * A deletion that a power loss undoes costs a repeated publish, which stores nothing; so where the
- * journal is a write-ahead log, deletions need not wait for the disk.
- */
-static int lighten(sqlite3 *db)
-{
-    sqlite3_stmt *statement = NULL;
-    int code = sqlite3_prepare_v2(db, "PRAGMA journal_mode", -1, &statement, NULL);
-    bool wal = code == SQLITE_OK && sqlite3_step(statement) == SQLITE_ROW &&
-               strcmp((const char *)sqlite3_column_text(statement, 0), "wal") == 0;
-    sqlite3_finalize(statement);
-    return wal ? fan__sql_exec(db, "PRAGMA synchronous = NORMAL") : code;
-}
-
-static enum fan_status connect_to(struct fan_outbox_relay *relay, const char *database,
-                                  struct fan_error *error)
-{
-    int code = sqlite3_open_v2(database, &relay->db,
-                               SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_URI, NULL);
-    if (code == SQLITE_OK) {
-        sqlite3_extended_result_codes(relay->db, 1);
-        sqlite3_busy_timeout(relay->db, BUSY_MS);
-        code = lighten(relay->db);
-    }
-    if (code != SQLITE_OK)
-        return fan__fail(error, fan__sql_status(code), "database", "%.160s: %s", database,
-                         relay->db ? sqlite3_errmsg(relay->db) : sqlite3_errstr(code));
-    return prepare_all(relay, error);
-}
-
 /* --- the rows ----------------------------------------------------------------------------- */
 
-static void row_clear(struct fan_outbox_relay *relay, struct row *row)
+static void row_clear(struct fan_outbox_relay *relay, struct fan__row *row)
 {
     fan_event_free(row->event, relay->env);
     fan__free(relay->env, row->id);
     fan__free(relay->env, row->reason);
-    *row = (struct row){ 0 };
+    *row = (struct fan__row){ 0 };
 }
 
 static void clear(struct fan_outbox_relay *relay)
@@ -188,102 +93,54 @@ static void clear(struct fan_outbox_relay *relay)
     relay->count = 0;
 }
 
-static enum fan_status set_aside(struct fan_outbox_relay *relay, struct row *row,
+static enum fan_status set_aside(struct fan_outbox_relay *relay, struct fan__row *row,
                                  const struct fan_error *error)
 {
     char reason[sizeof(error->field) + sizeof(error->message) + 2];
     snprintf(reason, sizeof(reason), "%s%s%s", error->field, *error->field ? ": " : "",
              *error->message ? error->message : fan_status_text(error->status));
     row->reason = fan__strdup(relay->env, reason);
-    row->fate = ASIDE;
+    row->fate = FAN__FATE_ASIDE;
     return row->reason ? FAN_OK : FAN_NO_MEMORY;
 }
 
-/* Makes a row of what the statement stands on; one that is no event is set aside. */
-static enum fan_status read_row(struct fan_outbox_relay *relay, sqlite3_stmt *statement,
+/* Makes a row of what was read; one that is no event is set aside. */
+static enum fan_status take_row(void *context, const struct fan__row *place, const char *id,
                                 struct fan_str text)
 {
-    struct row *row = &relay->rows[relay->count++];
+    struct fan_outbox_relay *relay = context;
+    struct fan__row *row = &relay->rows[relay->count++];
     struct fan_event_defaults defaults = *fan_broker_defaults(relay->broker);
     defaults.source = FAN_SOURCE_DATABASE;
     struct fan_json_options options = FAN_JSON_OPTIONS_INIT;
     options.defaults = &defaults;
     struct fan_error error = FAN_ERROR_INIT;
-    const char *id = (const char *)sqlite3_column_text(statement, 1);
-    row->seq = sqlite3_column_int64(statement, 0);
-    row->id = fan__strdup(relay->env, id ? id : "");
+    *row = *place;
+    row->id = fan__strdup(relay->env, id);
     if (!row->id)
         return FAN_NO_MEMORY;
-    enum fan_status status = fan_event_from_json(text, &options, &row->event, &error);
+    enum fan_status status =
+        text.data ? fan_event_from_json(text, &options, &row->event, &error)
+                  : fan__fail(&error, FAN_INVALID, "event", "is too large to be one");
     return status == FAN_INVALID ? set_aside(relay, row, &error) : status;
 }
 
-static enum fan_status load_rows(struct fan_outbox_relay *relay, sqlite3_stmt *statement)
+static enum fan_status load_rows(struct fan_outbox_relay *relay, struct fan_error *error)
 {
-    size_t size = 0;
-    int code;
-    int64_t oldest_us = 0;
-    sqlite3_bind_int64(statement, 1, (int64_t)relay->batch_count);
-    while ((code = sqlite3_step(statement)) == SQLITE_ROW) {
-        struct fan_str text = { (const char *)sqlite3_column_text(statement, 3),
-                                (size_t)sqlite3_column_bytes(statement, 3) };
-        if (relay->count > 0 && size + text.size > BATCH_SIZE_MAX)
-            return FAN_OK;
-        size += text.size;
-        if (relay->count == 0)
-            oldest_us = sqlite3_column_int64(statement, 2);
-        enum fan_status status = read_row(relay, statement, text);
-        if (status != FAN_OK)
-            return status;
-        if (relay->count == 1) {
-            fan__mutex_lock(&relay->mutex);
-            relay->oldest_us = oldest_us;
-            fan__mutex_unlock(&relay->mutex);
-        }
-    }
-    return fan__sql_status(code);
-}
-
-/* How many wait is told by the bounds: the numbers have no holes, but where a hand deleted rows. */
-static enum fan_status look_at_bounds(struct fan_outbox_relay *relay)
-{
-    sqlite3_stmt *statement = relay->statements[SQL_BOUNDS];
-    int code = sqlite3_step(statement);
-    bool empty = sqlite3_column_type(statement, 1) == SQLITE_NULL;
-    int64_t rows =
-        empty ? 0 : sqlite3_column_int64(statement, 1) - sqlite3_column_int64(statement, 0) + 1;
-    sqlite3_reset(statement);
-    if (code != SQLITE_ROW)
-        return fan__sql_status(code);
+    struct fan__load load = { .count_max = relay->batch_count,
+                              .size_max = BATCH_SIZE_MAX,
+                              .alarm_ms = relay->alarm_ms,
+                              .take = take_row,
+                              .context = relay,
+                              .sight = &relay->sight };
+    relay->partial = false;
+    enum fan_status status = relay->outbox->load(relay->self, &load, error);
     fan__mutex_lock(&relay->mutex);
-    relay->stats.rows = (uint64_t)rows;
+    relay->stats.rows = relay->sight.rows;
+    relay->stats.hidden_us = relay->sight.hidden_us;
+    relay->oldest_us = relay->sight.oldest_us;
     fan__mutex_unlock(&relay->mutex);
-    return FAN_OK;
-}
-
-static enum fan_status load(struct fan_outbox_relay *relay, struct fan_error *error)
-{
-    sqlite3_stmt *statement = relay->statements[SQL_LOAD];
-    enum fan_status status = look_at_bounds(relay);
-    if (status == FAN_OK)
-        status = load_rows(relay, statement);
-    if (status != FAN_OK)
-        fan__fail(error, status, "", "the outbox cannot be read: %s",
-                  status == FAN_NO_MEMORY ? "out of memory" : sqlite3_errmsg(relay->db));
-    sqlite3_reset(statement);
     return status;
-}
-
-/* Whether another connection has committed since the last look. When in doubt, yes. */
-static bool moved(struct fan_outbox_relay *relay)
-{
-    sqlite3_stmt *statement = relay->statements[SQL_VERSION];
-    int64_t version = sqlite3_step(statement) == SQLITE_ROW ? sqlite3_column_int64(statement, 0)
-                                                            : relay->version + 1;
-    sqlite3_reset(statement);
-    bool result = version != relay->version;
-    relay->version = version;
-    return result;
 }
 
 /* --- the lease, the log, the end of a row --------------------------------------------------- */
@@ -339,8 +196,8 @@ static enum fan_status publish(struct fan_outbox_relay *relay, struct fan_error 
 {
     size_t count = 0;
     for (size_t i = 0; i < relay->count; i++) {
-        struct row *row = &relay->rows[i];
-        if (row->fate != OWED)
+        struct fan__row *row = &relay->rows[i];
+        if (row->fate != FAN__FATE_OWED)
             continue;
         fan_event_to_draft(row->event, &relay->drafts[count]);
         relay->drafts[count].id = row->id;
@@ -359,7 +216,7 @@ static enum fan_status publish(struct fan_outbox_relay *relay, struct fan_error 
             status = set_aside(relay, &relay->rows[relay->places[at]], error);
         else if (status == FAN_OK)
             for (size_t i = 0; i < step; i++)
-                relay->rows[relay->places[at + i]].fate = DURABLE;
+                relay->rows[relay->places[at + i]].fate = FAN__FATE_DURABLE;
         if (status != FAN_OK)
             return status;
         at += step;
@@ -368,34 +225,12 @@ static enum fan_status publish(struct fan_outbox_relay *relay, struct fan_error 
     return FAN_OK;
 }
 
-/* One transaction: what the log has goes, what it will never have is set aside. */
-static int settle_rows(struct fan_outbox_relay *relay)
-{
-    int code = fan__sql_exec(relay->db, "BEGIN IMMEDIATE");
-    for (size_t i = 0; i < relay->count && code == SQLITE_OK; i++) {
-        const struct row *row = &relay->rows[i];
-        if (row->fate == ASIDE) {
-            sqlite3_stmt *aside = relay->statements[SQL_ASIDE];
-            sqlite3_bind_int64(aside, 1, row->seq);
-            sqlite3_bind_text(aside, 2, row->reason, -1, SQLITE_STATIC);
-            code = fan__sql_run(aside);
-            sqlite3_clear_bindings(aside);
-        }
-        sqlite3_bind_int64(relay->statements[SQL_REMOVE], 1, row->seq);
-        if (code == SQLITE_OK)
-            code = fan__sql_run(relay->statements[SQL_REMOVE]);
-    }
-    if (code == SQLITE_OK)
-        code = fan__sql_exec(relay->db, "COMMIT");
-    return code;
-}
-
 static void account(struct fan_outbox_relay *relay)
 {
     uint64_t aside = 0;
     for (size_t i = 0; i < relay->count; i++) {
-        const struct row *row = &relay->rows[i];
-        if (row->fate != ASIDE)
+        const struct fan__row *row = &relay->rows[i];
+        if (row->fate != FAN__FATE_ASIDE)
             continue;
         aside++;
         fan__log(relay->env, FAN_LOG_WARNING, "outbox %s: row %" PRId64 " was set aside: %s",
@@ -415,24 +250,22 @@ static enum fan_status settle(struct fan_outbox_relay *relay, struct fan_error *
 {
     size_t count = 0;
     for (size_t i = 0; i < relay->count; i++) {
-        struct row row = relay->rows[i];
-        relay->rows[i] = (struct row){ 0 };
-        if (row.fate == OWED || (row.fate == ASIDE && !row.reason))
+        struct fan__row row = relay->rows[i];
+        relay->rows[i] = (struct fan__row){ 0 };
+        if (row.fate == FAN__FATE_OWED || (row.fate == FAN__FATE_ASIDE && !row.reason)) {
             row_clear(relay, &row);
-        else
+            relay->partial = true;
+        } else {
             relay->rows[count++] = row;
+        }
     }
     relay->count = count;
     if (count == 0)
         return FAN_OK;
-    int code = settle_rows(relay);
-    if (code != SQLITE_OK) {
-        enum fan_status status =
-            fan__sql_fail(relay->db, code, "the outbox's rows cannot be deleted", error);
-        if (!sqlite3_get_autocommit(relay->db))
-            fan__sql_exec(relay->db, "ROLLBACK");
+    enum fan_status status =
+        relay->outbox->settle(relay->self, relay->rows, count, !relay->partial, error);
+    if (status != FAN_OK)
         return status;
-    }
     account(relay);
     clear(relay);
     return FAN_OK;
@@ -444,19 +277,9 @@ static enum fan_status advance(struct fan_outbox_relay *relay, struct fan_error 
     enum fan_status status = settle(relay, error);
     if (status != FAN_OK)
         return status;
-    if (!moved(relay) && !relay->dirty)
-        return FAN_AGAIN;
-    relay->dirty = true;
-    status = load(relay, error);
-    if (status != FAN_OK) {
-        clear(relay);
-        return status;
-    }
-    if (relay->count == 0) {
-        relay->dirty = false;
-        return FAN_AGAIN;
-    }
-    status = lead(relay, error);
+    status = load_rows(relay, error);
+    if (status == FAN_OK)
+        status = lead(relay, error);
     if (status != FAN_OK) {
         clear(relay);
         return status;
@@ -465,6 +288,12 @@ static enum fan_status advance(struct fan_outbox_relay *relay, struct fan_error 
     status = publish(relay, error);
     enum fan_status settled = settle(relay, status == FAN_OK ? error : &later);
     return status == FAN_OK ? settled : status;
+}
+
+static bool is_postgres(const char *text)
+{
+    return strncmp(text, "postgres://", strlen("postgres://")) == 0 ||
+           strncmp(text, "postgresql://", strlen("postgresql://")) == 0;
 }
 
 /* --- life --------------------------------------------------------------------------------- */
@@ -479,42 +308,86 @@ static void note(struct fan_outbox_relay *relay, enum fan_status status,
     fan__mutex_unlock(&relay->mutex);
 }
 
-/* How long to wait after a turn that ended so. */
+/*
+ * How long to wait after a turn that ended so. What is hidden by an open transaction may come to
+ * light without a sound, often soon.
+ */
 static uint32_t pause_ms(const struct fan_outbox_relay *relay, enum fan_status status,
                          uint32_t *delay_ms)
 {
-    if (status == FAN_AGAIN || status == FAN_EXISTS) {
+    bool hidden = status == FAN_AGAIN && relay->sight.hidden_us > 0;
+    if (status == FAN_EXISTS || (status == FAN_AGAIN && !hidden)) {
         *delay_ms = 0;
         uint32_t quarter_ms = relay->lease_ms / 4;
         return status == FAN_AGAIN || quarter_ms < relay->poll_ms ? relay->poll_ms : quarter_ms;
     }
-    *delay_ms = *delay_ms < DELAY_MS_MIN ? DELAY_MS_MIN : *delay_ms * 2;
-    if (*delay_ms > DELAY_MS_MAX)
-        *delay_ms = DELAY_MS_MAX;
+    uint32_t least_ms = hidden ? HIDDEN_MS_MIN : DELAY_MS_MIN;
+    uint32_t most_ms = hidden ? relay->poll_ms : DELAY_MS_MAX;
+    *delay_ms = *delay_ms < least_ms ? least_ms : *delay_ms * 2;
+    if (*delay_ms > most_ms)
+        *delay_ms = most_ms;
     return *delay_ms;
+}
+
+static void ring(struct fan_outbox_relay *relay)
+{
+    uint64_t once = 1;
+    (void)!write(relay->bell, &once, sizeof(once));
+}
+
+static bool is_stopping(struct fan_outbox_relay *relay)
+{
+    fan__mutex_lock(&relay->mutex);
+    bool stopping = relay->stopping;
+    fan__mutex_unlock(&relay->mutex);
+    return stopping;
+}
+
+static int64_t now_ns(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000 * FAN__NS_PER_MS + now.tv_nsec;
+}
+
+/* Waits for the bell or, when `listening`, for news of the database; a failure's time is kept. */
+static void wait_for_news(struct fan_outbox_relay *relay, uint32_t timeout_ms, bool keeps,
+                          bool listening)
+{
+    int64_t deadline_ns = fan__deadline_ns(timeout_ms);
+    bool rung = false;
+    while (!is_stopping(relay) && !rung) {
+        struct pollfd places[] = {
+            { .fd = relay->bell, .events = POLLIN },
+            { .fd = listening ? relay->outbox->descriptor(relay->self) : -1, .events = POLLIN },
+        };
+        int64_t left_ns = deadline_ns - now_ns();
+        if (left_ns <= 0)
+            return;
+        int left_ms = (int)((left_ns + FAN__NS_PER_MS - 1) / FAN__NS_PER_MS);
+        poll(places, 2, left_ms);
+        uint64_t rings;
+        bool bell = places[0].revents != 0 && read(relay->bell, &rings, sizeof(rings)) > 0;
+        rung = (bell && !keeps) || places[1].revents != 0;
+    }
 }
 
 static void relay_main(void *context)
 {
     struct fan_outbox_relay *relay = context;
     uint32_t delay_ms = 0;
-    fan__mutex_lock(&relay->mutex);
-    while (!relay->stopping) {
-        relay->woken = false;
-        fan__mutex_unlock(&relay->mutex);
+    while (!is_stopping(relay)) {
         struct fan_error error = FAN_ERROR_INIT;
         enum fan_status status = advance(relay, &error);
         note(relay, status, &error);
-        if (status == FAN_OK)
+        if (status == FAN_OK) {
             delay_ms = 0;
-        int64_t deadline_ns =
-            status == FAN_OK ? 0 : fan__deadline_ns(pause_ms(relay, status, &delay_ms));
-        fan__mutex_lock(&relay->mutex);
-        while (deadline_ns != 0 && !relay->stopping && !(relay->woken && status == FAN_AGAIN))
-            if (!fan__cond_wait_until(&relay->news, &relay->mutex, deadline_ns))
-                break;
+            continue;
+        }
+        bool hidden = relay->sight.hidden_us > 0;
+        wait_for_news(relay, pause_ms(relay, status, &delay_ms), status != FAN_AGAIN,
+                      status == FAN_AGAIN && !hidden);
     }
-    fan__mutex_unlock(&relay->mutex);
 }
 
 static enum fan_status adopt(struct fan_outbox_relay_options *adopted,
@@ -531,32 +404,36 @@ static enum fan_status adopt(struct fan_outbox_relay_options *adopted,
     adopted->poll_ms = adopted->poll_ms ? adopted->poll_ms : POLL_MS;
     adopted->batch_count = adopted->batch_count ? adopted->batch_count : BATCH_COUNT;
     adopted->lease_ms = adopted->lease_ms ? adopted->lease_ms : LEASE_MS;
-    return fan__outbox_name(&adopted->table, error);
+    adopted->alarm_ms = adopted->alarm_ms ? adopted->alarm_ms : ALARM_MS;
+    return FAN_OK;
 }
 
-/* One lease for all relays of this outbox: its name follows from the database's full path. */
-static void name_lease(struct fan_outbox_relay *relay)
+/* One lease for all relays of this outbox: its name follows from what names the outbox. */
+static enum fan_status name_lease(struct fan_outbox_relay *relay, struct fan_error *error)
 {
     unsigned char random[16];
     fan__random(relay->env, random, sizeof(random));
     memcpy(relay->owner, "relay-", sizeof("relay-"));
     for (size_t i = 0; i < sizeof(random); i++)
         snprintf(relay->owner + strlen("relay-") + 2 * i, 3, "%02x", random[i]);
-    const char *path = sqlite3_db_filename(relay->db, "main");
-    uint64_t hash =
-        path && *path ? fan__hash(0, path, strlen(path)) : fan__hash(0, random, sizeof(random));
-    hash = fan__hash(hash, relay->table, strlen(relay->table));
-    snprintf(relay->lease, sizeof(relay->lease), "outbox-%016" PRIx64, hash);
+    struct fan__buffer name;
+    fan__buffer_init(&name, relay->env);
+    relay->outbox->name(relay->self, &name);
+    bool failed = name.failed;
+    snprintf(relay->lease, sizeof(relay->lease), "outbox-%016" PRIx64,
+             fan__hash(0, name.data, name.size));
+    fan__buffer_deinit(&name);
+    return failed ? fan__fail(error, FAN_NO_MEMORY, "", "out of memory") : FAN_OK;
 }
 
 static void release(struct fan_outbox_relay *relay)
 {
     if (relay->rows)
         clear(relay);
-    for (size_t i = 0; i < SQL_COUNT; i++)
-        sqlite3_finalize(relay->statements[i]);
-    sqlite3_close(relay->db);
-    fan__cond_deinit(&relay->news);
+    if (relay->self)
+        relay->outbox->close(relay->self);
+    if (relay->bell >= 0)
+        close(relay->bell);
     fan__mutex_deinit(&relay->mutex);
     fan__free(relay->env, relay->rows);
     fan__free(relay->env, relay->drafts);
@@ -586,22 +463,24 @@ enum fan_status fan_outbox_relay_open(struct fan_broker *broker,
     relay->told = adopted.told;
     relay->context = adopted.context;
     relay->fork_generation = fan__fork_generation();
-    relay->dirty = true;
+    relay->alarm_ms = adopted.alarm_ms;
+    relay->outbox = is_postgres(adopted.database) ? &fan__outbox_postgres : &fan__outbox_sqlite;
+    relay->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     fan__mutex_init(&relay->mutex);
-    fan__cond_init(&relay->news);
-    relay->table = fan__strdup(env, adopted.table);
+    relay->table = fan__strdup(env, adopted.table ? adopted.table : FAN_OUTBOX_TABLE);
     relay->rows = fan__alloc_zero(env, adopted.batch_count, sizeof(*relay->rows));
     relay->drafts = fan__alloc_zero(env, adopted.batch_count, sizeof(*relay->drafts));
     relay->places = fan__alloc_zero(env, adopted.batch_count, sizeof(*relay->places));
-    if (!relay->table || !relay->rows || !relay->drafts || !relay->places)
+    if (!relay->table || !relay->rows || !relay->drafts || !relay->places || relay->bell < 0)
         status = fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
     else
-        status = connect_to(relay, adopted.database, ret_error);
+        status = relay->outbox->open(env, &adopted, &relay->self, ret_error);
+    if (status == FAN_OK)
+        status = name_lease(relay, ret_error);
     if (status != FAN_OK) {
         release(relay);
         return status;
     }
-    name_lease(relay);
     *ret_relay = relay;
     return FAN_OK;
 }
@@ -640,10 +519,7 @@ void fan_outbox_relay_wake(struct fan_outbox_relay *relay)
 {
     if (fan__fork_generation() != relay->fork_generation)
         return;
-    fan__mutex_lock(&relay->mutex);
-    relay->woken = true;
-    fan__cond_signal(&relay->news);
-    fan__mutex_unlock(&relay->mutex);
+    ring(relay);
 }
 
 void fan_outbox_relay_stop(struct fan_outbox_relay *relay)
@@ -653,10 +529,10 @@ void fan_outbox_relay_stop(struct fan_outbox_relay *relay)
     fan__mutex_lock(&relay->mutex);
     bool stopped = relay->stopping;
     relay->stopping = true;
-    fan__cond_signal(&relay->news);
     fan__mutex_unlock(&relay->mutex);
     if (stopped)
         return;
+    ring(relay);
     fan__thread_join(&relay->thread);
     if (relay->fence != 0)
         (void)!fan_lease_release(fan_broker_store(relay->broker), relay->lease, relay->owner,

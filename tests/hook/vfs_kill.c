@@ -17,7 +17,7 @@ static sqlite3_vfs layer;
 static uint64_t steps;
 static uint64_t kill_step;
 
-static void step(void)
+void vfs_kill_step(void)
 {
     if (++steps == kill_step)
         raise(SIGKILL);
@@ -40,13 +40,13 @@ static int file_read(sqlite3_file *file, void *bytes, int size, sqlite3_int64 at
 
 static int file_write(sqlite3_file *file, const void *bytes, int size, sqlite3_int64 at)
 {
-    step();
+    vfs_kill_step();
     return real(file)->pMethods->xWrite(real(file), bytes, size, at);
 }
 
 static int file_truncate(sqlite3_file *file, sqlite3_int64 size)
 {
-    step();
+    vfs_kill_step();
     return real(file)->pMethods->xTruncate(real(file), size);
 }
 
@@ -54,7 +54,7 @@ static int file_sync(sqlite3_file *file, int flags)
 {
     (void)flags;
     (void)file;
-    step(); /* a kill loses nothing that was written: there is nothing to wait for */
+    vfs_kill_step(); /* a kill loses nothing that was written: there is nothing to wait for */
     return SQLITE_OK;
 }
 
@@ -65,13 +65,13 @@ static int file_size(sqlite3_file *file, sqlite3_int64 *ret_size)
 
 static int file_lock(sqlite3_file *file, int lock)
 {
-    step();
+    vfs_kill_step();
     return real(file)->pMethods->xLock(real(file), lock);
 }
 
 static int file_unlock(sqlite3_file *file, int lock)
 {
-    step();
+    vfs_kill_step();
     return real(file)->pMethods->xUnlock(real(file), lock);
 }
 
@@ -102,7 +102,7 @@ static int file_shm_map(sqlite3_file *file, int region, int size, int extend, vo
 
 static int file_shm_lock(sqlite3_file *file, int offset, int count, int flags)
 {
-    step();
+    vfs_kill_step();
     return real(file)->pMethods->xShmLock(real(file), offset, count, flags);
 }
 
@@ -148,7 +148,7 @@ static int layer_open(sqlite3_vfs *vfs, const char *name, sqlite3_file *file, in
 static int layer_delete(sqlite3_vfs *vfs, const char *name, int sync)
 {
     (void)vfs;
-    step();
+    vfs_kill_step();
     return below->xDelete(below, name, sync);
 }
 

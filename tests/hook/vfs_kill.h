@@ -15,4 +15,7 @@ void vfs_kill_at(uint64_t step);
 
 uint64_t vfs_kill_steps(void);
 
+/* One step more, of something else than a file. */
+void vfs_kill_step(void);
+
 #endif

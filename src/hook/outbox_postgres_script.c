@@ -1,0 +1,257 @@
+/*
+ * What an outbox is made of in PostgreSQL, in pieces of one text. `@` stands for its schema as a
+ * name, `@@` as a literal.
+ *
+ * A row's xid is that of its transaction (also in a subtransaction), as 64 bits: (xid, seq) is the
+ * order of the relay. `size` lets it bound what it loads without reading what it leaves.
+ */
+#include "hook/outbox_postgres.h"
+
+#include <stddef.h>
+
+const char *const fan__outbox_postgres_script[] = {
+    "DO $fan_do$\n"
+    "BEGIN\n"
+    "PERFORM pg_advisory_xact_lock(hashtextextended('fanfare outbox', 0));\n"
+    "IF to_regclass(quote_ident(@@) || '.about') IS NOT NULL THEN\n"
+    "    RETURN;\n"
+    "END IF;\n"
+    "IF to_regnamespace(quote_ident(@@)) IS NULL THEN\n"
+    "    CREATE SCHEMA @;\n"
+    "END IF;\n",
+
+    "CREATE FUNCTION @.make_id() RETURNS text LANGUAGE sql VOLATILE AS $fan_f$\n"
+    "    SELECT encode(set_bit(set_bit(overlay(uuid_send(gen_random_uuid()) PLACING\n"
+    "        substring(int8send((extract(epoch FROM clock_timestamp()) * 1000)::bigint) FROM 3)\n"
+    "        FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid::text\n"
+    "$fan_f$;\n",
+
+    "CREATE TABLE @.event(\n"
+    "    xid xid8 NOT NULL DEFAULT pg_current_xact_id(),\n"
+    "    seq bigint GENERATED ALWAYS AS IDENTITY,\n"
+    "    id text NOT NULL DEFAULT @.make_id(),\n"
+    "    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),\n"
+    "    event text NOT NULL,\n"
+    "    size integer GENERATED ALWAYS AS (octet_length(event)) STORED,\n"
+    "    PRIMARY KEY (xid, seq));\n",
+
+    "CREATE TABLE @.aside(\n"
+    "    seq bigint PRIMARY KEY,\n"
+    "    id text NOT NULL,\n"
+    "    recorded_at timestamptz NOT NULL,\n"
+    "    event text NOT NULL,\n"
+    "    reason text NOT NULL);\n",
+
+    "CREATE FUNCTION @.wake() RETURNS trigger LANGUAGE plpgsql AS $fan_f$\n"
+    "BEGIN\n"
+    "    PERFORM pg_notify(TG_TABLE_SCHEMA, '');\n"
+    "    RETURN NULL;\n"
+    "END $fan_f$;\n",
+
+    "CREATE TRIGGER wake AFTER INSERT ON @.event FOR EACH STATEMENT EXECUTE FUNCTION @.wake();\n",
+
+    "CREATE FUNCTION @.refuse(field text, reason text) RETURNS void LANGUAGE plpgsql AS $fan_f$\n"
+    "BEGIN\n"
+    "    RAISE EXCEPTION '% %', field, reason USING ERRCODE = '22023', COLUMN = field;\n"
+    "END $fan_f$;\n",
+
+    "-- What only big values are looked at for: depth, and numbers that no double comes near.\n"
+    "CREATE FUNCTION @.check_json(field text, value text) RETURNS void LANGUAGE plpgsql\n"
+    "SET standard_conforming_strings = on AS $fan_f$\n"
+    "DECLARE\n"
+    "    rest text := regexp_replace(value, '\"(\\\\.|[^\"\\\\])*\"', '', 'g');\n"
+    "BEGIN\n"
+    "    IF octet_length(value) > 1048576 THEN\n"
+    "        PERFORM @.refuse(field, format('has %s bytes, the limit is 1048576',\n"
+    "            octet_length(value)));\n"
+    "    END IF;\n"
+    "    IF rest ~ '(^|[^.0-9])[0-9]{255}[0-9]{54}' THEN\n"
+    "        PERFORM @.refuse(field, 'has a number beyond what a double holds');\n"
+    "    END IF;\n"
+    "    rest := regexp_replace(rest, '[^][{}]', '', 'g');\n"
+    "    FOR depth IN 1..64 LOOP\n"
+    "        EXIT WHEN rest = '';\n"
+    "        rest := regexp_replace(rest, '\\[\\]|\\{\\}', '', 'g');\n"
+    "    END LOOP;\n"
+    "    IF rest <> '' THEN\n"
+    "        PERFORM @.refuse(field, 'is nested more than 64 deep');\n"
+    "    END IF;\n"
+    "END $fan_f$;\n",
+
+    "CREATE FUNCTION @.check_type(type text) RETURNS void LANGUAGE plpgsql AS $fan_f$\n"
+    "DECLARE\n"
+    "    segment text;\n"
+    "    number integer := 0;\n"
+    "BEGIN\n"
+    "    IF coalesce(type, '') = '' THEN\n"
+    "        PERFORM @.refuse('type', 'is missing; expected schema.entity.operation');\n"
+    "    END IF;\n"
+    "    FOREACH segment IN ARRAY string_to_array(type, '.') LOOP\n"
+    "        number := number + 1;\n"
+    "        IF segment = '' THEN\n"
+    "            PERFORM @.refuse('type', format('has an empty segment (number %s)', number));\n"
+    "        ELSIF segment ~ E'[\\\\u0001-\\\\u0020\\\\u007f-\\\\u009f*>]' THEN\n"
+    "            PERFORM @.refuse('type', format('has an illegal segment (number %s): expected "
+    "no '\n"
+    "                'spaces, control characters, ''*'' and ''>''', number));\n"
+    "        END IF;\n"
+    "    END LOOP;\n"
+    "    IF type LIKE 'fanfare.%' THEN\n"
+    "        PERFORM @.refuse('type', 'begins with \"fanfare.\", which is reserved');\n"
+    "    END IF;\n"
+    "END $fan_f$;\n",
+
+    "CREATE FUNCTION @.publish(type text, payload jsonb DEFAULT NULL, topic text DEFAULT NULL,\n"
+    "    id text DEFAULT NULL, source text DEFAULT NULL, user_id bigint DEFAULT NULL,\n"
+    "    session_id text DEFAULT NULL, metadata jsonb DEFAULT NULL,\n"
+    "    deliver_at timestamptz DEFAULT NULL, traceparent text DEFAULT NULL)\n"
+    "RETURNS text LANGUAGE plpgsql AS $fan_f$\n"
+    "#variable_conflict use_variable\n"
+    "DECLARE\n"
+    "    field text;\n"
+    "    value text;\n"
+    "    text_of text := coalesce(payload::text, '');\n"
+    "    made jsonb;\n"
+    "BEGIN\n"
+    "    PERFORM @.check_type(type);\n"
+    "    FOR field, value IN VALUES ('type', type), ('topic', topic), ('id', id),\n"
+    "        ('session_id', session_id), ('traceparent', traceparent) LOOP\n"
+    "        IF octet_length(value) > 255 THEN\n"
+    "            PERFORM @.refuse(field, 'is longer than 255 bytes');\n"
+    "        END IF;\n"
+    "    END LOOP;\n"
+    "    IF id = '' THEN\n"
+    "        PERFORM @.refuse('id', 'is empty; expected 1 to 255 bytes, or none to have one "
+    "made');\n"
+    "    END IF;\n"
+    "    IF source NOT IN ('database', 'websocket', 'frontend', 'system', 'internal') THEN\n"
+    "        PERFORM @.refuse('source',\n"
+    "            'is none of database, websocket, frontend, system, internal');\n"
+    "    END IF;\n"
+    "    IF traceparent <> '' AND (traceparent !~\n"
+    "            "
+    "'^(00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}|[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9"
+    "a-f]{2}-.*)$'\n"
+    "            OR traceparent ~ '^(ff|..-0{32}|..-.{32}-0{16})' OR traceparent ~ "
+    "'^00-.{53}') THEN\n"
+    "        PERFORM @.refuse('traceparent', 'is no W3C trace context');\n"
+    "    END IF;\n"
+    "    IF jsonb_typeof(metadata) <> 'object' THEN\n"
+    "        PERFORM @.refuse('metadata', 'is not a JSON object');\n"
+    "    END IF;\n"
+    "    IF deliver_at IS NOT NULL AND (deliver_at < '0001-01-01 00:00:00+00'\n"
+    "            OR deliver_at >= '10000-01-01 00:00:00+00') THEN\n"
+    "        PERFORM @.refuse('deliver_at', 'is outside the years 1 to 9999');\n"
+    "    END IF;\n"
+    "    IF octet_length(text_of) > 64 THEN\n"
+    "        PERFORM @.check_json('payload', text_of);\n"
+    "    END IF;\n"
+    "    IF octet_length(metadata::text) > 64 THEN\n"
+    "        PERFORM @.check_json('metadata', metadata::text);\n"
+    "    END IF;\n"
+    "    id := coalesce(id, @.make_id());\n"
+    "    made := jsonb_strip_nulls(jsonb_build_object('type', type, 'topic', topic,\n"
+    "        'source', source, 'user_id', user_id, 'session_id', session_id,\n"
+    "        'traceparent', traceparent, 'created_at', @.instant(clock_timestamp()),\n"
+    "        'deliver_at', @.instant(deliver_at)));\n"
+    "    IF payload IS NOT NULL THEN\n"
+    "        made := made || jsonb_build_object('payload', payload);\n"
+    "    END IF;\n"
+    "    IF metadata IS NOT NULL THEN\n"
+    "        made := made || jsonb_build_object('metadata', metadata);\n"
+    "    END IF;\n"
+    "    INSERT INTO @.event(id, event) VALUES (id, made::text);\n"
+    "    RETURN id;\n"
+    "END $fan_f$;\n",
+
+    "CREATE FUNCTION @.instant(at timestamptz) RETURNS text LANGUAGE sql STABLE AS $fan_f$\n"
+    "    SELECT to_char(at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')\n"
+    "$fan_f$;\n",
+
+    "-- A name as a segment of a type.\n"
+    "CREATE FUNCTION @.segment(name text) RETURNS text LANGUAGE sql IMMUTABLE AS $fan_f$\n"
+    "    SELECT regexp_replace(name, E'[\\\\u0001-\\\\u0020\\\\u007f-\\\\u009f.*>]', '_', 'g')\n"
+    "$fan_f$;\n",
+
+    "CREATE FUNCTION @.key_of(target oid) RETURNS text[] LANGUAGE sql STABLE AS $fan_f$\n"
+    "    SELECT array_agg(a.attname::text ORDER BY k.place)\n"
+    "    FROM pg_index i, unnest(i.indkey) WITH ORDINALITY AS k(number, place), pg_attribute a\n"
+    "    WHERE i.indrelid = target AND i.indisprimary AND a.attrelid = target\n"
+    "        AND a.attnum = k.number\n"
+    "$fan_f$;\n",
+
+    "CREATE FUNCTION @.topic_of(entity text, value jsonb, key text[]) RETURNS text LANGUAGE sql\n"
+    "IMMUTABLE AS $fan_f$\n"
+    "    SELECT CASE WHEN octet_length(topic) <= 255 THEN topic\n"
+    "        ELSE entity || ':' || md5(topic) END\n"
+    "    FROM (SELECT entity || coalesce(':' || string_agg(value ->> name, ',' ORDER BY "
+    "place), '')\n"
+    "        FROM unnest(key) WITH ORDINALITY AS k(name, place)) AS made(topic)\n"
+    "$fan_f$;\n",
+
+    "CREATE FUNCTION @.capture_row() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER\n"
+    "SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' AS $fan_f$\n"
+    "DECLARE\n"
+    "    value jsonb := CASE TG_OP WHEN 'DELETE' THEN to_jsonb(OLD) WHEN 'TRUNCATE' THEN NULL\n"
+    "        ELSE to_jsonb(NEW) END;\n"
+    "    key text[] := TG_ARGV[2:];\n"
+    "    operation text := CASE TG_OP WHEN 'INSERT' THEN 'create' ELSE lower(TG_OP) END;\n"
+    "BEGIN\n"
+    "    -- A column of the key has another name by now.\n"
+    "    IF value IS NOT NULL AND NOT value ?& key THEN\n"
+    "        key := @.key_of(TG_RELID);\n"
+    "    END IF;\n"
+    "    INSERT INTO @.event(event) VALUES (jsonb_build_object(\n"
+    "        'type', TG_ARGV[0] || '.' || TG_ARGV[1] || '.' || operation,\n"
+    "        'topic', @.topic_of(TG_ARGV[1], value, CASE WHEN value IS NOT NULL THEN key END),\n"
+    "        'created_at', @.instant(clock_timestamp()), 'payload', value,\n"
+    "        'metadata', jsonb_build_object('xid', pg_current_xact_id()::text))::text);\n"
+    "    RETURN NULL;\n"
+    "END $fan_f$;\n"
+    "REVOKE ALL ON FUNCTION @.capture_row() FROM PUBLIC;\n",
+
+    "CREATE FUNCTION @.trigger_name(suffix text) RETURNS text LANGUAGE sql IMMUTABLE AS $fan_f$\n"
+    "    SELECT left(@@, 40) || '_' || suffix\n"
+    "$fan_f$;\n",
+
+    "CREATE FUNCTION @.release(target regclass) RETURNS void LANGUAGE plpgsql AS $fan_f$\n"
+    "BEGIN\n"
+    "    IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = target\n"
+    "            AND tgname = @.trigger_name('row')) THEN\n"
+    "        EXECUTE format('DROP TRIGGER %I ON %s', @.trigger_name('row'), target);\n"
+    "        EXECUTE format('DROP TRIGGER %I ON %s', @.trigger_name('truncate'), target);\n"
+    "    END IF;\n"
+    "END $fan_f$;\n",
+
+    "CREATE FUNCTION @.capture(target regclass, schema text DEFAULT NULL,\n"
+    "    entity text DEFAULT NULL)\n"
+    "RETURNS void LANGUAGE plpgsql AS $fan_f$\n"
+    "#variable_conflict use_variable\n"
+    "DECLARE\n"
+    "    kind \"char\";\n"
+    "    names text[];\n"
+    "    arguments text;\n"
+    "BEGIN\n"
+    "    SELECT c.relkind, ARRAY[coalesce(schema, @.segment(n.nspname)),\n"
+    "        coalesce(entity, @.segment(c.relname))]\n"
+    "    INTO kind, names\n"
+    "    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target;\n"
+    "    IF kind NOT IN ('r', 'p') THEN\n"
+    "        PERFORM @.refuse(target::text, 'is no table: only tables can be captured');\n"
+    "    END IF;\n"
+    "    PERFORM @.check_type(names[1] || '.' || names[2] || '.truncate');\n"
+    "    PERFORM @.release(target);\n"
+    "    SELECT string_agg(quote_literal(name), ', ') INTO arguments\n"
+    "    FROM unnest(names || @.key_of(target)) AS name;\n"
+    "    EXECUTE format('CREATE TRIGGER %I AFTER INSERT OR UPDATE OR DELETE ON %s FOR EACH ROW '\n"
+    "        'EXECUTE FUNCTION @.capture_row(%s)', @.trigger_name('row'), target, arguments);\n"
+    "    EXECUTE format('CREATE TRIGGER %I AFTER TRUNCATE ON %s FOR EACH STATEMENT '\n"
+    "        'EXECUTE FUNCTION @.capture_row(%s)', @.trigger_name('truncate'), target, "
+    "arguments);\n"
+    "END $fan_f$;\n",
+
+    "CREATE TABLE @.about(format integer NOT NULL, identity uuid NOT NULL);\n"
+    "INSERT INTO @.about VALUES (1, gen_random_uuid());\n"
+    "END $fan_do$\n",
+    NULL,
+};

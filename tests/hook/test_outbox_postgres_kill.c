@@ -1,0 +1,247 @@
+/*
+ * kill -9 at the steps of an application with an outbox in PostgreSQL (H12, L9): while it records,
+ * commits, rolls back, and while its relay reads, publishes, deletes. The ledger is in the parent,
+ * which learns by a pipe what was attempted and what was committed.
+ *
+ *     committed <= orders = events in the log <= attempted, each once, in order; the outbox empty
+ *
+ * A step is each thing that is sent to the server, before and behind it (the server goes on with
+ * what it was told), and each thing that the log does to a file (vfs_kill.h). FANFARE_SOAK=1 takes
+ * every step, else some 30 spread over them; FANFARE_SEED chooses the first.
+ */
+#include "postgres_support.h"
+#include "vfs_kill.h"
+
+#include <dlfcn.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define ORDERS 9
+#define SAMPLES 30
+#define LEASE_MS 20
+
+/* In place of libc's: what libpq sends goes through here. */
+ssize_t send(int descriptor, const void *bytes, size_t size, int flags)
+{
+    static ssize_t (*real)(int, const void *, size_t, int);
+    if (!real)
+        *(void **)(void *)&real = dlsym(RTLD_NEXT, "send");
+    vfs_kill_step();
+    ssize_t sent = real(descriptor, bytes, size, flags);
+    vfs_kill_step();
+    return sent;
+}
+
+/* What goes through the pipe: whole, as it is shorter than PIPE_BUF. */
+struct line {
+    int order;
+    bool committed;
+};
+
+static void say(int pipe, int order, bool committed)
+{
+    struct line line = { order, committed };
+    if (write(pipe, &line, sizeof(line)) != (ssize_t)sizeof(line))
+        _exit(3);
+}
+
+static void must(bool good, int code)
+{
+    if (!good)
+        _exit(code);
+}
+
+static bool run_quietly(PGconn *conn, const char *sql)
+{
+    PGresult *result = PQexec(conn, sql);
+    ExecStatusType state = PQresultStatus(result);
+    PQclear(result);
+    return state == PGRES_COMMAND_OK || state == PGRES_TUPLES_OK;
+}
+
+/* Every third order is rolled back, every other has a savepoint that is. */
+static bool is_kept(int order)
+{
+    return order % 3 != 2;
+}
+
+static void place_order(PGconn *conn, int order, int pipe)
+{
+    char sql[160];
+    char id[32];
+    snprintf(sql, sizeof(sql),
+             "BEGIN; INSERT INTO orders VALUES(%d); SAVEPOINT s;"
+             "SELECT fan_outbox.publish('a.b.c', id => 'undone'); ROLLBACK TO s",
+             order);
+    snprintf(id, sizeof(id), "order-%d", order);
+    say(pipe, order, false);
+    must(run_quietly(conn, sql), 4);
+    must(record_pg(conn, id, "{}") == FAN_OK, 5);
+    must(run_quietly(conn, is_kept(order) ? "COMMIT" : "ROLLBACK"), 4);
+    if (is_kept(order))
+        say(pipe, order, true);
+}
+
+static void move_some(struct fan_outbox_relay *relay)
+{
+    enum fan_status status;
+    do
+        status = fan_outbox_relay_step(relay, NULL);
+    while (status == FAN_OK);
+    must(status == FAN_AGAIN || status == FAN_EXISTS, 6);
+}
+
+static struct fan_outbox_relay *relay_open(struct fan_broker *broker)
+{
+    struct fan_outbox_relay_options options = { .size = FAN_OUTBOX_RELAY_OPTIONS_SIZE,
+                                                .database = uri_of("fan", "fan"),
+                                                .batch_count = 3,
+                                                .poll_ms = 1,
+                                                .lease_ms = LEASE_MS };
+    struct fan_outbox_relay *relay = NULL;
+    return fan_outbox_relay_open(broker, &options, &relay, NULL) == FAN_OK ? relay : NULL;
+}
+
+/* The child: an application and its relay on one thread, until it is killed or done. */
+static void run_child(const struct place *place, int pipe, uint64_t kill_step)
+{
+    vfs_kill_install();
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.stepped = true;
+    struct fan_broker *broker = NULL;
+    PGconn *conn = PQconnectdb(uri_of("fan", "fan"));
+    must(PQstatus(conn) == CONNECTION_OK, 2);
+    must(fan_broker_open(place->uri, &options, &broker, NULL) == FAN_OK, 2);
+    must(fan_broker_start(broker) == FAN_OK, 2);
+    vfs_kill_at(kill_step);
+    struct fan_outbox_relay *relay = relay_open(broker);
+    must(relay != NULL, 2);
+    for (int order = 0; order < ORDERS; order++) {
+        place_order(conn, order, pipe);
+        if (order % 4 == 1)
+            move_some(relay);
+    }
+    move_some(relay);
+    fan_outbox_relay_free(relay);
+    fan_broker_free(broker);
+    PQfinish(conn);
+    /* Tells the parent how many steps there are. */
+    say(pipe, (int)vfs_kill_steps(), true);
+    _exit(0);
+}
+
+struct ledger {
+    bool attempted[ORDERS];
+    bool committed[ORDERS];
+    int steps;
+};
+
+static void follow(int pipe, struct ledger *ledger)
+{
+    struct line line;
+    ssize_t size;
+    while ((size = read(pipe, &line, sizeof(line))) == (ssize_t)sizeof(line)) {
+        if (line.order >= ORDERS)
+            ledger->steps = line.order;
+        else if (line.committed)
+            ledger->committed[line.order] = true;
+        else
+            ledger->attempted[line.order] = true;
+    }
+    assert_int_equal(size, 0);
+}
+
+/* Another process goes on where the killed one was. */
+static void check_all(const struct place *place, const struct ledger *ledger, PGconn *conn)
+{
+    /* What the server was told before its client died, it finishes. */
+    wait_until(pg_number(conn, "SELECT count(*) FROM pg_stat_activity WHERE backend_type ="
+                               " 'client backend' AND pid <> pg_backend_pid()") == 0);
+    struct fan_broker *broker = broker_started(place->uri);
+    struct fan_outbox_relay *relay = relay_open(broker);
+    assert_non_null(relay);
+    assert_ok(fan_outbox_relay_start(relay));
+    wait_until(waiting_pg(conn) == 0);
+    fan_outbox_relay_free(relay);
+    struct fan_reader *reader = read_all(broker);
+    const struct fan_event *event;
+    bool stored[ORDERS] = { false };
+    int previous = -1;
+    while (fan_reader_next(reader, 0, &event) == FAN_OK) {
+        int order = 0;
+        assert_int_equal(sscanf(fan_event_id(event), "order-%d", &order), 1);
+        assert_true(order > previous && order < ORDERS);
+        previous = order;
+        stored[order] = true;
+    }
+    for (int order = 0; order < ORDERS; order++) {
+        char sql[64];
+        snprintf(sql, sizeof(sql), "SELECT count(*) FROM orders WHERE n = %d", order);
+        bool kept = pg_number(conn, sql) == 1;
+        assert_int_equal(stored[order], kept);
+        assert_true(!ledger->committed[order] || kept);
+        assert_true(!kept || (ledger->attempted[order] && is_kept(order)));
+    }
+    assert_int_equal(pg_number(conn, "SELECT count(*) FROM fan_outbox.aside"), 0);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+}
+
+/* One life and one kill. Gives the number of steps when the child came to its end, else 0. */
+static int kill_once(uint64_t kill_step, PGconn *conn)
+{
+    struct place place;
+    struct ledger ledger = { .steps = 0 };
+    int pipes[2];
+    place_make(&place);
+    run_pg(conn, "TRUNCATE orders, fan_outbox.event, fan_outbox.aside");
+    assert_int_equal(pipe(pipes), 0);
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(pipes[0]);
+        run_child(&place, pipes[1], kill_step);
+    }
+    close(pipes[1]);
+    follow(pipes[0], &ledger);
+    close(pipes[0]);
+    int result = 0;
+    assert_int_equal(waitpid(child, &result, 0), child);
+    bool killed = WIFSIGNALED(result) && WTERMSIG(result) == SIGKILL;
+    if (!killed && !(WIFEXITED(result) && WEXITSTATUS(result) == 0))
+        fail_msg("the child ended with %d", result);
+    assert_int_equal(killed, ledger.steps == 0);
+    check_all(&place, &ledger, conn);
+    place_remove(&place);
+    return ledger.steps;
+}
+
+static void test_H12_L09_postgres_kill_at_every_step_loses_and_repeats_nothing(void **state)
+{
+    (void)state;
+    const char *given = getenv("FANFARE_SEED");
+    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    bool soak = getenv("FANFARE_SOAK") != NULL;
+    PGconn *conn = outbox_made();
+    run_pg(conn, "DROP TABLE IF EXISTS orders; CREATE TABLE orders(n int PRIMARY KEY)");
+    int steps = kill_once(0, conn);
+    assert_true(steps > 0);
+    uint64_t stride = soak ? 1 : 1 + (uint64_t)steps / SAMPLES;
+    uint64_t first = 1 + seed % stride;
+    print_message("# FANFARE_SEED=%" PRIu64 ", %d steps, every %" PRIu64 ". of them\n", seed, steps,
+                  stride);
+    for (uint64_t step = first; step <= (uint64_t)steps; step += stride)
+        kill_once(step, conn);
+    PQfinish(conn);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_H12_L09_postgres_kill_at_every_step_loses_and_repeats_nothing),
+    };
+    return cmocka_run_group_tests(tests, server_start, server_end);
+}
