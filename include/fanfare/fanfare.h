@@ -31,6 +31,7 @@
 #include <fanfare/status.h>
 #include <fanfare/store.h>
 #include <fanfare/subscription.h>
+#include <fanfare/tee.h>
 #include <fanfare/trace.h>
 
 #endif

@@ -15,6 +15,7 @@
 #include "store/memory/memory.h"
 #include "store/postgres/postgres.h"
 #include "store/sqlite/sqlite.h"
+#include "store/tee/tee.h"
 #include "store/uri.h"
 
 #include <assert.h>
@@ -32,6 +33,7 @@ static const struct fan_provider *const providers[] = {
     &fan__memory_provider,
     &fan__sqlite_provider,
     &fan__fault_provider,
+    &fan__tee_provider,
 #ifdef FAN__WITH_POSTGRES
     &fan__postgres_provider,
 #endif

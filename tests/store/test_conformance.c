@@ -29,6 +29,8 @@ static const struct setting {
     { "memory", "memory:?capacity=1000000", false },
     { "sqlite", "sqlite:@", true },
     { "fault-memory", "fault:memory:?capacity=1000000", false },
+    { "tee-memory", "tee:memory:?capacity=1000000|memory:?capacity=1000000", false },
+    { "tee-sqlite", "tee:sqlite:@|memory:?capacity=1000000", true },
     { "fault-sqlite", "fault:seed=1,errors=0%:sqlite:@", true },
 };
 
