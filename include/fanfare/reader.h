@@ -73,7 +73,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_subscribe(
 /*
  * Takes the next event, waiting up to timeout_ms (0 polls, FAN_TIMEOUT_FOREVER waits for good).
  *
- * Returns: FAN_AGAIN when none came in time; FAN_GAP when events were lost, told by fan_reader_gap;
+ * Returns: FAN_AGAIN when none came in time; FAN_GAP when events were lost, told by fan_reader_gap
+ *          (ahead of what comes next, or within a second when nothing does);
  *          FAN_CLOSED at the end; faults of the store, after which the same call tries again.
  * Memory:  *ret_event is borrowed until the next call on this reader.
  * Thread:  one at a time. Blocks: up to timeout_ms, and for the storage while behind.

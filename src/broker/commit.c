@@ -3,7 +3,8 @@
  *
  * What is told to the bus is always the next of the log: before a commit's first event goes out,
  * whatever lies between it and the last one told (written by other instances) is read and told.
- * What retention removed before it could be told is a loss that readers are told of (torn_seq).
+ * What retention removed before it could be told is a loss that readers are told of (torn_seq),
+ * each when it next looks, at the latest ahead of what comes next.
  * When that reading fails, nothing is told, the debt is remembered in `catch_up`, and the
  * acknowledgements go out all the same: they speak of the log, not of the bus.
  */

@@ -22,6 +22,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#define LOOK_MS 1000
+
 struct fan_reader {
     struct fan_broker *broker;
     struct fan_subscription *subscription;
@@ -227,9 +229,12 @@ static enum fan_status read_ring(struct fan_reader *reader, uint32_t timeout_ms,
     }
     if (status == FAN_CLOSED)
         fan__cursor_close(&reader->cursor);
-    if (status != FAN_OK)
+    if (status != FAN_OK && status != FAN_AGAIN)
         return status;
-    const struct fan_event *event = (const struct fan_event *)(const void *)message->payload.data;
+    const struct fan_event *event = NULL;
+    if (status == FAN_OK)
+        event = (const struct fan_event *)(const void *)message->payload.data;
+    /* Of a loss it is told also when nothing came behind it. */
     if (fan__cursor_torn(&reader->cursor, fan__high_get(&reader->broker->torn_seq)) ==
         FAN__CURSOR_TELL_GAP) {
         reader->after_gap = event;
@@ -237,6 +242,8 @@ static enum fan_status read_ring(struct fan_reader *reader, uint32_t timeout_ms,
     }
     if (reader->cursor.state != FAN__CURSOR_LIVE)
         return FAN_OK; /* the log has it, or tells the gap */
+    if (status == FAN_AGAIN)
+        return FAN_AGAIN;
     if (fan__cursor_event(&reader->cursor, message->seq) == FAN__CURSOR_DELIVER)
         *ret_event = event;
     return FAN_OK;
@@ -258,6 +265,15 @@ static uint32_t left_ms(int64_t deadline_ns)
         return FAN_TIMEOUT_FOREVER;
     int64_t left = deadline_ns - fan__deadline_ns(0);
     return left > 0 ? (uint32_t)((left + FAN__NS_PER_MS - 1) / FAN__NS_PER_MS) : 0;
+}
+
+/* Who waits for long looks up now and then: a loss alone wakes nobody. */
+static enum fan_status wait_for_ring(struct fan_reader *reader, uint32_t timeout_ms,
+                                     const struct fan_event **ret_event)
+{
+    uint32_t part_ms = timeout_ms < LOOK_MS ? timeout_ms : LOOK_MS;
+    enum fan_status status = read_ring(reader, part_ms, ret_event);
+    return status == FAN_AGAIN && part_ms < timeout_ms ? FAN_OK : status;
 }
 
 static enum fan_status step(struct fan_reader *reader, uint32_t timeout_ms,
@@ -291,7 +307,7 @@ static enum fan_status step(struct fan_reader *reader, uint32_t timeout_ms,
                 else
                     timeout_ms = left_ms(deadline_ns);
             }
-            status = read_ring(reader, timeout_ms, ret_event);
+            status = wait_for_ring(reader, timeout_ms, ret_event);
             if (status == FAN_OK && *ret_event)
                 return FAN_OK;
             break;

@@ -238,13 +238,18 @@ static bool take_one(struct fan__hub *hub)
     }
 }
 
+static void take(struct fan__hub *hub)
+{
+    for (int i = 0; i < GIVE_COUNT_MAX && take_one(hub); i++)
+        ;
+}
+
 static void on_readable(uv_poll_t *poll, int status, int events)
 {
     struct fan__hub *hub = poll->data;
     (void)status;
     (void)events;
-    for (int i = 0; i < GIVE_COUNT_MAX && take_one(hub); i++)
-        ;
+    take(hub);
     fan__claims_wake(&hub->claims);
     fan__hub_publish(hub);
 }
@@ -258,8 +263,11 @@ static void on_tick(uv_timer_t *timer)
         next = stream->next;
         fan__stream_tick(stream, now_ms);
     }
+    /* A loss behind which nothing came makes no reader readable. */
     if (hub->cursor.state == FAN__CURSOR_BEHIND)
         read_own(hub);
+    else if (hub->cursor.state == FAN__CURSOR_LIVE)
+        take(hub);
     fan__hub_read(hub);
     fan__hub_publish(hub);
 }

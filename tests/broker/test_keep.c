@@ -1,7 +1,9 @@
 /* Retention under a broker: who is told what it took, and that everything else goes on. */
 #include "support.h"
 
+#include <fanfare/batch.h>
 #include <fanfare/env.h>
+#include <fanfare/fault.h>
 #include <fanfare/keep.h>
 
 #include <pthread.h>
@@ -26,6 +28,19 @@ static void append(struct fan_store *store, size_t count)
         assert_ok(fan_store_append(store, &item, 1, NULL));
         fan_event_free(event, NULL);
     }
+}
+
+/* By hand, as an operator may: what is deleted is no gap, and what is trimmed before it stays. */
+static void delete_last(struct fan_store *store, uint64_t seq)
+{
+    struct fan_query query = { .size = FAN_QUERY_SIZE };
+    struct fan_read_result result;
+    struct fan_batch *batch = NULL;
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_store_read(store, seq - 1, &query, batch, &result));
+    assert_int_equal(fan_batch_count(batch), 1);
+    assert_ok(fan_store_delete(store, fan_event_id(fan_batch_event(batch, 0))));
+    fan_batch_free(batch);
 }
 
 static struct fan_reader *subscribe(struct fan_broker *broker, enum fan_policy policy)
@@ -98,6 +113,93 @@ static void test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_hear
     fan_store_close(other);
     fan_broker_free(broker);
     place_remove(&place);
+}
+
+static void *wait_for_gap(void *context)
+{
+    const struct fan_event *event = NULL;
+    assert_int_equal(fan_reader_next(context, FAN_TIMEOUT_FOREVER, &event), FAN_GAP);
+    return NULL;
+}
+
+/*
+ * The log cannot be read for a time, and is trimmed meanwhile past what its live readers have seen:
+ * some of what was missed is left, or nothing is; what was missed came from this broker, or from
+ * others. Each reader is told before it gets anything else, and nobody waits for what is gone.
+ */
+static void check_outage(const char *scheme, bool own, uint64_t left)
+{
+    struct place place;
+    struct fan_store *inner = NULL;
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    struct fan_broker *broker = NULL;
+    place_make(&place, scheme);
+    assert_ok(fan_store_open(place.uri, NULL, &inner, NULL));
+    assert_ok(fan_fault_wrap(inner, "", NULL, &options.store, NULL));
+    options.stepped = true;
+    assert_ok(fan_broker_open(NULL, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    const enum fan_policy policies[] = { FAN_POLICY_REFILL, FAN_POLICY_DROP_OLDEST,
+                                         FAN_POLICY_DROP_NEWEST };
+    struct fan_reader *readers[3];
+    for (size_t i = 0; i < 3; i++)
+        readers[i] = subscribe(broker, policies[i]);
+    append(inner, 3);
+    assert_ok(fan_broker_step(broker));
+    for (size_t i = 0; i < 3; i++) {
+        for (uint64_t seq = 1; seq <= 3; seq++)
+            assert_int_equal(next_seq(readers[i]), seq);
+    }
+    struct fan_reader *waiting = subscribe(broker, FAN_POLICY_DROP_OLDEST);
+    assert_ok(fan_fault_set(options.store, "read.errors=100%", NULL));
+    append(inner, own ? 1 : 10);
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (int i = 0; own && i < 9; i++)
+        assert_ok(fan_broker_publish(broker, &draft, NULL, NULL));
+    (void)!fan_broker_step(broker);
+    const struct fan_event *event = NULL;
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(fan_reader_next(readers[i], 0, &event), FAN_AGAIN);
+    struct fan_retention retention = { .count = left ? left : 1 };
+    assert_int_equal(retain_all(inner, retention).trimmed_seq, left ? 13 - left : 12);
+    if (left == 0)
+        delete_last(inner, 13);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_gap, waiting), 0);
+    assert_ok(fan_fault_set(options.store, "", NULL));
+    assert_ok(fan_broker_step(broker));
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    fan_reader_free(waiting);
+    uint64_t trimmed_seq = left ? 13 - left : 12;
+    if (left == 0) {
+        /* Nothing came that could bring the news along. */
+        for (size_t i = 0; i < 3; i++) {
+            check_next_is_gap(readers[i], 3, trimmed_seq + 1);
+            assert_int_equal(fan_reader_next(readers[i], 0, &event), FAN_AGAIN);
+        }
+    }
+    assert_ok(fan_broker_publish(broker, &draft, NULL, NULL));
+    for (size_t i = 0; i < 3; i++) {
+        if (left > 0)
+            check_next_is_gap(readers[i], 3, trimmed_seq + 1);
+        for (uint64_t seq = 14 - left; seq <= 14; seq++)
+            assert_int_equal(next_seq(readers[i]), seq);
+        assert_int_equal(fan_reader_next(readers[i], 0, &event), FAN_AGAIN);
+        fan_reader_free(readers[i]);
+    }
+    struct fan_store *store = options.store;
+    fan_broker_free(broker);
+    fan_store_close(store);
+    fan_store_close(inner);
+    place_remove(&place);
+}
+
+static void test_L04_P11_readers_are_told_what_was_trimmed_while_nothing_could_be_read(void **state)
+{
+    for (int own = 0; own < 2; own++) {
+        for (uint64_t left = 0; left <= 4; left += 4)
+            check_outage(*state, own, left);
+    }
 }
 
 /* Clocks that the test moves, and lines that were logged. */
@@ -586,6 +688,7 @@ int main(void)
         { "test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard",
           test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard, NULL, NULL,
           scheme_sqlite },
+        on_every_store(test_L04_P11_readers_are_told_what_was_trimmed_while_nothing_could_be_read),
         on_every_store(test_P11_a_broker_keeps_house),
         on_every_store(test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed),
         on_every_store(test_P11_bounds_change_while_it_runs),

@@ -10,7 +10,9 @@
 #include "store/memory/memory.h"
 
 #include <fanfare/batch.h>
+#include <fanfare/fault.h>
 #include <fanfare/group.h>
+#include <fanfare/keep.h>
 
 #include <arpa/inet.h>
 #include <limits.h>
@@ -545,6 +547,77 @@ static int option_of(int fd, int level, int name)
 }
 
 /* Silence is noticed by probes, unsent bytes by their own time-out, both within a minute or so. */
+static void append(struct fan_store *store, size_t count)
+{
+    const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    for (size_t i = 0; i < count; i++) {
+        struct fan_event *event = NULL;
+        assert_ok(fan_event_new(&draft, NULL, &event, NULL));
+        struct fan_append item = { .event = event };
+        assert_ok(fan_store_append(store, &item, 1, NULL));
+        fan_event_free(event, NULL);
+    }
+}
+
+/* Reads what comes until the words stand in it. */
+static void hear_until(int fd, const char *words)
+{
+    char *heard = calloc(1, ANSWER_SIZE);
+    size_t size = 0;
+    assert_non_null(heard);
+    while (!strstr(heard, words)) {
+        struct pollfd entry = { .fd = fd, .events = POLLIN };
+        assert_int_equal(poll(&entry, 1, 30000), 1);
+        ssize_t got = recv(fd, heard + size, ANSWER_SIZE - 1 - size, 0);
+        assert_true(got > 0);
+        size += (size_t)got;
+    }
+    free(heard);
+}
+
+/*
+ * What another instance appended was trimmed before this one could read it, and nothing came
+ * behind it: its streams are told all the same.
+ */
+static void test_L04_streams_are_told_what_was_trimmed_while_nothing_could_be_read(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/fanfare-test-XXXXXX";
+    char name[64];
+    char uri[128];
+    assert_non_null(mkdtemp(folder));
+    snprintf(name, sizeof(name), "%s/log.db", folder);
+    snprintf(uri, sizeof(uri), "fault:seed=1:sqlite:%s", name);
+    struct fan__daemon *daemon = start(uri);
+    struct fan_store *other = NULL;
+    assert_ok(fan_store_open(uri + strlen("fault:seed=1:"), NULL, &other, NULL));
+    int fd = dial(daemon);
+    say(fd, "GET /v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    append(other, 3);
+    hear_until(fd, "id: 3@");
+    assert_ok(fan_fault_set(daemon->store, "read.errors=100%", NULL));
+    append(other, 10);
+    struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .count = 1 };
+    struct fan_retained retained = { .size = sizeof(retained), .more = true };
+    while (retained.more)
+        assert_ok(fan_store_retain(other, &retention, &retained, NULL));
+    assert_int_equal(retained.trimmed_seq, 12);
+    struct fan_event_state event_state;
+    struct fan_batch *batch = NULL;
+    struct fan_query query = { .size = FAN_QUERY_SIZE };
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_store_list(other, &query, batch, &event_state, NULL));
+    assert_ok(fan_store_delete(other, fan_event_id(fan_batch_event(batch, 0))));
+    fan_batch_free(batch);
+    assert_ok(fan_fault_set(daemon->store, "", NULL));
+    hear_until(fd, "\"after\":3,\"before\":13,\"count\":null,\"reason\":\"retention\"");
+    close(fd);
+    fan_store_close(other);
+    stop(daemon);
+    assert_int_equal(unlink(name), 0);
+    assert_int_equal(rmdir(folder), 0);
+}
+
 /* A daemon whose clients have so long to go on with a body. */
 static struct fan__daemon *start_hasty(uint32_t body_timeout_ms)
 {
@@ -812,6 +885,7 @@ int main(void)
         cmocka_unit_test(test_L01_L12_a_full_queue_is_told_at_once_or_waited_for),
         cmocka_unit_test(test_news_may_come_at_any_moment),
         cmocka_unit_test(test_R01_readiness_tells_of_a_store_that_is_down),
+        cmocka_unit_test(test_L04_streams_are_told_what_was_trimmed_while_nothing_could_be_read),
         cmocka_unit_test(test_L12_lines_that_trickle_are_cut_off),
         cmocka_unit_test(test_R01_a_vanished_host_is_asked_for),
         cmocka_unit_test(test_many_questions_at_once_are_all_answered),
