@@ -17,7 +17,10 @@
 extern "C" {
 #endif
 
-/* One append to the log. Those that were neither stored nor there already were refused. */
+/*
+ * One append to the log. count is of those that have their answer: what was neither stored nor
+ * there already was refused, and what waits for a storage that is down is not among them.
+ */
 struct fan_metrics_commit {
     size_t size;
     size_t count;

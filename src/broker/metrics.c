@@ -46,19 +46,24 @@ void fan__metrics_processed(const struct fan_broker *broker,
         broker->metrics.event_processed(broker->metrics.context, processed);
 }
 
-/* When a delivery was claimed, looked up by its group and handler. */
-struct claimed {
+/* How long a delivery took from its claim on, by the store's clock alone. */
+struct taken {
     const struct fan_group_name *name;
-    int64_t claimed_us;
+    const struct fan_settle *item;
+    int64_t took_us;
 };
 
-static bool see_claimed(void *context, const struct fan_delivery *delivery)
+static bool see_taken(void *context, const struct fan_delivery *delivery)
 {
-    struct claimed *claimed = context;
-    if (strcmp(delivery->group, claimed->name->group) != 0 ||
-        strcmp(delivery->handler, claimed->name->handler) != 0)
+    struct taken *taken = context;
+    if (strcmp(delivery->group, taken->name->group) != 0 ||
+        strcmp(delivery->handler, taken->name->handler) != 0)
         return true;
-    claimed->claimed_us = delivery->processed_us;
+    int64_t ended_us = delivery->completed_us;
+    if (taken->item->verdict == FAN_VERDICT_RETRY && delivery->status == FAN_EVENT_PENDING)
+        ended_us = delivery->due_us - taken->item->delay_ms * INT64_C(1000);
+    if (delivery->processed_us > 0 && ended_us > delivery->processed_us)
+        taken->took_us = ended_us - delivery->processed_us;
     return false;
 }
 
@@ -68,16 +73,15 @@ static void tell_settled(struct fan_broker *broker, const struct fan_group_name 
 {
     struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 1 };
     struct fan_read_result result;
-    struct claimed claimed = { .name = name };
+    struct taken taken = { .name = name, .item = item };
     if (fan_store_read(broker->store, item->seq - 1, &query, batch, &result) != FAN_OK ||
         fan_batch_count(batch) == 0 || fan_event_seq(fan_batch_event(batch, 0)) != item->seq ||
-        fan_store_deliveries(broker->store, item->seq, 0, see_claimed, &claimed) != FAN_OK) {
+        fan_store_deliveries(broker->store, item->seq, 0, see_taken, &taken) != FAN_OK) {
         fan__log(broker->env, FAN_LOG_DEBUG, "group %s: cannot tell of what was settled",
                  name->group);
         return;
     }
     const struct fan_event *event = fan_batch_event(batch, 0);
-    int64_t took_us = claimed.claimed_us ? fan__wall_us(broker->env) - claimed.claimed_us : 0;
     struct fan_metrics_processed processed = {
         .size = sizeof(processed),
         .source = fan_event_source(event),
@@ -85,7 +89,7 @@ static void tell_settled(struct fan_broker *broker, const struct fan_group_name 
         .group = name->group,
         .handler = name->handler,
         .status = status,
-        .duration_ns = took_us > 0 ? took_us * FAN__NS_PER_US : 0,
+        .duration_ns = taken.took_us * FAN__NS_PER_US,
         .waited_ns = -1,
     };
     fan__metrics_processed(broker, &processed);

@@ -112,9 +112,11 @@ static void on_committed(void *context, const struct fan_metrics_commit *commit)
     struct fan_prometheus *prometheus = context;
     struct counts *counts = &prometheus->counts;
     fan__mutex_lock(&prometheus->mutex);
-    fan__histogram_add(&counts->commit_sizes, &fan__histogram_sizes, commit->count);
+    if (commit->stored > 0)
+        fan__histogram_add(&counts->commit_sizes, &fan__histogram_sizes, commit->stored);
     fan__histogram_add(&counts->appends, &fan__histogram_times, not_negative(commit->append_ns));
-    if (commit->waited_ns >= 0)
+    /* What waits for a storage that is down has not waited to its end. */
+    if (commit->waited_ns >= 0 && commit->count > 0)
         fan__histogram_add(&counts->queue_waits, &fan__histogram_times,
                            (uint64_t)commit->waited_ns);
     fan__mutex_unlock(&prometheus->mutex);
@@ -230,7 +232,7 @@ static void expose_waits(struct fan__exposition *exposition, const struct counts
     } families[] = {
         { "eventbroker_commit_events", "Events that one commit took to the log.",
           &counts->commit_sizes, &fan__histogram_sizes },
-        { "eventbroker_append_duration_seconds", "Time that the log took for a commit.",
+        { "eventbroker_append_duration_seconds", "Time that the log took for a commit or a try.",
           &counts->appends, &fan__histogram_times },
         { "eventbroker_queue_wait_seconds",
           "How long the first event of a commit waited for the writer.", &counts->queue_waits,

@@ -7,9 +7,11 @@
 #include "broker/exposition.h"
 #include "broker/histogram.h"
 #include "broker/label.h"
+#include "broker/metrics.h"
 #include "store/memory/memory.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <sys/wait.h>
 
 /* ---- Histograms ---- */
@@ -446,6 +448,100 @@ static void test_H14_names_labels_and_both_formats(void **state)
     place_remove(&place);
 }
 
+/* The memory provider, but it is down for so many appends. */
+static atomic_uint down_count;
+
+static enum fan_status down_append(void *self, struct fan_append *items, size_t count,
+                                   struct fan_error *error)
+{
+    unsigned left = atomic_load(&down_count);
+    if (left > 0 && atomic_fetch_sub(&down_count, 1) > 0)
+        return FAN_UNAVAILABLE;
+    return fan__memory_provider.append(self, items, count, error);
+}
+
+static void test_H14_R01_tries_of_a_log_that_is_down_are_no_commits(void **state)
+{
+    (void)state;
+    struct fan_provider provider = fan__memory_provider;
+    struct fan_prometheus *prometheus;
+    struct fan_broker *broker = NULL;
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    provider.append = down_append;
+    atomic_store(&down_count, 3);
+    assert_ok(fan_prometheus_new(NULL, &prometheus));
+    options.metrics = fan_prometheus_metrics(prometheus);
+    options.provider = &provider;
+    assert_ok(fan_broker_open("memory:", &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    assert_ok(fan_broker_publish_async(broker, &draft, NULL, NULL, NULL));
+    wait_for_stats(broker, published, 1);
+    char *text = written(prometheus, broker, FAN_METRICS_PROMETHEUS);
+    assert_line(text, "eventbroker_commit_events_count 1");
+    assert_line(text, "eventbroker_commit_events_sum 1");
+    assert_line(text, "eventbroker_commits_total 1");
+    assert_line(text, "eventbroker_commit_failures_total 3");
+    assert_line(text, "eventbroker_append_duration_seconds_count 4");
+    assert_line(text, "eventbroker_queue_wait_seconds_count 1");
+    free(text);
+    fan_broker_free(broker);
+    fan_prometheus_free(prometheus);
+}
+
+static atomic_llong wall_skew_us;
+
+static int64_t skewed_wall_us(void *context)
+{
+    (void)context;
+    return fan_env_default()->wall_us(NULL) + atomic_load(&wall_skew_us);
+}
+
+static void note_duration(void *context, const struct fan_metrics_processed *processed)
+{
+    *(int64_t *)context = processed->duration_ns;
+}
+
+/* A member of another process settles; the wall clock was set while it worked. */
+static void test_H14_R02_how_long_a_member_took_goes_by_the_stores_clock(void **state)
+{
+    static const enum fan_verdict verdicts[] = { FAN_VERDICT_RETRY, FAN_VERDICT_DONE,
+                                                 FAN_VERDICT_FAIL };
+    for (size_t i = 0; i < 3; i++) {
+        struct place place;
+        place_make(&place, *state);
+        struct fan_env env = *fan_env_default();
+        env.wall_us = skewed_wall_us;
+        int64_t took_ns = -1;
+        struct fan_metrics table = { .size = sizeof(table),
+                                     .context = &took_ns,
+                                     .event_processed = note_duration };
+        struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+        options.env = &env;
+        options.metrics = &table;
+        struct fan_broker *broker = broker_with(&place, &options);
+        struct fan_store *store = fan_broker_store(broker);
+        make_group(store, "mail");
+        publish(broker, "a.b.c", NULL);
+        struct fan_group_name name = { "mail", "" };
+        struct fan_claim_options asked = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "member" };
+        struct fan_claim claim;
+        struct fan_batch *batch = NULL;
+        assert_ok(fan_batch_new(NULL, &batch));
+        assert_ok(fan_group_claim(store, &name, &asked, batch, &claim));
+        atomic_fetch_add(&wall_skew_us, INT64_C(7200) * 1000000);
+        struct fan_settle item = {
+            .seq = claim.seq, .token = claim.token, .verdict = verdicts[i], .delay_ms = 3600 * 1000
+        };
+        assert_ok(fan_group_settle(store, &name, &item, 1));
+        fan__metrics_settled(broker, &name, &item, 1);
+        assert_true(took_ns >= 0 && took_ns < INT64_C(1800) * 1000000000);
+        fan_batch_free(batch);
+        fan_broker_free(broker);
+        place_remove(&place);
+    }
+}
+
 static void test_R06_types_and_groups_past_a_bound_become_other(void **state)
 {
     struct place place;
@@ -803,6 +899,8 @@ int main(void)
         on_every_store(test_H17_one_struct_tells_how_a_broker_is),
         on_every_store(test_H14_names_labels_and_both_formats),
         on_every_store(test_R06_types_and_groups_past_a_bound_become_other),
+        cmocka_unit_test(test_H14_R01_tries_of_a_log_that_is_down_are_no_commits),
+        on_every_store(test_H14_R02_how_long_a_member_took_goes_by_the_stores_clock),
         on_every_store(test_H14_a_sink_that_refuses_and_memory_that_ends),
         cmocka_unit_test(test_H14_a_log_that_fails_is_told_and_counted_once),
         on_every_store(test_H14_each_scrape_is_one_moment),
