@@ -11,6 +11,9 @@
  * A delivery whose holder dies comes again when its lease is over, with its attempts counted. After
  * three such ends it is a dead letter unrun. So that the last is its own, it runs with nothing
  * beside it, for which others wait no longer than two tenths of a second, one time in ten.
+ *
+ * Deleting a group under its handler ends it: what is not begun is not run, the verdicts of running
+ * calls are lost, and the log says so once. The handler goes on when somebody makes the group anew.
  */
 #ifndef FANFARE_HANDLER_H
 #define FANFARE_HANDLER_H

@@ -20,6 +20,8 @@
 /* What lies in the queue for longer than SLOW would be better off in another process. */
 #define SLOW_NS (500 * FAN__NS_PER_MS)
 #define RENEWALS_PER_LEASE 3
+/* How often a group that was deleted is looked for. */
+#define GONE_LOOK_MS 2000
 
 static bool has_own_pace(const struct fan_handler *handler)
 {
@@ -210,11 +212,40 @@ static void adapt(const struct fan__dispatch *dispatch, struct fan_handler *hand
     handler->waited_ns = 0;
 }
 
+/*
+ * Somebody deleted the group, and that holds: to make it again would give it what it was spared,
+ * or spare it what it wants. But when somebody makes it again, it is worked for again.
+ */
+void fan__handler_gone(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    handler->not_before_ns = fan__deadline_ns(GONE_LOOK_MS);
+    if (handler->gone)
+        return;
+    handler->gone = true;
+    fan__waiters_forget(dispatch, handler);
+    fan__tasks_hand_back(dispatch, handler);
+    fan__log(dispatch->broker->env, FAN_LOG_WARNING,
+             "group \"%s\", handler \"%s\" was deleted under its handler, which gets nothing until "
+             "the group is made again",
+             handler->group, handler->name);
+}
+
+static void note_success(struct fan__dispatch *dispatch, struct fan_handler *handler)
+{
+    if (handler->gone)
+        fan__log(dispatch->broker->env, FAN_LOG_INFO, "group \"%s\", handler \"%s\" was made again",
+                 handler->group, handler->name);
+    handler->failing = handler->gone = false;
+}
+
 static void note_failure(struct fan__dispatch *dispatch, struct fan_handler *handler,
                          enum fan_status status)
 {
-    handler->gone = status == FAN_NOT_FOUND;
     handler->not_before_ns = fan__deadline_ns(FAN__LOOK_MS);
+    if (status == FAN_NOT_FOUND) {
+        fan__handler_gone(dispatch, handler);
+        return;
+    }
     if (!handler->failing)
         fan__log(dispatch->broker->env, FAN_LOG_WARNING, "group %s: cannot claim: %s",
                  handler->group, fan_status_text(status));
@@ -260,7 +291,7 @@ static size_t claim_some(struct fan__dispatch *dispatch, struct fan_handler *han
     if (handler->look_ns <= claimed_ns || handler->look_ns > look_ns)
         handler->look_ns = look_ns;
     if (status == FAN_OK || status == FAN_AGAIN) {
-        handler->failing = handler->gone = false;
+        note_success(dispatch, handler);
         handler->more |= full;
         handler->cautious &= below > 0 || has_dues(dispatch, count);
         if (!full && told_seq > handler->passed_seq)
@@ -282,7 +313,7 @@ static size_t claim_some(struct fan__dispatch *dispatch, struct fan_handler *han
 static bool may_fetch(struct fan__dispatch *dispatch, const struct fan_handler *handler)
 {
     fan__mutex_lock(&dispatch->mutex);
-    bool may = handler->cautious && !handler->failing &&
+    bool may = handler->cautious && !handler->failing && !handler->gone &&
                fan__suspect_may_come(dispatch, fan__deadline_ns(0));
     fan__mutex_unlock(&dispatch->mutex);
     return may;

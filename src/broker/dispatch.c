@@ -15,7 +15,7 @@
 #define QUEUE_COUNT 1000
 #define LEASE_MS 30000
 #define LEASE_MS_MIN 100
-#define JOINED_US (120 * FAN__US_PER_S)
+#define PATIENCE_US (120 * FAN__US_PER_S)
 
 static enum fan_status check_options(const struct fan_broker_options *options,
                                      struct fan_error *error)
@@ -73,7 +73,7 @@ enum fan_status fan__dispatch_new(struct fan_broker *broker,
     dispatch->worker_count = options->worker_count ? options->worker_count : WORKER_COUNT;
     dispatch->queue_count_max = options->work_queue_count ? options->work_queue_count : QUEUE_COUNT;
     dispatch->lease_ms = options->lease_ms ? options->lease_ms : LEASE_MS;
-    dispatch->joined_us = JOINED_US;
+    dispatch->patience_us = PATIENCE_US;
     dispatch->alone_ns = FAN__ALONE_MS * FAN__NS_PER_MS;
     dispatch->live_over = true;
     name_owner(dispatch);
@@ -82,6 +82,7 @@ enum fan_status fan__dispatch_new(struct fan_broker *broker,
     fan__cond_init(&dispatch->changed);
     fan__cond_init(&dispatch->ready);
     fan__cond_init(&dispatch->reported);
+    fan__cond_init(&dispatch->look_wake);
     fan__task_list_init(&dispatch->queue);
     enum fan_status work = fan__waker_init(&dispatch->work_waker);
     enum fan_status live = fan__waker_init(&dispatch->live_waker);
@@ -116,6 +117,7 @@ void fan__dispatch_free(struct fan_broker *broker)
     fan__cond_deinit(&dispatch->changed);
     fan__cond_deinit(&dispatch->ready);
     fan__cond_deinit(&dispatch->reported);
+    fan__cond_deinit(&dispatch->look_wake);
     fan__mutex_deinit(&dispatch->mutex);
     fan__mutex_deinit(&dispatch->threads_mutex);
     fan__free(broker->env, dispatch->workers);
@@ -177,6 +179,8 @@ enum fan_status fan__dispatch_start(struct fan_broker *broker)
     fan__mutex_unlock(&dispatch->mutex);
     enum fan_status status =
         fan__thread_start(&dispatch->work, "fan-work", fan__work_main, dispatch);
+    if (status == FAN_OK)
+        status = fan__thread_start(&dispatch->look, "fan-look", fan__unhandled_main, dispatch);
     fan__mutex_lock(&dispatch->mutex);
     dispatch->started = status == FAN_OK;
     for (const struct fan_handler *handler = dispatch->first; handler; handler = handler->next) {
@@ -242,6 +246,7 @@ void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns)
     dispatch->last_round = threads && deadline_ns > fan__deadline_ns(0);
     fan__waker_ring(&dispatch->work_waker);
     fan__waker_ring(&dispatch->live_waker);
+    fan__cond_signal(&dispatch->look_wake);
     fan__mutex_unlock(&dispatch->mutex);
     /* Who starts threads just now is waited for; later ones see the stop. */
     fan__mutex_lock(&dispatch->threads_mutex);
@@ -259,6 +264,7 @@ void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns)
     }
     fan__mutex_unlock(&dispatch->mutex);
     fan__thread_join(&dispatch->live);
+    fan__thread_join(&dispatch->look);
     for (unsigned i = 0; i < dispatch->worker_count; i++)
         fan__thread_join(&dispatch->workers[i].thread);
 

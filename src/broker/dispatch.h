@@ -146,10 +146,14 @@ struct fan__worker {
     struct fan__thread thread;
 };
 
-/* A group that is owed events and that nobody handles for, as it was last reported. */
+/* A group that is owed events and not handled for here, as it was last seen. */
 struct fan__unhandled {
     struct fan__unhandled *next;
-    bool seen;
+    bool seen; /* in the look that is under way */
+    bool reported;
+    uint64_t owed;
+    int64_t joined_us; /* by the store's clock */
+    int64_t since_ns;  /* it did not move, by ours */
     char *handler;
     char group[];
 };
@@ -165,6 +169,7 @@ struct fan__dispatch {
     struct fan__mutex threads_mutex; /* held while threads are started and joined */
     struct fan__thread work;
     struct fan__thread live;
+    struct fan__thread look;
     struct fan__worker *workers;
     struct fan_cancel *live_cancel;
     struct fan_cancel *step_cancel;
@@ -173,6 +178,7 @@ struct fan__dispatch {
     struct fan__cond changed;  /* a call, a claim or a settlement is over */
     struct fan__cond ready;    /* workers: there is something in the queue */
     struct fan__cond reported; /* waiters: one of their handlers has its verdict */
+    struct fan__cond look_wake;
     struct fan__waker work_waker;
     struct fan__waker live_waker;
     struct fan_handler *first;
@@ -214,10 +220,11 @@ struct fan__dispatch {
     struct fan_claim claims[FAN__CLAIM_LIMIT];
     struct fan_settle settles[FAN__SETTLE_LIMIT];
     struct fan__task *settling[FAN__SETTLE_LIMIT];
+
+    /* Who looks for groups that nobody handles for, alone; but when is under the lock. */
     struct fan__unhandled *unhandled;
-    int64_t
-        joined_us; /* a member of another process that asked for work since may still be there */
-    int64_t report_ns;
+    int64_t patience_us; /* who asked for work since may still be there, in another process */
+    int64_t look_ns;
 };
 
 /* dispatch.c: one verdict that counts; with the lock. */
@@ -257,6 +264,8 @@ bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, siz
                 uint64_t told_seq);
 /* Lets go of what every handler has passed, or (all) of everything; with the lock. */
 void fan__held_release(struct fan__dispatch *dispatch, bool all);
+/* The store has no such group any more; with the lock. */
+void fan__handler_gone(struct fan__dispatch *dispatch, struct fan_handler *handler);
 /* Tells the store the outcomes of a pinned handler. Returns: whether there were any. */
 bool fan__settle(struct fan__dispatch *dispatch, struct fan_handler *handler);
 /* Renews the leases of a pinned handler that have used a third. */
@@ -299,7 +308,8 @@ bool fan__work_step(struct fan__dispatch *dispatch);
 /* In place of the thread: settles once, or drops, what removed handlers or a stop left; locked. */
 void fan__work_drop(struct fan__dispatch *dispatch);
 
-/* unhandled.c: reports groups that nobody handles for, at most once a minute. */
+/* unhandled.c: reports groups that nobody handles for, once a minute; without the lock. */
+void fan__unhandled_main(void *dispatch);
 void fan__unhandled_look(struct fan__dispatch *dispatch);
 void fan__unhandled_free(struct fan__dispatch *dispatch);
 

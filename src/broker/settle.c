@@ -98,12 +98,16 @@ static void account(struct fan__dispatch *dispatch, const struct fan__task *task
 static bool note_failure(struct fan__dispatch *dispatch, struct fan_handler *handler,
                          enum fan_status status)
 {
+    if (status == FAN_NOT_FOUND) {
+        fan__handler_gone(dispatch, handler);
+        return false;
+    }
     if (!handler->failing)
         fan__log(dispatch->broker->env, FAN_LOG_WARNING, "group %s: cannot settle: %s",
                  handler->group, fan_status_text(status));
     handler->failing = true;
     handler->not_before_ns = fan__deadline_ns(FAN__LOOK_MS);
-    return status != FAN_NOT_FOUND && !handler->removed && !dispatch->cut;
+    return !handler->removed && !dispatch->cut;
 }
 
 /*
@@ -127,11 +131,13 @@ bool fan__settle(struct fan__dispatch *dispatch, struct fan_handler *handler)
     struct fan_group_name name = { handler->group, handler->name };
     fan__mutex_lock(&dispatch->mutex);
     size_t count = take_ended(dispatch, handler);
+    bool gone = handler->gone;
     fan__mutex_unlock(&dispatch->mutex);
     if (count == 0)
         return false;
-    enum fan_status status =
-        fan_group_settle(dispatch->broker->store, &name, dispatch->settles, count);
+    enum fan_status status = FAN_NOT_FOUND;
+    if (!gone)
+        status = fan_group_settle(dispatch->broker->store, &name, dispatch->settles, count);
     take_doubt(dispatch, count, status);
     /* Before those that wait for an outcome have it. */
     if (status == FAN_OK)
@@ -195,5 +201,9 @@ void fan__renew(struct fan__dispatch *dispatch, struct fan_handler *handler)
     if (status == FAN_OK)
         handler->renew_ns =
             handler->held > 0 ? now_ns + lease_ns / RENEWALS_PER_LEASE : FAN__FOREVER;
+    if (status == FAN_NOT_FOUND) {
+        handler->renew_ns = FAN__FOREVER;
+        fan__handler_gone(dispatch, handler);
+    }
     fan__mutex_unlock(&dispatch->mutex);
 }

@@ -34,7 +34,7 @@ struct fan__waiter {
 
 static bool matches(const struct fan_handler *handler, const struct fan_event *event)
 {
-    if (handler->removed)
+    if (handler->removed || handler->gone)
         return false;
     if (handler->topic && strcmp(handler->topic, fan_event_topic(event)) != 0)
         return false;

@@ -75,7 +75,7 @@ static int64_t wake_of(const struct fan__dispatch *dispatch, const struct fan_ha
 {
     int64_t wake_ns = handler->renew_ns;
     if (handler->ended)
-        earlier(&wake_ns, handler->not_before_ns);
+        earlier(&wake_ns, handler->gone ? 0 : handler->not_before_ns);
     if (!dispatch->stopping && !handler->removed && room_of(dispatch, handler) > 0) {
         int64_t look_ns = handler->rung || handler->more ? 0 : handler->look_ns;
         if (handler->cautious)
@@ -91,9 +91,10 @@ static bool serve(struct fan__dispatch *dispatch, struct fan_handler *handler, u
     int64_t now_ns = fan__deadline_ns(0);
     fan__mutex_lock(&dispatch->mutex);
     bool may = handler->not_before_ns <= now_ns || dispatch->cut || handler->removed;
+    bool gone = handler->gone;
     bool renew = handler->renew_ns <= now_ns;
     fan__mutex_unlock(&dispatch->mutex);
-    bool worked = may && fan__settle(dispatch, handler);
+    bool worked = (may || gone) && fan__settle(dispatch, handler);
     if (renew)
         fan__renew(dispatch, handler);
     fan__mutex_lock(&dispatch->mutex);
@@ -178,8 +179,6 @@ static int64_t next_wake(struct fan__dispatch *dispatch)
         earlier(&wake_ns, dispatch->held->claimed_ns + FAN__HOLD_MS * FAN__NS_PER_MS);
     if (dispatch->stopping && !dispatch->cut)
         earlier(&wake_ns, dispatch->deadline_ns);
-    if (!dispatch->stopping)
-        earlier(&wake_ns, dispatch->report_ns);
     return wake_ns;
 }
 
@@ -201,11 +200,6 @@ void fan__work_main(void *context)
             dispatch->last_round = false;
         check_suspect(dispatch);
         check_stop(dispatch);
-        if (!dispatch->stopping && dispatch->report_ns <= fan__deadline_ns(0)) {
-            fan__mutex_unlock(&dispatch->mutex);
-            fan__unhandled_look(dispatch);
-            fan__mutex_lock(&dispatch->mutex);
-        }
         dispatch->wake_ns = next_wake(dispatch);
         if (worked || last || is_over(dispatch))
             continue;
@@ -239,9 +233,9 @@ bool fan__work_step(struct fan__dispatch *dispatch)
     while (fan__work_one(dispatch, &dispatch->step_cancel))
         worked = true;
     settle_all(dispatch);
-    bool report = dispatch->report_ns <= fan__deadline_ns(0);
+    bool look = dispatch->look_ns <= fan__deadline_ns(0);
     fan__mutex_unlock(&dispatch->mutex);
-    if (report)
+    if (look)
         fan__unhandled_look(dispatch);
     return worked;
 }

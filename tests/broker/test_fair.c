@@ -3,6 +3,10 @@
 
 #include "base/env.h"
 #include "broker/dispatch.h"
+#include "store/memory/memory.h"
+#include "store/sqlite/sqlite.h"
+
+#include <stdatomic.h>
 
 /* Retries the first events each time, and counts. */
 struct restless {
@@ -194,12 +198,294 @@ static void test_L08_what_runs_alone_holds_up_nobody_for_long(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ groups that are gone */
+
+struct told {
+    struct fan__mutex mutex;
+    unsigned deleted;
+    unsigned made;
+    unsigned unhandled;
+    char last[512];
+};
+
+static void on_log(void *context, enum fan_log_level level, const char *message)
+{
+    struct told *told = context;
+    fan__mutex_lock(&told->mutex);
+    told->deleted += level == FAN_LOG_WARNING && strstr(message, "was deleted under its handler");
+    told->made += level == FAN_LOG_INFO && strstr(message, "was made again");
+    told->unhandled += level == FAN_LOG_WARNING && strstr(message, "nobody handles");
+    if (level == FAN_LOG_WARNING)
+        snprintf(told->last, sizeof(told->last), "%s", message);
+    fan__mutex_unlock(&told->mutex);
+}
+
+/* The memory provider and SQLite's, but claims are counted, and groups may take their time. */
+static struct slow {
+    struct fan_provider provider;
+    const struct fan_provider *real;
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    size_t gone; /* claims of a group that is not there */
+    size_t looks;
+    bool held;
+} slow;
+
+static enum fan_status slow_claim(void *self, const struct fan_group_name *name,
+                                  const struct fan_claim_options *options, struct fan_batch *batch,
+                                  struct fan_claim *claims)
+{
+    enum fan_status status = slow.real->claim(self, name, options, batch, claims);
+    fan__mutex_lock(&slow.mutex);
+    slow.gone += status == FAN_NOT_FOUND;
+    fan__mutex_unlock(&slow.mutex);
+    return status;
+}
+
+static enum fan_status slow_groups(void *self, fan_group_visit visit, void *context)
+{
+    fan__mutex_lock(&slow.mutex);
+    slow.looks++;
+    fan__cond_broadcast(&slow.changed);
+    while (slow.held)
+        fan__cond_wait(&slow.changed, &slow.mutex);
+    fan__mutex_unlock(&slow.mutex);
+    return slow.real->groups(self, visit, context);
+}
+
+static const struct fan_provider *slow_provider(const char *scheme)
+{
+    memset(&slow, 0, sizeof(slow));
+    fan__mutex_init(&slow.mutex);
+    fan__cond_init(&slow.changed);
+    slow.real = strcmp(scheme, "memory") == 0 ? &fan__memory_provider : &fan__sqlite_provider;
+    slow.provider = *slow.real;
+    slow.provider.claim = slow_claim;
+    slow.provider.groups = slow_groups;
+    return &slow.provider;
+}
+
+static struct fan_broker *told_broker(const struct place *place, struct told *told,
+                                      struct fan_env *env, const char *scheme)
+{
+    memset(told, 0, sizeof(*told));
+    fan__mutex_init(&told->mutex);
+    env->context = told;
+    env->log = on_log;
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = env;
+    options.provider = slow_provider(scheme);
+    return broker_with(place, &options);
+}
+
+static void test_L08_a_group_that_is_deleted_ends_and_may_be_made_again(void **state)
+{
+    struct place place;
+    struct told told;
+    struct fan_env env = *fan_env_default();
+    place_make(&place, *state);
+    struct fan_broker *broker = told_broker(&place, &told, &env, *state);
+    struct probe probe;
+    probe_init(&probe);
+    probe.held = 1;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    options.concurrency = 1;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    for (int i = 0; i < 10; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 1);
+    struct fan_group_name name = { "mail", "" };
+    assert_ok(fan_group_delete(fan_broker_store(broker), &name));
+    /* Whoever waits for its verdict waits no more, though one call goes on. */
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    assert_ok(fan_broker_publish_sync(broker, &draft, NULL, NULL));
+    assert_ok(fan_broker_publish_sync(broker, &draft, NULL, NULL));
+    probe_let_go(&probe);
+    probe_wait_done(&probe, 1);
+    wait_for_stats(broker, work_queued, 0);
+    assert_ok(fan_group_create(fan_broker_store(broker), &name,
+                               &(struct fan_group_options){ .size = FAN_GROUP_OPTIONS_SIZE },
+                               NULL));
+    uint64_t seq = publish(broker, "a.b.c", NULL);
+    probe_wait_done(&probe, 2);
+    assert_int_equal(probe.seqs[1], seq);
+    fan_broker_free(broker);
+    assert_int_equal(told.deleted, 1);
+    assert_int_equal(told.made, 1);
+    assert_non_null(strstr(told.last, "group \"mail\", handler \"\" was deleted"));
+    /* Now and then, not all the time: a few before it was made again. */
+    assert_in_range(slow.gone, 1, 20);
+    place_remove(&place);
+}
+
+static void test_L08_a_stop_does_not_wait_for_a_group_that_is_gone(void **state)
+{
+    struct place place;
+    struct told told;
+    struct fan_env env = *fan_env_default();
+    place_make(&place, *state);
+    struct fan_broker *broker = told_broker(&place, &told, &env, *state);
+    struct probe probe;
+    probe_init(&probe);
+    probe.held = 1;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    for (int i = 0; i < 30; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 10);
+    struct fan_group_name name = { "mail", "" };
+    assert_ok(fan_group_delete(fan_broker_store(broker), &name));
+    probe_let_go(&probe);
+    probe_wait_done(&probe, 10);
+    int64_t begun_ns = fan__deadline_ns(0);
+    assert_ok(fan_broker_stop(broker, 60000));
+    assert_true(fan__deadline_ns(0) - begun_ns < 30000 * FAN__NS_PER_MS);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+/* ------------------------------------------------------------------ who nobody handles for */
+
+static size_t looks(void)
+{
+    fan__mutex_lock(&slow.mutex);
+    size_t count = slow.looks;
+    fan__mutex_unlock(&slow.mutex);
+    return count;
+}
+
+/* Has the broker look, whole, after this call began. */
+static void look_again(struct fan_broker *broker)
+{
+    struct fan__dispatch *dispatch = broker->dispatch;
+    size_t before = looks();
+    do {
+        fan__mutex_lock(&dispatch->mutex);
+        dispatch->look_ns = 0;
+        fan__cond_signal(&dispatch->look_wake);
+        while (dispatch->look_ns == 0)
+            fan__cond_wait_until(&dispatch->changed, &dispatch->mutex, fan__deadline_ns(5));
+        fan__mutex_unlock(&dispatch->mutex);
+    } while (looks() == before);
+}
+
+static void test_R07_a_look_at_many_groups_holds_up_nobody(void **state)
+{
+    struct place place;
+    struct told told;
+    struct fan_env env = *fan_env_default();
+    place_make(&place, *state);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    struct fan_broker *broker = NULL;
+    options.provider = slow_provider(*state);
+    slow.held = true;
+    memset(&told, 0, sizeof(told));
+    fan__mutex_init(&told.mutex);
+    env.context = &told;
+    env.log = on_log;
+    options.env = &env;
+    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    fan__mutex_lock(&slow.mutex);
+    while (slow.looks == 0)
+        fan__cond_wait(&slow.changed, &slow.mutex);
+    fan__mutex_unlock(&slow.mutex);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    for (int i = 0; i < 20; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_done(&probe, 20);
+    wait_for_stats(broker, processed, 20);
+    fan__mutex_lock(&slow.mutex);
+    assert_int_equal(slow.looks, 1);
+    slow.held = false;
+    fan__cond_broadcast(&slow.changed);
+    fan__mutex_unlock(&slow.mutex);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+static atomic_llong wall_us;
+static atomic_llong passed_us;
+
+static int64_t moved_wall_us(void *context)
+{
+    (void)context;
+    return fan_env_default()->wall_us(NULL) + atomic_load(&wall_us);
+}
+
+static int64_t moved_monotonic_ns(void *context)
+{
+    (void)context;
+    return fan_env_default()->monotonic_ns(NULL) + atomic_load(&passed_us) * 1000;
+}
+
+/* A member in another process asks for work. */
+static void ask(struct fan_broker *broker, const char *group)
+{
+    struct fan_group_name name = { group, "" };
+    struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                         .owner = "elsewhere",
+                                         .lease_ms = 1 };
+    struct fan_claim claim;
+    struct fan_batch *batch = NULL;
+    assert_ok(fan_batch_new(NULL, &batch));
+    enum fan_status status =
+        fan_group_claim(fan_broker_store(broker), &name, &options, batch, &claim);
+    assert_true(status == FAN_OK || status == FAN_AGAIN);
+    fan_batch_free(batch);
+}
+
+/* Set by a day or back by an hour, the wall clock says nothing of who asked for work when. */
+static void test_R07_R02_who_asked_for_work_goes_by_the_stores_clock(void **state)
+{
+    static const int64_t jumps_us[] = { 0, INT64_C(86400000000), INT64_C(-3600000000) };
+    for (size_t i = 0; i < 3; i++) {
+        struct place place;
+        struct told told;
+        struct fan_env env = *fan_env_default();
+        place_make(&place, *state);
+        atomic_store(&wall_us, 0);
+        env.wall_us = moved_wall_us;
+        env.monotonic_ns = moved_monotonic_ns;
+        struct fan_broker *broker = told_broker(&place, &told, &env, *state);
+        make_group(fan_broker_store(broker), "there");
+        make_group(fan_broker_store(broker), "left");
+        publish(broker, "a.b.c", NULL);
+        atomic_store(&wall_us, jumps_us[i]);
+        ask(broker, "there");
+        look_again(broker);
+        assert_int_equal(stats_of(broker).unhandled, 0);
+        /* Ten minutes later one of the two has asked again. */
+        atomic_fetch_add(&passed_us, 600 * FAN__US_PER_S);
+        ask(broker, "there");
+        look_again(broker);
+        assert_int_equal(stats_of(broker).unhandled, 1);
+        assert_int_equal(told.unhandled, 1);
+        assert_non_null(strstr(told.last, "group \"left\""));
+        look_again(broker);
+        assert_int_equal(told.unhandled, 1);
+        /* It is handled for again, is not, and that is said again. */
+        ask(broker, "left");
+        look_again(broker);
+        assert_int_equal(stats_of(broker).unhandled, 0);
+        fan_broker_free(broker);
+        place_remove(&place);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_every_store(test_H04_what_is_retried_all_the_time_holds_up_nothing),
         on_every_store(test_L08_what_runs_alone_has_nothing_beside_it),
         on_every_store(test_L08_what_runs_alone_holds_up_nobody_for_long),
+        on_every_store(test_L08_a_group_that_is_deleted_ends_and_may_be_made_again),
+        on_every_store(test_L08_a_stop_does_not_wait_for_a_group_that_is_gone),
+        on_every_store(test_R07_a_look_at_many_groups_holds_up_nobody),
+        on_every_store(test_R07_R02_who_asked_for_work_goes_by_the_stores_clock),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

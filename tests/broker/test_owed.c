@@ -291,7 +291,7 @@ static void test_R07_a_group_that_nobody_handles_for_is_named(void **state)
     probe_init(&probe);
     struct fan_handler_options handler = probe_options(&probe, "joined", NULL);
     assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
-    broker->dispatch->joined_us = 0; /* nobody is given time to come back */
+    broker->dispatch->patience_us = 0; /* nobody is given time to come back */
     assert_ok(fan_broker_start(broker));
     wait_for_stats(broker, unhandled, 2);
     fan_broker_free(broker);
