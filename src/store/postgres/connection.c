@@ -6,7 +6,7 @@
  * and looked at before it is lent, so that a server's restart costs nobody a failed call who comes
  * after it.
  */
-#include "store/postgres/store.h"
+#include "store/postgres/series.h"
 
 #include "base/env.h"
 #include "base/status.h"
@@ -112,6 +112,7 @@ void fan__postgres_disconnect(struct fan__postgres_connection *connection)
         PQclear(connection->queue[i].result);
     PQfinish(connection->conn);
     fan__postgres_rows_free(connection);
+    fan__postgres_sets_free(connection);
     fan__free(connection->store->env, connection);
 }
 

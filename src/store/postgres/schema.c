@@ -40,6 +40,16 @@ static const char *const words[] = {
     "grp",  "delivery", "tally", "dropped", "events", "deliveries"
 };
 
+void fan__postgres_names(const struct fan__postgres *store, struct fan__postgres_array *names)
+{
+    char name[FAN__POSTGRES_NAME_MAX + 1];
+    fan__postgres_array_init(names, store->env, FAN__POSTGRES_TEXT);
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
+        fan__postgres_name(store, words[i], strlen(words[i]), name);
+        fan__postgres_array_text(names, name);
+    }
+}
+
 static void look(struct fan__postgres_connection *connection, struct found *ret_found)
 {
     const struct fan__postgres *store = connection->store;
@@ -47,12 +57,7 @@ static void look(struct fan__postgres_connection *connection, struct found *ret_
     struct fan__postgres_params params = { 0 };
     struct fan__postgres_array names;
     char meta[FAN__POSTGRES_NAME_MAX + 1];
-    char name[FAN__POSTGRES_NAME_MAX + 1];
-    fan__postgres_array_init(&names, store->env, FAN__POSTGRES_TEXT);
-    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++) {
-        fan__postgres_name(store, words[i], strlen(words[i]), name);
-        fan__postgres_array_text(&names, name);
-    }
+    fan__postgres_names(store, &names);
     fan__postgres_name(store, "meta", strlen("meta"), meta);
     fan__postgres_add_text(&params, store->schema);
     fan__postgres_add_text(&params, meta);

@@ -41,6 +41,21 @@ bool fan__postgres_row_draft(struct fan__postgres_connection *connection, const 
 void fan__postgres_row_add(struct fan__postgres_connection *connection, const PGresult *result,
                            int row, struct fan_batch *batch);
 
+/* sets.c */
+
+/* The series that a filter matches, rising; `all` means that there is nothing to filter. */
+struct fan__postgres_set {
+    bool all;
+    const int64_t *ids;
+    size_t count;
+};
+
+/* Resolves the filter of a query. Borrowed until the next call; empty once it failed. */
+void fan__postgres_set_of(struct fan__postgres_connection *connection,
+                          const struct fan_query *query, struct fan__postgres_set *ret_set);
+bool fan__postgres_set_has(const struct fan__postgres_set *set, int64_t id);
+void fan__postgres_sets_free(struct fan__postgres_connection *connection);
+
 /* tuples.c: the writer's. */
 
 bool fan__postgres_tuples_new(struct fan__postgres *store);

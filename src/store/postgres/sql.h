@@ -21,12 +21,62 @@
     "greatest(coalesce((SELECT max(seq) FROM @event), 0), "                                        \
     "(SELECT value FROM @meta WHERE key = 'head_floor'))"
 
+/*
+ * Pages, each both ways. $1 < seq <= $2, at most $3 of them and about $4 bytes; $5 the series or
+ * NULL, $6 the user or 0, $7 <= created_us < $8.
+ */
+#define FAN__POSTGRES_BYTES "(octet_length(e.payload) + coalesce(octet_length(e.metadata), 0))"
+#define FAN__POSTGRES_PAGE(from, where, order)                                                     \
+    "SELECT " FAN__POSTGRES_COLUMNS "FROM (SELECT e.*, "                                           \
+    "sum(" FAN__POSTGRES_BYTES ") OVER (ORDER BY e.seq " order                                     \
+    " ROWS UNBOUNDED PRECEDING) AS sum "                                                           \
+    "FROM (SELECT e.* FROM " from " WHERE " where "ORDER BY e.seq " order                          \
+    " LIMIT $3::bigint) e) e WHERE e.sum - " FAN__POSTGRES_BYTES " < $4::bigint "                  \
+    "ORDER BY e.seq " order
+#define FAN__POSTGRES_BETWEEN "e.seq > $1::bigint AND e.seq <= $2::bigint "
+#define FAN__POSTGRES_TIMED "AND e.created_us >= $7::bigint AND e.created_us < $8::bigint "
+#define FAN__POSTGRES_USERS "AND ($6::bigint = 0 OR e.user_id = $6::bigint) "
+#define FAN__POSTGRES_IN_SET                                                                       \
+    "AND ($5::bigint[] IS NULL OR e.series IN (SELECT unnest($5::bigint[]))) "
+#define FAN__POSTGRES_PAGE_ALL(order) FAN__POSTGRES_PAGE("@event e", FAN__POSTGRES_BETWEEN, order)
+#define FAN__POSTGRES_PAGE_WINDOW(order)                                                           \
+    FAN__POSTGRES_PAGE(                                                                            \
+        "@event e",                                                                                \
+        FAN__POSTGRES_BETWEEN FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_TIMED, order)
+#define FAN__POSTGRES_PAGE_SERIES(order)                                                           \
+    FAN__POSTGRES_PAGE(                                                                            \
+        "unnest($5::bigint[]) s(id) CROSS JOIN LATERAL (SELECT e.* FROM @event e "                 \
+        "WHERE e.series = s.id AND " FAN__POSTGRES_BETWEEN FAN__POSTGRES_USERS FAN__POSTGRES_TIMED \
+        "ORDER BY e.seq " order " LIMIT $3::bigint) e",                                            \
+        "true ", order)
+#define FAN__POSTGRES_PAGE_USER(order)                                                             \
+    FAN__POSTGRES_PAGE("@event e",                                                                 \
+                       "e.user_id = $6::bigint AND " FAN__POSTGRES_BETWEEN FAN__POSTGRES_IN_SET    \
+                           FAN__POSTGRES_TIMED,                                                    \
+                       order)
+#define FAN__POSTGRES_PAGE_TIME(order)                                                             \
+    "WITH t AS MATERIALIZED (SELECT e.seq FROM @event e WHERE true " FAN__POSTGRES_TIMED           \
+    "), p AS MATERIALIZED (SELECT e.seq FROM t e WHERE " FAN__POSTGRES_BETWEEN                     \
+    "ORDER BY e.seq " order                                                                        \
+    " LIMIT $3::bigint) " FAN__POSTGRES_PAGE("p JOIN @event e ON e.seq = p.seq",                   \
+                                             "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS,     \
+                                             order)
+#define FAN__POSTGRES_PAGE_OPEN(order)                                                             \
+    "WITH p AS MATERIALIZED (SELECT DISTINCT e.seq FROM @delivery e WHERE e.status <> 2 "          \
+    "AND " FAN__POSTGRES_BETWEEN                                                                   \
+    ") " FAN__POSTGRES_PAGE("p JOIN @event e ON e.seq = p.seq",                                    \
+                            "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_TIMED,  \
+                            order)
+
 #define FAN__POSTGRES_TUPLES                                                                       \
     "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], "  \
     "$8::text[]) "
 #define FAN__POSTGRES_SAME_SERIES                                                                  \
     "s.topic = i.a AND s.type = i.b AND s.source = i.c AND s.schema = i.d AND s.entity = i.e "     \
     "AND s.operation = i.f AND s.instance = i.g AND s.content_type = i.h"
+#define FAN__POSTGRES_SERIES                                                                       \
+    "SELECT s.id, s.source, s.type, s.topic, s.schema, s.entity, s.operation, s.instance "         \
+    "FROM @series s "
 #define FAN__POSTGRES_MARK_LAST                                                                    \
     "(SELECT m.seq, m.us, m.bytes FROM @mark m ORDER BY m.seq DESC LIMIT 1) l"
 
@@ -101,8 +151,46 @@
       "(SELECT e.seq FROM @event e WHERE e.series = s.id ORDER BY e.seq DESC LIMIT 1) x "          \
       "WHERE s.topic = i.key), 0) FROM unnest($1::text[]) WITH ORDINALITY i(key, ord) "            \
       "ORDER BY i.ord")                                                                            \
+    X(STATS,                                                                                       \
+      "SELECT (SELECT min(seq) FROM @event), (SELECT max(seq) FROM @event), " FAN__POSTGRES_HEAD   \
+      ", (SELECT value FROM @meta WHERE key = 'removed'), "                                        \
+      "(SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class c "           \
+      "JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1::text "                  \
+      "AND c.relkind = 'r' AND c.relname = ANY($2::text[]))")                                      \
+    X(LEASE_GET, "SELECT owner, fence, until_us FROM @lease WHERE name = $1::text")                \
+    X(LEASE_SET,                                                                                   \
+      "INSERT INTO @lease(name, owner, fence, until_us) VALUES($1::text, $2::text, $3::bigint, "   \
+      "$4::bigint) ON CONFLICT(name) DO UPDATE SET owner = excluded.owner, "                       \
+      "fence = excluded.fence, until_us = excluded.until_us")                                      \
+    X(LEASE_DELETE, "DELETE FROM @lease WHERE name = $1::text")                                    \
+    X(LEASE_SWEEP, "DELETE FROM @lease WHERE until_us <= $1::bigint")                              \
     X(LEASES_FIND, "SELECT l.fence, l.until_us FROM unnest($1::text[]) WITH ORDINALITY "           \
                    "i(name, ord) LEFT JOIN @lease l ON l.name = i.name ORDER BY i.ord")            \
+    X(PAGE_ALL, FAN__POSTGRES_PAGE_ALL(""))                                                        \
+    X(PAGE_ALL_DOWN, FAN__POSTGRES_PAGE_ALL("DESC"))                                               \
+    X(PAGE_WINDOW, FAN__POSTGRES_PAGE_WINDOW(""))                                                  \
+    X(PAGE_WINDOW_DOWN, FAN__POSTGRES_PAGE_WINDOW("DESC"))                                         \
+    X(PAGE_SERIES, FAN__POSTGRES_PAGE_SERIES(""))                                                  \
+    X(PAGE_SERIES_DOWN, FAN__POSTGRES_PAGE_SERIES("DESC"))                                         \
+    X(PAGE_USER, FAN__POSTGRES_PAGE_USER(""))                                                      \
+    X(PAGE_USER_DOWN, FAN__POSTGRES_PAGE_USER("DESC"))                                             \
+    X(PAGE_TIME, FAN__POSTGRES_PAGE_TIME(""))                                                      \
+    X(PAGE_TIME_DOWN, FAN__POSTGRES_PAGE_TIME("DESC"))                                             \
+    X(PAGE_OPEN, FAN__POSTGRES_PAGE_OPEN(""))                                                      \
+    X(PAGE_OPEN_DOWN, FAN__POSTGRES_PAGE_OPEN("DESC"))                                             \
+    X(EVENT_DELETE, "DELETE FROM @event e WHERE e.id = $1::text")                                  \
+    X(EVENT_ERASE, "UPDATE @event e SET user_id = NULL, session = NULL, metadata = NULL, "         \
+                   "payload = $2::bytea WHERE e.id = $1::text")                                    \
+    X(SERIES_LAST, "SELECT (SELECT max(s.id) FROM @series s), "                                    \
+                   "(SELECT value FROM @meta WHERE key = 'series_swept')")                         \
+    X(SERIES_AFTER, FAN__POSTGRES_SERIES "WHERE s.id > $1::bigint ORDER BY s.id")                  \
+    X(SERIES_BY_TOPIC, FAN__POSTGRES_SERIES "WHERE s.topic = $1::text")                            \
+    X(SERIES_BY_TYPE, FAN__POSTGRES_SERIES "WHERE s.type >= $1::text AND s.type < $2::text")       \
+    X(SERIES_BY_INSTANCE, FAN__POSTGRES_SERIES "WHERE s.instance = $1::text")                      \
+    X(SERIES_BY_ENTITY, FAN__POSTGRES_SERIES "WHERE s.entity = $1::text")                          \
+    X(SERIES_BY_SCHEMA, FAN__POSTGRES_SERIES "WHERE s.schema = $1::text")                          \
+    X(SERIES_BY_OPERATION, FAN__POSTGRES_SERIES "WHERE s.operation = $1::text")                    \
+    X(SERIES_BY_SOURCE, FAN__POSTGRES_SERIES "WHERE s.source = $1::text")                          \
     X(STATES, "SELECT d.seq, d.grp, d.status, d.attempts, d.error, d.due_us, d.processed_us, "     \
               "d.completed_us FROM @delivery d JOIN @grp g ON g.id = d.grp "                       \
               "WHERE d.seq = ANY($1::bigint[]) ORDER BY d.seq, g.name, g.handler")                 \

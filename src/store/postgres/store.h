@@ -28,6 +28,7 @@
 
 struct fan__postgres;
 struct fan__postgres_row_cache;
+struct fan__postgres_set_cache;
 struct fan__postgres_tail;
 struct fan__postgres_tuples;
 
@@ -63,6 +64,7 @@ struct fan__postgres_connection {
         PGresult *result;
     } queue[2 * FAN__POSTGRES_QUEUE_MAX];
     struct fan__postgres_row_cache *rows;
+    struct fan__postgres_set_cache *sets;
 };
 
 /* What the log says of its clock, and where this process took it (clock.c). */
@@ -255,6 +257,9 @@ void fan__postgres_rows_free(struct fan__postgres_connection *connection);
 
 /* schema.c: makes or migrates the log, and reads its identity. */
 enum fan_status fan__postgres_schema_open(struct fan__postgres *store, struct fan_error *error);
+
+/* The names of all that a log has in its schema; the array wants its end. */
+void fan__postgres_names(const struct fan__postgres *store, struct fan__postgres_array *names);
 
 /* What a snapshot says of the log as a whole. */
 struct fan__postgres_bounds {

@@ -65,6 +65,11 @@ char *fan__postgres_fill(const struct fan__postgres *store, const char *sql)
         if (!*sql)
             break;
         bool has_schema = *sql++ == '@';
+        if (*sql == '@') {
+            add_quoted(&buffer, store->channel);
+            sql++;
+            continue;
+        }
         size_t size = 0;
         while (islower((unsigned char)sql[size]) || sql[size] == '_')
             size++;

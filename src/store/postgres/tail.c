@@ -1,0 +1,213 @@
+/*
+ * Waiting for the head. One thread listens on a connection of its own: LISTEN first, then a look at
+ * the head, and another at each notice and every poll_ms, as notices get lost with a connection.
+ * What it finds is a hint for those who wait; truth is reading.
+ */
+#include "store/postgres/store.h"
+
+#include "base/env.h"
+#include "base/status.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#define RETRY_MS_MIN 20
+#define RETRY_MS_MAX 2000
+
+struct fan__postgres_tail {
+    struct fan__postgres *store;
+    struct fan__thread thread;
+    struct fan__postgres_connection *connection; /* the thread's */
+    uint32_t retry_ms;
+    int stop_file;
+
+    struct fan__mutex mutex;
+    struct fan__cond moved;
+    bool stops;
+    bool down;
+    uint64_t seq;
+    uint64_t wakes;
+};
+
+static bool stops(struct fan__postgres_tail *tail)
+{
+    fan__mutex_lock(&tail->mutex);
+    bool result = tail->stops;
+    fan__mutex_unlock(&tail->mutex);
+    return result;
+}
+
+static void found(struct fan__postgres_tail *tail, uint64_t seq)
+{
+    fan__mutex_lock(&tail->mutex);
+    tail->down = false;
+    if (seq > tail->seq) {
+        tail->seq = seq;
+        fan__cond_broadcast(&tail->moved);
+    }
+    fan__mutex_unlock(&tail->mutex);
+}
+
+/* Sleeps for so long, or until the socket has something or the tail is to stop. */
+static bool has_news(struct fan__postgres_tail *tail, int file, uint32_t timeout_ms)
+{
+    struct pollfd files[] = { { .fd = tail->stop_file, .events = POLLIN },
+                              { .fd = file, .events = POLLIN } };
+    int ready = poll(files, 2, (int)timeout_ms);
+    return ready > 0 && files[1].revents != 0;
+}
+
+static void look(struct fan__postgres_tail *tail)
+{
+    struct fan__postgres_connection *connection = tail->connection;
+    fan__postgres_extend(connection);
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
+    if (connection->status == FAN_OK)
+        found(tail, bounds.head_seq);
+}
+
+static void begin(struct fan__postgres_tail *tail)
+{
+    struct fan__postgres *store = tail->store;
+    enum fan_status status =
+        fan__postgres_connect(store, fan__deadline_ns(store->timeout_ms), &tail->connection, NULL);
+    if (status == FAN_OK) {
+        tail->retry_ms = 0;
+        fan__postgres_script(tail->connection, "LISTEN @@");
+        look(tail);
+        return;
+    }
+    uint32_t random = 0;
+    fan__random(store->env, &random, sizeof(random));
+    tail->retry_ms = tail->retry_ms * 2 + RETRY_MS_MIN;
+    if (tail->retry_ms > RETRY_MS_MAX)
+        tail->retry_ms = RETRY_MS_MAX;
+    fan__mutex_lock(&tail->mutex);
+    tail->down = true;
+    fan__mutex_unlock(&tail->mutex);
+    (void)has_news(tail, -1, tail->retry_ms / 2 + random % (tail->retry_ms / 2));
+}
+
+static void take_notices(struct fan__postgres_connection *connection)
+{
+    if (!PQconsumeInput(connection->conn))
+        fan__postgres_fail(connection, FAN_UNAVAILABLE);
+    PGnotify *notice;
+    while ((notice = PQnotifies(connection->conn)) != NULL)
+        PQfreemem(notice);
+}
+
+static void run(void *context)
+{
+    struct fan__postgres_tail *tail = context;
+    while (!stops(tail)) {
+        if (!tail->connection) {
+            begin(tail);
+        } else {
+            if (has_news(tail, PQsocket(tail->connection->conn), tail->store->poll_ms))
+                take_notices(tail->connection);
+            if (!stops(tail))
+                look(tail);
+        }
+        if (tail->connection && tail->connection->status != FAN_OK) {
+            fan__postgres_disconnect(tail->connection);
+            tail->connection = NULL;
+        }
+    }
+    fan__postgres_disconnect(tail->connection);
+}
+
+enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan_error *error)
+{
+    struct fan__postgres_tail *tail = fan__alloc_zero(store->env, 1, sizeof(*tail));
+    if (!tail)
+        return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the tail");
+    tail->store = store;
+    tail->stop_file = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    fan__mutex_init(&tail->mutex);
+    fan__cond_init(&tail->moved);
+    store->tail = tail;
+    if (tail->stop_file < 0)
+        return fan__fail(error, FAN_NO_MEMORY, NULL, "no file for the tail");
+    if (fan__thread_start(&tail->thread, "fan-tail", run, tail) != FAN_OK)
+        return fan__fail(error, FAN_NO_MEMORY, NULL, "no thread for the tail");
+    return FAN_OK;
+}
+
+void fan__postgres_tail_stop(struct fan__postgres *store)
+{
+    struct fan__postgres_tail *tail = store->tail;
+    if (!tail)
+        return;
+    fan__mutex_lock(&tail->mutex);
+    tail->stops = true;
+    fan__mutex_unlock(&tail->mutex);
+    if (tail->stop_file >= 0)
+        (void)eventfd_write(tail->stop_file, 1);
+    fan__thread_join(&tail->thread);
+    if (tail->stop_file >= 0)
+        close(tail->stop_file);
+    fan__cond_deinit(&tail->moved);
+    fan__mutex_deinit(&tail->mutex);
+    fan__free(store->env, tail);
+    store->tail = NULL;
+}
+
+void fan__postgres_tail_moved(struct fan__postgres *store, uint64_t head_seq)
+{
+    found(store->tail, head_seq);
+}
+
+void fan__postgres_wake(void *self)
+{
+    struct fan__postgres *store = self;
+    struct fan__postgres_tail *tail = store->tail;
+    fan__mutex_lock(&tail->mutex);
+    tail->wakes++;
+    fan__cond_broadcast(&tail->moved);
+    fan__mutex_unlock(&tail->mutex);
+}
+
+enum fan_status fan__postgres_head(void *self, uint64_t *ret_seq)
+{
+    struct fan__postgres_connection *connection = NULL;
+    enum fan_status status = fan__postgres_borrow(self, FAN__POSTGRES_READ, &connection, NULL);
+    if (status != FAN_OK)
+        return status;
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
+    status = fan__postgres_end(connection, FAN_OK, NULL);
+    if (status == FAN_OK)
+        *ret_seq = bounds.head_seq;
+    return status;
+}
+
+enum fan_status fan__postgres_wait(void *self, uint64_t after_seq, uint32_t timeout_ms)
+{
+    struct fan__postgres *store = self;
+    struct fan__postgres_tail *tail = store->tail;
+    int64_t deadline_ns = fan__deadline_ns(timeout_ms);
+    if (timeout_ms == 0) {
+        uint64_t head_seq;
+        enum fan_status status = fan__postgres_head(store, &head_seq);
+        if (status != FAN_OK)
+            return status;
+        found(tail, head_seq);
+    }
+    bool in_time = true;
+    fan__mutex_lock(&tail->mutex);
+    uint64_t wakes = tail->wakes;
+    while (in_time && tail->seq <= after_seq && tail->wakes == wakes)
+        in_time = fan__cond_wait_until(&tail->moved, &tail->mutex, deadline_ns);
+    enum fan_status status = FAN_AGAIN;
+    if (tail->seq > after_seq)
+        status = FAN_OK;
+    else if (!in_time && tail->down)
+        status = FAN_UNAVAILABLE;
+    fan__mutex_unlock(&tail->mutex);
+    return status;
+}
