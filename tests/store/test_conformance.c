@@ -6,21 +6,61 @@
  */
 #include <fanfare/conformance.h>
 
+#ifdef POSTGRES_PY
+#include "postgres.h"
+#endif
+
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* Where a provider keeps what it has: each store has a file of its own in one folder. */
+/* Where a provider keeps what it has: each store has a file, or a schema, of its own. */
 struct place {
     char folder[32];
     const char *uri;
     unsigned number;
     bool full;
+#ifdef POSTGRES_PY
+    struct test_postgres server;
+#endif
 };
 
-/* Each `@` in a URI becomes a file of its own. */
+static bool begin(struct place *place)
+{
+#ifdef POSTGRES_PY
+    return test_postgres_start(&place->server, NULL);
+#else
+    (void)place;
+    return true;
+#endif
+}
+
+static void end(struct place *place)
+{
+#ifdef POSTGRES_PY
+    test_postgres_end(&place->server);
+#else
+    (void)place;
+#endif
+}
+
+static size_t print_server(const struct place *place, char *uri, size_t size)
+{
+    uri[0] = '\0';
+#ifdef POSTGRES_PY
+    char options[32];
+    snprintf(options, sizeof(options), "schema=s%u", place->number);
+    test_postgres_uri(&place->server, options, uri, size);
+#else
+    (void)place;
+    (void)size;
+#endif
+    return strlen(uri);
+}
+
+/* Each `@` in a URI becomes a file of its own, a `$` a schema on the test's server. */
 static const struct setting {
     const char *name;
     const char *uri;
@@ -28,6 +68,7 @@ static const struct setting {
 } settings[] = {
     { "memory", "memory:?capacity=1000000", false },
     { "sqlite", "sqlite:@", true },
+    { "postgres", "$", true },
     { "fault-memory", "fault:memory:?capacity=1000000", false },
     { "tee-memory", "tee:memory:?capacity=1000000|memory:?capacity=1000000", false },
     { "tee-sqlite", "tee:sqlite:@|memory:?capacity=1000000", true },
@@ -43,6 +84,8 @@ static void print_uri(const struct place *place, char uri[256])
             size += (size_t)snprintf(uri + size, 256 - size, "%s/%u-%zu.db%s", place->folder,
                                      place->number, (size_t)(at - place->uri),
                                      place->full ? "" : "?synchronous=normal");
+        else if (*at == '$')
+            size += print_server(place, uri + size, 256 - size);
         else
             uri[size++] = *at;
     }
@@ -82,6 +125,10 @@ int main(int argc, char **argv)
         puts("Bail out! no folder for the stores");
         return EXIT_FAILURE;
     }
+    if (!begin(&place)) {
+        puts("Bail out! no server for the stores");
+        return EXIT_FAILURE;
+    }
     place.full = soak && strcmp(soak, "0") != 0;
     int failed = -1;
     for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
@@ -101,6 +148,7 @@ int main(int argc, char **argv)
         };
         failed = fan_conformance_run(&options);
     }
+    end(&place);
     nftw(place.folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

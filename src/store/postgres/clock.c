@@ -110,11 +110,15 @@ static void follow(struct fan__postgres_connection *connection, struct fan__post
                    const struct look *look)
 {
     int64_t apart_us = distance_us(clock, look);
-    if (llabs(apart_us) > JUMP_US && look->generation == clock->generation)
+    bool ours = look->generation <= clock->generation;
+    if (!ours)
+        clock->generation = look->generation;
+    if (ours && llabs(apart_us) > JUMP_US) {
         put_right(connection, look, clock->offset_us + look->ended_us, look->leap_us);
-    else if (llabs(apart_us) > DRIFT_US)
+        clock->generation = look->generation + 1;
+    } else if (llabs(apart_us) > DRIFT_US) {
         clock->offset_us += apart_us;
-    clock->generation = look->generation;
+    }
     clock->leap_us = look->leap_us;
     clock->kept_us = look->high_us;
 }
@@ -152,4 +156,14 @@ bool fan__postgres_clock_is_due(struct fan__postgres *store)
     bool due = now_us >= store->clock.kept_us + KEEP_US;
     fan__mutex_unlock(&store->clock_mutex);
     return due;
+}
+
+void fan__postgres_clock_leave(struct fan__postgres *store)
+{
+    struct fan__postgres_connection *connection = NULL;
+    if (store->epoch == 0 || !fan__postgres_clock_is_due(store) ||
+        fan__postgres_borrow(store, FAN__POSTGRES_WRITE, &connection, NULL) != FAN_OK)
+        return;
+    fan__postgres_clock_sync(connection);
+    (void)fan__postgres_end(connection, FAN_OK, NULL);
 }

@@ -154,7 +154,7 @@ static void note_try(struct fan__postgres *store, enum fan_status status)
     if (status == FAN_OK) {
         store->retry_ms = 0;
         store->retry_ns = 0;
-    } else {
+    } else if (status != FAN_NO_MEMORY) {
         uint32_t random = 0;
         fan__random(store->env, &random, sizeof(random));
         uint32_t next_ms = store->retry_ms * 2;

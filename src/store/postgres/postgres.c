@@ -187,7 +187,9 @@ static void postgres_close(void *self)
     /* A fork's child must not close: it would say goodbye on the parent's connections. */
     if (store->fork_generation != fan__fork_generation())
         return;
-    fan__postgres_tail_stop(store);
+    bool is_up = fan__postgres_tail_stop(store);
+    if (is_up)
+        fan__postgres_clock_leave(store);
     while (store->pool) {
         struct fan__postgres_connection *connection = store->pool;
         store->pool = connection->next;

@@ -248,6 +248,9 @@ int64_t fan__postgres_now_us(struct fan__postgres *store);
  */
 void fan__postgres_clock_sync(struct fan__postgres_connection *connection);
 
+/* Before the end: whoever opens the log next begins where we are. */
+void fan__postgres_clock_leave(struct fan__postgres *store);
+
 /* Whether the log was not told for a second how far its clock came. */
 bool fan__postgres_clock_is_due(struct fan__postgres *store);
 
@@ -272,7 +275,7 @@ void fan__postgres_bounds(struct fan__postgres_connection *connection,
 
 /* tail.c */
 enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan_error *error);
-void fan__postgres_tail_stop(struct fan__postgres *store);
+bool fan__postgres_tail_stop(struct fan__postgres *store); /* whether the server was there */
 void fan__postgres_tail_moved(struct fan__postgres *store, uint64_t head_seq);
 enum fan_status fan__postgres_wait(void *self, uint64_t after_seq, uint32_t timeout_ms);
 void fan__postgres_wake(void *self);

@@ -138,23 +138,25 @@ enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan
     return FAN_OK;
 }
 
-void fan__postgres_tail_stop(struct fan__postgres *store)
+bool fan__postgres_tail_stop(struct fan__postgres *store)
 {
     struct fan__postgres_tail *tail = store->tail;
     if (!tail)
-        return;
+        return false;
     fan__mutex_lock(&tail->mutex);
     tail->stops = true;
     fan__mutex_unlock(&tail->mutex);
     if (tail->stop_file >= 0)
         (void)eventfd_write(tail->stop_file, 1);
     fan__thread_join(&tail->thread);
+    bool is_up = !tail->down;
     if (tail->stop_file >= 0)
         close(tail->stop_file);
     fan__cond_deinit(&tail->moved);
     fan__mutex_deinit(&tail->mutex);
     fan__free(store->env, tail);
     store->tail = NULL;
+    return is_up;
 }
 
 void fan__postgres_tail_moved(struct fan__postgres *store, uint64_t head_seq)
