@@ -67,6 +67,8 @@ struct reader {
 /* The bus under measurement. publish waits for room on a lossless bus, else it may lose. */
 static void *bus_open(const struct round *round);
 static void bus_publish(void *bus, unsigned publisher, const uint64_t *words, size_t word_count);
+/* BURST_COUNT events; one that has a call for several defines it, and BUS_TAKES_BURSTS. */
+static void bus_publish_burst(void *bus, unsigned publisher, const uint64_t *words);
 /* Gives every event to reader_take, until bus_end was called and all before it are taken. */
 static void bus_read(void *bus, struct reader *reader);
 static void bus_end(void *bus);

@@ -42,8 +42,8 @@ enum fan_policy {
  * pattern       on the type (pattern.h), NULL for every type
  * buffer_count  0 for FAN_BUFFER_COUNT; with FAN_POLICY_LATEST the bound on topics and types
  * cancel        ends the subscription when it fires; may be NULL
- * yield_us      how long a read that waits stays awake before it sleeps (0, or up to 1,000): it looks
- *               again and again, without giving its processor away as long as that helps
+ * yield_us      how long a read that waits stays awake before it sleeps (0, or up to 1,000): it
+ *               looks again and again, and keeps its processor for that as long as it helps
  */
 struct fan_subscription_options {
     size_t size;

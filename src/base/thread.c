@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,14 @@ static void must(int result)
 {
     assert(result == 0);
     (void)result;
+}
+
+unsigned fan__processor_count(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof(set), &set) != 0)
+        return 1;
+    return (unsigned)CPU_COUNT(&set);
 }
 
 void fan__mutex_init(struct fan__mutex *mutex)

@@ -30,6 +30,9 @@ void fan__cond_signal(struct fan__cond *cond);
 void fan__cond_broadcast(struct fan__cond *cond);
 void fan__cond_wait(struct fan__cond *cond, struct fan__mutex *mutex);
 
+/* How many processors the calling thread may run on; 1 where the system does not tell. */
+unsigned fan__processor_count(void);
+
 #define FAN__FOREVER INT64_MAX
 
 /*

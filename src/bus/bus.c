@@ -77,6 +77,7 @@ static void init(struct fan_bus *bus, const struct fan_bus_options *given)
     bus->memory_size_max =
         given->memory_size_max > 0 ? given->memory_size_max : MEMORY_SIZE_MAX_DEFAULT;
     bus->block_timeout_ms = given->block_timeout_ms;
+    bus->processor_count = fan__processor_count();
     fan__random(bus->env, &bus->hash_seed, sizeof(bus->hash_seed));
     atomic_init(&bus->subscription_count, 0);
     atomic_init(&bus->turn, 0);

@@ -43,6 +43,7 @@ struct fan_bus {
     size_t lent_size; /* of one with its words */
     size_t memory_size_max;
     unsigned block_timeout_ms;
+    unsigned processor_count;
     uint64_t hash_seed;
     atomic_size_t subscription_count; /* attached ones; written in the turn */
 

@@ -58,24 +58,32 @@ static inline uint64_t fan__stamp_of(uint64_t position)
     return (position + 1) * 2;
 }
 
-/* Stores whole words; relaxed: see above. */
-static inline void fan__store_words(atomic_uint_least64_t *words, const char *bytes, size_t count)
+/* relaxed: see above. */
+static inline void fan__store_word(atomic_uint_least64_t *word, const char *bytes)
 {
-    uint64_t word[4];
-    for (; count >= 4; count -= 4) {
-        memcpy(word, bytes, sizeof(word));
-        atomic_store_explicit(&words[0], word[0], memory_order_relaxed);
-        atomic_store_explicit(&words[1], word[1], memory_order_relaxed);
-        atomic_store_explicit(&words[2], word[2], memory_order_relaxed);
-        atomic_store_explicit(&words[3], word[3], memory_order_relaxed);
-        bytes += sizeof(word);
+    uint64_t value;
+    memcpy(&value, bytes, sizeof(value));
+    atomic_store_explicit(word, value, memory_order_relaxed);
+}
+
+/* Stores whole words; gives where they end. */
+static inline atomic_uint_least64_t *fan__store_words(atomic_uint_least64_t *words,
+                                                      const char *bytes, size_t count)
+{
+    const atomic_uint_least64_t *end = words + count;
+    while (end - words >= 4) {
+        fan__store_word(&words[0], bytes);
+        fan__store_word(&words[1], bytes + 8);
+        fan__store_word(&words[2], bytes + 16);
+        fan__store_word(&words[3], bytes + 24);
         words += 4;
+        bytes += 32;
     }
-    for (; count > 0; count--) {
-        memcpy(word, bytes, sizeof(word[0]));
-        atomic_store_explicit(words++, word[0], memory_order_relaxed);
-        bytes += sizeof(word[0]);
+    for (; words < end; words++) {
+        fan__store_word(words, bytes);
+        bytes += 8;
     }
+    return words;
 }
 
 static inline void fan__slot_write(const struct fan__lane *lane, uint64_t position,
@@ -93,10 +101,9 @@ static inline void fan__slot_write(const struct fan__lane *lane, uint64_t positi
     atomic_store_explicit(&slot[FAN__SLOT_SEQ], seq, memory_order_relaxed);
     atomic_store_explicit(&slot[FAN__SLOT_TIME], (uint64_t)time_us, memory_order_relaxed);
     atomic_store_explicit(&slot[FAN__SLOT_SIZES], image->sizes, memory_order_relaxed);
-    slot += FAN__SLOT_DATA;
-    fan__store_words(slot, image->payload, image->payload_words);
-    fan__store_words(slot + image->payload_words, image->rest, image->rest_words);
-    slot -= FAN__SLOT_DATA;
+    atomic_uint_least64_t *rest =
+        fan__store_words(slot + FAN__SLOT_DATA, image->payload, image->payload_words);
+    fan__store_words(rest, image->rest, image->rest_words);
     atomic_store_explicit(&slot[FAN__SLOT_STAMP], fan__stamp_of(position), memory_order_release);
 }
 

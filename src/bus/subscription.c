@@ -108,25 +108,36 @@ static bool spin_until(const struct fan_subscription *subscription, int64_t unti
 }
 
 /*
- * Stays awake for a while in the hope that something comes. First without giving the processor
- * away, which helps as long as the publisher has another one: so for twice as long each time that
- * it helped, for half as long when it did not, and now and then to see whether it would.
+ * Waits without giving the processor away, which helps as long as the publisher has another one,
+ * and takes it from nobody while there are fewer readers than processors: so for twice as long each
+ * time that it helped, for half as long when it did not, and now and then to see whether it would.
  */
+static bool spin_for_a_while(struct fan_subscription *subscription, int64_t now_ns,
+                             int64_t until_ns)
+{
+    const struct fan_bus *bus = subscription->bus;
+    int64_t spin_ns_max = (until_ns - now_ns) / 2;
+    int64_t spin_ns = subscription->spin_ns;
+    /* relaxed: a guess. */
+    if (atomic_load_explicit(&bus->subscription_count, memory_order_relaxed) >=
+        bus->processor_count)
+        return false;
+    if (subscription->wait_count++ % PROBE_COUNT == 0 || spin_ns > spin_ns_max)
+        spin_ns = spin_ns_max;
+    bool helped = spin_until(subscription, now_ns + spin_ns);
+    subscription->spin_ns = helped ? 2 * spin_ns : subscription->spin_ns / 2;
+    return helped;
+}
+
+/* Stays awake for a while in the hope that something comes. */
 static void stay_awake(struct fan_subscription *subscription, int64_t deadline_ns)
 {
     int64_t now_ns = fan__deadline_ns(0);
     int64_t until_ns = now_ns + subscription->yield_us * FAN__NS_PER_US;
-    int64_t spin_ns_max = subscription->yield_us * FAN__NS_PER_US / 2;
-    int64_t spin_ns = subscription->spin_ns;
-    if (subscription->wait_count++ % PROBE_COUNT == 0)
-        spin_ns = spin_ns_max;
     if (until_ns > deadline_ns)
         until_ns = deadline_ns;
-    if (spin_until(subscription, now_ns + spin_ns < until_ns ? now_ns + spin_ns : until_ns)) {
-        subscription->spin_ns = 2 * spin_ns < spin_ns_max ? 2 * spin_ns : spin_ns_max;
+    if (spin_for_a_while(subscription, now_ns, until_ns))
         return;
-    }
-    subscription->spin_ns = subscription->spin_ns / 2;
     while (!looks_readable(subscription) && fan__deadline_ns(0) < until_ns)
         sched_yield();
 }
