@@ -409,6 +409,36 @@ static void test_R02_accepting_in_memory(void **state)
     }
 }
 
+/* A dead letter is as old as it was, whatever time is accepted. */
+static void test_R02_accepting_keeps_the_age_of_dead_letters(void **state)
+{
+    struct place *place = *state;
+    const char *const uris[] = { "memory:", place->uri };
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .dead_age_ms = 3600000 };
+    for (size_t i = 0; i < 2; i++) {
+        struct clocks clocks;
+        clocks_init(&clocks, START_US);
+        struct fan_store *store = open_with(uris[i], &clocks);
+        struct fan_claim claims[8];
+        struct fan_retained retained = { .size = sizeof(retained) };
+        create(store);
+        store_say(store, "a.b", "t");
+        assert_int_equal(claim(store, claims), 1);
+        struct fan_settle fail = { .seq = claims[0].seq,
+                                   .token = claims[0].token,
+                                   .verdict = FAN_VERDICT_FAIL };
+        assert_ok(fan_group_settle(store, &group, &fail, 1));
+        clocks.wall_us += DAY_US;
+        assert_ok(fan_store_accept_clock(store, NULL));
+        assert_ok(fan_store_retain(store, &retention, &retained, NULL));
+        assert_int_equal(retained.discarded, 0);
+        pass(&clocks, HOUR_US + SECOND_US);
+        assert_ok(fan_store_retain(store, &retention, &retained, NULL));
+        assert_int_equal(retained.discarded, 1);
+        fan_store_close(store);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -418,6 +448,7 @@ int main(void)
         at_a_place(test_R02_P24_a_restored_log_goes_by_the_clock_of_now),
         at_a_place(test_R02_accepting_moves_what_is_under_way),
         cmocka_unit_test(test_R02_accepting_in_memory),
+        at_a_place(test_R02_accepting_keeps_the_age_of_dead_letters),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,7 +31,8 @@ static bool may_scan(enum fan__sqlite_statement statement, const char *step)
     /* The open deliveries, all of them, by the index that holds nothing else. */
     if (strstr(step, "USING INDEX delivery_open") ||
         strstr(step, "USING COVERING INDEX delivery_open"))
-        return statement == FAN__SQL_OPEN || statement == FAN__SQL_CLOCK_MOVE_DELIVERIES;
+        return statement == FAN__SQL_OPEN || statement == FAN__SQL_CLOCK_MOVE_DELIVERIES ||
+               statement == FAN__SQL_CLOCK_MOVE_DEAD;
     /* From the newest block down to the first hit. */
     if (strncmp(step, "SCAN b", 6) == 0)
         return statement == FAN__SQL_KEY_SEARCH || statement == FAN__SQL_BLOCKS_DOWN;

@@ -78,13 +78,20 @@ static enum fan_status take(struct taking *taking, struct fan__delivery *deliver
     return FAN_OK;
 }
 
+/* Expired and redriven before the group came to it: older ones of its key may be still to come. */
+static bool is_ahead(const struct fan__memory_group *group, const struct fan__delivery *delivery)
+{
+    return delivery->key && delivery->record->seq > group->cursor_seq;
+}
+
 /* FAN_AGAIN when there is none. */
 static enum fan_status take_due(struct taking *taking)
 {
     unsigned below = taking->options->lapses_below;
     struct fan__delivery *delivery;
     while ((delivery = fan__memory_next_due(taking->group, taking->owner, taking->now_us))) {
-        if (below == 0 || delivery->lapses + (delivery->token != 0) < below)
+        if ((below == 0 || delivery->lapses + (delivery->token != 0) < below) &&
+            !is_ahead(taking->group, delivery))
             return take(taking, delivery);
         delivery->waiting_next = taking->passed;
         taking->passed = delivery;

@@ -49,6 +49,9 @@ void fan__memory_clock_accept(struct fan__memory *memory)
             bool waits_for_its_time = d->status == FAN_EVENT_PENDING && d->attempts == 0;
             if (!waits_for_its_time || d->due_us <= from_us)
                 fan__memory_reschedule(d, moved(d->due_us, from_us, to_us));
+            /* Dead letters go by their age. */
+            if (d->status == FAN_EVENT_FAILED)
+                d->completed_us += to_us - from_us;
         }
     }
     for (size_t i = 0; i < memory->group_count; i++)

@@ -152,6 +152,8 @@ static void take_due_in_parts(struct claiming *claiming)
             continue;
         sqlite3_stmt *statement = fan__sqlite_use(claiming->writer, FAN__SQL_DUE_IN_PART);
         sqlite3_bind_int64(statement, 4, part);
+        /* Redriven ahead of the cursor: older ones of its key may be still to come. */
+        sqlite3_bind_int64(statement, 6, (int64_t)claiming->group.cursor_seq);
         take_due(claiming, statement, true);
     }
 }
@@ -185,13 +187,14 @@ static void load_holds(struct claiming *claiming)
 }
 
 /* Tells whether a new event may be given, and whether it must wait behind its key. */
-static bool may_give(struct claiming *claiming, int64_t key, bool *ret_parked)
+static bool may_give(struct claiming *claiming, uint64_t seq, int64_t key, bool *ret_parked)
 {
     struct fan__sqlite_connection *writer = claiming->writer;
     sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_KEY_OLDEST);
     sqlite3_bind_int64(statement, 1, claiming->group.id);
     sqlite3_bind_int64(statement, 2, key);
-    *ret_parked = fan__sqlite_number(writer, statement, 0) != 0;
+    int64_t oldest = fan__sqlite_number(writer, statement, 0);
+    *ret_parked = oldest != 0 && (uint64_t)oldest < seq;
     return !*ret_parked && claiming->holds[fan__sqlite_part_of(key)] != HOLD_OTHER;
 }
 
@@ -207,7 +210,7 @@ static void take_new(struct claiming *claiming, sqlite3_stmt *row)
     int64_t deliver_at_us = sqlite3_column_int64(row, 6);
     int64_t key = claiming->options->ordered ? fan__sqlite_key_of(series->topic) : 0;
     bool parked = false;
-    bool give = (!claiming->options->ordered || may_give(claiming, key, &parked)) &&
+    bool give = (!claiming->options->ordered || may_give(claiming, seq, key, &parked)) &&
                 deliver_at_us <= claiming->now_us;
 
     sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_DELIVERY_INSERT);

@@ -141,6 +141,7 @@ static void move_times(struct fan__sqlite_connection *writer, int64_t from_us, i
 {
     static const enum fan__sqlite_statement statements[] = {
         FAN__SQL_CLOCK_MOVE_DELIVERIES,
+        FAN__SQL_CLOCK_MOVE_DEAD,
         FAN__SQL_CLOCK_MOVE_LEASES,
         FAN__SQL_CLOCK_MOVE_GROUPS,
         FAN__SQL_CLOCK_MOVE_MARKS,

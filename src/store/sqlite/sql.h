@@ -88,6 +88,8 @@
       "UPDATE delivery SET due_us = CASE WHEN due_us <= ?1 THEN min(due_us, ?2) "                  \
       "WHEN status = 1 OR attempts > 0 THEN due_us + ?2 - ?1 ELSE due_us END "                     \
       "WHERE status <> 2 AND status < 2")                                                          \
+    X(CLOCK_MOVE_DEAD, "UPDATE delivery SET completed_us = completed_us + ?2 - ?1 "                \
+                       "WHERE status <> 2 AND status = 3")                                         \
     X(CLOCK_MOVE_LEASES,                                                                           \
       "UPDATE lease SET until_us = CASE WHEN until_us <= ?1 THEN min(until_us, ?2) "               \
       "ELSE until_us + ?2 - ?1 END")                                                               \
@@ -250,6 +252,9 @@
     X(DUE_IN_PART, "SELECT d.seq, d.attempts, d.lapses + (d.status = 1), d.key FROM delivery d "   \
                    "WHERE d.grp = ?1 AND d.part = ?4 AND d.part IS NOT NULL AND d.status < 2 "     \
                    "AND d.parked = 0 AND d.due_us <= ?2 AND d.lapses + (d.status = 1) < ?5 "       \
+                   "AND d.seq <= ?6 AND NOT EXISTS (SELECT 1 FROM delivery o "                     \
+                   "WHERE o.grp = d.grp AND o.key = d.key AND o.key IS NOT NULL AND o.status < 2 " \
+                   "AND o.seq < d.seq) "                                                           \
                    "ORDER BY d.due_us, d.seq LIMIT ?3")                                            \
     X(HELD, "SELECT d.part, d.owner FROM delivery d WHERE d.grp = ?1 AND d.status = 1 "            \
             "AND d.part IS NOT NULL AND d.due_us > ?2")                                            \

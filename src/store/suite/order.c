@@ -164,6 +164,24 @@ static void redriven_goes_before_what_waits(struct fan__suite *suite)
     claim_only(suite, seqs[2]);
 }
 
+/* What may not be given yet takes nobody's place, also of claims that ask for one. */
+static void redriven_is_not_hidden(struct fan__suite *suite)
+{
+    uint64_t seqs[2];
+    for (size_t i = 0; i < 2; i++)
+        seqs[i] = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    struct fan_claim one = claim_only(suite, seqs[0]);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_FAIL, "dead"));
+    one = claim_only(suite, seqs[1]);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_HAND_BACK, NULL));
+    fan__suite_pass_ms(suite, 2);
+    CHECK_OK(suite, fan_group_move(suite->store, &g, seqs[0], FAN_EVENT_PENDING));
+    const struct fan__suite_claims *claims = claim(suite, "a", 1, FAN__SUITE_LONG_MS);
+    CHECK_EQUAL(suite, claims->count, 1);
+    CHECK_EQUAL(suite, claims->items[0].seq, seqs[0]);
+}
+
 static void groups_become_ordered(struct fan__suite *suite)
 {
     uint64_t seqs[4];
@@ -444,6 +462,7 @@ const struct fan__suite_behaviour fan__suite_order[] = {
     { "H04_a_key_waits_for_deliver_at", key_waits_for_deliver_at, 0 },
     { "H04_a_redriven_event_goes_before_its_key", redriven_goes_first, 0 },
     { "H04_a_redriven_event_goes_before_what_waits", redriven_goes_before_what_waits, 0 },
+    { "H04_what_waits_hides_no_redriven_event", redriven_is_not_hidden, 0 },
     { "H04_a_group_may_become_ordered", groups_become_ordered, 0 },
     { "H04_a_deleted_head_lets_its_key_go_on", deleted_head_lets_the_key_go_on, 0 },
     { "H04_partitions_have_one_owner", partitions_have_one_owner, 0 },

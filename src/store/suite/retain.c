@@ -421,6 +421,35 @@ static void an_expired_key_goes_on(struct fan__suite *suite)
     CHECK_EQUAL(suite, claims->items[0].seq, seqs[0]);
 }
 
+/*
+ * Redriven before the group came to it, an event waits for the older ones of its key all the same.
+ */
+static void redriven_ahead_waits_for_its_key(struct fan__suite *suite)
+{
+    const struct fan_claim_options ordered = {
+        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "a", .limit = 10, .lease_ms = 1000, .ordered = true
+    };
+    const struct fan_retention owed = { .owed_age_ms = DAY_MS };
+    int64_t at_us = fan__suite_now_us(suite) + 3 * DAY_US;
+    const struct fan_event_draft late = { .type = "a.b.c", .topic = "k", .deliver_at_us = at_us };
+    struct fan__suite_claims *claims = fan__suite_alloc(suite, 1, sizeof(*claims));
+    claims->batch = fan__suite_batch(suite);
+    uint64_t first = fan__suite_put(suite, fan__suite_event(suite, &late));
+    uint64_t second = fan__suite_put_simple(suite, "a.b.c", "k", NULL);
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    fan__suite_pass_ms(suite, 2 * DAY_MS);
+    CHECK_EQUAL(suite, retain(suite, &owed).expired, 1);
+    CHECK_OK(suite, fan_group_move(suite->store, &g, second, FAN_EVENT_PENDING));
+    CHECK_IS(suite, fan__suite_claim_into(suite, &g, &ordered, claims), FAN_AGAIN);
+    fan__suite_pass_ms(suite, 2 * DAY_MS);
+    CHECK_OK(suite, fan__suite_claim_into(suite, &g, &ordered, claims));
+    CHECK_EQUAL(suite, claims->count, 1);
+    CHECK_EQUAL(suite, claims->items[0].seq, first);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[0], FAN_VERDICT_DONE, NULL));
+    CHECK_OK(suite, fan__suite_claim_into(suite, &g, &ordered, claims));
+    CHECK_EQUAL(suite, claims->items[0].seq, second);
+}
+
 static void a_jump_is_refused(struct fan__suite *suite)
 {
     static const int64_t jumps_us[] = { 10 * DAY_US, -10 * DAY_US };
@@ -500,6 +529,8 @@ const struct fan__suite_behaviour fan__suite_retain[] = {
     { "P11_readers_are_told_what_was_trimmed", readers_are_told, 0 },
     { "P11_L09_ids_are_forgotten_with_their_events", ids_are_forgotten_with_their_events, 0 },
     { "P11_an_expired_key_goes_on", an_expired_key_goes_on, FAN__SUITE_CLOCK },
+    { "P11_H04_what_is_redriven_early_waits_for_its_key", redriven_ahead_waits_for_its_key,
+      FAN__SUITE_CLOCK },
     { "R02_retention_refuses_a_jump_of_the_clock", a_jump_is_refused, FAN__SUITE_CLOCK },
     { "P11_trims_outlive_the_close", trims_are_kept, FAN__SUITE_REOPEN | FAN__SUITE_CLOCK },
     { "P11_bad_bounds_are_refused", bad_bounds_are_refused, 0 },
