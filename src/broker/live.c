@@ -67,6 +67,21 @@ static void mute(struct fan__dispatch *dispatch, struct fan_handler *handler, bo
         handler->muted = muted;
 }
 
+/* Losses that follow each other with no event between them are told as one. */
+static void note_gap(struct fan_handler *handler)
+{
+    struct fan_gap gap;
+    fan_reader_gap(handler->reader, &gap);
+    if (handler->gap_pending) {
+        bool known =
+            gap.count != FAN_GAP_COUNT_UNKNOWN && handler->gap.count != FAN_GAP_COUNT_UNKNOWN;
+        gap.count = known ? gap.count + handler->gap.count : FAN_GAP_COUNT_UNKNOWN;
+        gap.after = handler->gap.after;
+    }
+    handler->gap = gap;
+    handler->gap_pending = true;
+}
+
 /* One handler's turn; with the lock. */
 static bool serve(struct fan__dispatch *dispatch, struct fan_handler *handler, size_t limit)
 {
@@ -78,8 +93,7 @@ static bool serve(struct fan__dispatch *dispatch, struct fan_handler *handler, s
         status = fan_reader_next(handler->reader, 0, &event);
         fan__mutex_lock(&dispatch->mutex);
         if (status == FAN_GAP) {
-            fan_reader_gap(handler->reader, &handler->gap);
-            handler->gap_pending = true;
+            note_gap(handler);
             continue;
         }
         if (status != FAN_OK)

@@ -223,6 +223,11 @@ static enum fan_status read_ring(struct fan_reader *reader, uint32_t timeout_ms,
     if (status == FAN_GAP) {
         struct fan_gap gap;
         fan_subscription_gap(reader->subscription, &gap);
+        /* What the ring was never given is lost with it: nobody knows how many. */
+        if (fan__high_get(&reader->broker->torn_seq) > reader->cursor.seq) {
+            gap.after = reader->cursor.seq;
+            gap.count = FAN_GAP_COUNT_UNKNOWN;
+        }
         if (fan__cursor_ring_gap(&reader->cursor, &gap) == FAN__CURSOR_TELL_GAP)
             return told_gap(reader);
         return FAN_OK;
