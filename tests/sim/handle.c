@@ -1,0 +1,165 @@
+/* Handlers: what they see is checked, what they say is remembered until it is settled. */
+#include "sim.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#define NESTED_STEPS_MAX 12
+
+/* What was given to this instance, and to nobody else while its lease lasts. */
+static void check_call(const struct sim_binding *binding, const struct sim_event *event,
+                       const struct fan_handling *handling)
+{
+    struct sim_world *world = binding->world;
+    const struct sim_delivery *delivery = &event->deliveries[binding->group];
+    sim_check(world, "P09",
+              delivery->status == FAN_EVENT_PROCESSING && delivery->port == binding->instance,
+              "i%u handles %" PRIu64 ", which it does not hold", binding->instance, event->seq);
+    sim_check(world, "P09", delivery->until_ns > sim_now_ns(),
+              "i%u handles %" PRIu64 " after its lease", binding->instance, event->seq);
+    sim_check(world, "H05",
+              handling->attempt == delivery->attempts && handling->lapses == delivery->lapses,
+              "i%u handles attempt %u with %u lapses of %" PRIu64 ", not %u with %u",
+              binding->instance, handling->attempt, handling->lapses, event->seq,
+              delivery->attempts, delivery->lapses);
+    sim_check(world, "H05",
+              strcmp(handling->group, world->groups[binding->group].name) == 0 &&
+                  strcmp(handling->handler, world->groups[binding->group].handler) == 0,
+              "i%u calls the handler of another group", binding->instance);
+}
+
+/* Others go on while the handler runs, and time passes. */
+static void linger(struct sim_world *world, int64_t time_ms)
+{
+    uint64_t steps = sim_random(world, NESTED_STEPS_MAX);
+    if (world->depth >= 2)
+        steps = 0;
+    world->depth++;
+    for (uint64_t i = 0; i < steps; i++) {
+        sim_clock_pass_ns(time_ms * NS_PER_MS / (int64_t)steps);
+        sim_act(world);
+    }
+    world->depth--;
+    if (steps == 0)
+        sim_clock_pass_ns(time_ms * NS_PER_MS);
+}
+
+static enum fan_verdict decide(struct sim_world *world)
+{
+    uint64_t dice = sim_random(world, 100);
+    if (world->quiet)
+        return dice < 95 ? FAN_VERDICT_DONE : FAN_VERDICT_RETRY;
+    return dice < 70 ? FAN_VERDICT_DONE : dice < 93 ? FAN_VERDICT_RETRY : FAN_VERDICT_FAIL;
+}
+
+static int64_t time_of_call_ms(struct sim_world *world)
+{
+    uint64_t dice = sim_random(world, 100);
+    if (world->quiet || dice < 75)
+        return 0;
+    return (int64_t)sim_random(world, dice < 90 ? 300 : dice < 97 ? 4000 : 40000);
+}
+
+static enum fan_verdict handle(void *context, const struct fan_event *event,
+                               const struct fan_handling *handling)
+{
+    const struct sim_binding *binding = context;
+    struct sim_world *world = binding->world;
+    /* A crashed process runs nothing; what is left of it only comes to its end. */
+    if (world->ports[binding->instance].crashed || world->failed)
+        return FAN_VERDICT_DONE;
+    struct sim_event *known = sim_model_event(world, fan_event_seq(event));
+    if (!known) {
+        sim_broken(world, "L6", "i%u handles %" PRIu64 ", which is not in the log",
+                   binding->instance, fan_event_seq(event));
+        return FAN_VERDICT_DONE;
+    }
+    check_call(binding, known, handling);
+    world->instances[binding->instance].handled++;
+    struct sim_answer *answer = &known->deliveries[binding->group].answers[binding->instance];
+    uint64_t token = known->deliveries[binding->group].token;
+    sim_check(world, "P09", !answer->called || answer->token != token,
+              "i%u handles %" PRIu64 " twice at once", binding->instance, known->seq);
+    *answer = (struct sim_answer){
+        .called = true, .token = token, .attempt = handling->attempt, .lapses = handling->lapses
+    };
+    sim_trace(world, "i%u handles %s/%s %" PRIu64 " attempt %u", binding->instance, handling->group,
+              handling->handler, known->seq, handling->attempt);
+    int64_t begun_ns = sim_now_ns();
+    int64_t time_ms = time_of_call_ms(world);
+    uint32_t timeout_ms = world->groups[binding->group].timeout_ms;
+    enum fan_verdict verdict = decide(world);
+    if (time_ms > 0)
+        linger(world, time_ms);
+    answer->verdict = verdict;
+    answer->overran = timeout_ms > 0 && sim_now_ns() - begun_ns >= timeout_ms * NS_PER_MS;
+    answer->ended = true;
+    return verdict;
+}
+
+void sim_handle(struct sim_world *world, unsigned instance, unsigned group)
+{
+    struct sim_instance *i = &world->instances[instance];
+    struct sim_group *g = &world->groups[group];
+    struct sim_binding *binding = &i->bindings[group];
+    if (!i->broker || group >= world->group_count || binding->handler)
+        return;
+    *binding = (struct sim_binding){ .world = world, .instance = instance, .group = group };
+    const struct fan_handler_options options = {
+        .size = FAN_HANDLER_OPTIONS_SIZE,
+        .group = g->name,
+        .name = g->handler,
+        .pattern = g->pattern,
+        .topic = g->topic,
+        .start = g->start,
+        .handle = handle,
+        .context = binding,
+        .retry = &g->retry,
+        .timeout_ms = g->timeout_ms,
+        .ordered = g->ordered,
+        .concurrency = g->concurrency,
+    };
+    enum fan_status status = fan_broker_handle(i->broker, &options, &binding->handler, NULL);
+    sim_trace(world, "i%u handles for %s/%s: %s", instance, g->name, g->handler,
+              fan_status_name(status));
+    if (status != FAN_OK)
+        binding->handler = NULL;
+}
+
+static enum fan_verdict handle_live(void *context, const struct fan_event *event,
+                                    const struct fan_handling *handling)
+{
+    struct sim_instance *i = context;
+    struct sim_world *world = i->world;
+    if (world->ports[i->index].crashed || world->failed)
+        return FAN_VERDICT_DONE;
+    i->handled++;
+    if (handling->gap)
+        sim_watch_gap(&i->live_watch, handling->gap);
+    sim_watch_event(&i->live_watch, event);
+    return sim_chance(world, 900) ? FAN_VERDICT_DONE : FAN_VERDICT_FAIL;
+}
+
+void sim_handle_live(struct sim_world *world, unsigned instance)
+{
+    struct sim_instance *i = &world->instances[instance];
+    if (!i->broker || i->live)
+        return;
+    const char *pattern = sim_chance(world, 500) ? "a.>" : NULL;
+    const struct fan_handler_options options = {
+        .size = FAN_HANDLER_OPTIONS_SIZE, .pattern = pattern, .handle = handle_live, .context = i
+    };
+    if (fan_broker_handle(i->broker, &options, &i->live, NULL) != FAN_OK) {
+        i->live = NULL;
+        return;
+    }
+    /* It began at the head that it was shown, which may be an old one. */
+    i->live_watch = (struct sim_watch){ .world = world,
+                                        .number = ++world->reader_number,
+                                        .pattern = pattern,
+                                        .lossless = true,
+                                        .seq = world->ports[instance].head_seen,
+                                        .taken_seq = world->ports[instance].head_seen };
+    sim_trace(world, "i%u has a live handler, watch %u, from %" PRIu64, instance,
+              i->live_watch.number, i->live_watch.seq);
+}

@@ -1,0 +1,240 @@
+/*
+ * Publishers, and what they are told: acknowledged is stored, refused is not, unclear is retried.
+ */
+#include "sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define UNIT_COUNT_MAX 4
+#define DELIVER_AT_MS_MAX 20000
+
+/* A publication of before, whose outcome may be unclear, or another one. */
+static unsigned choose(struct sim_world *world)
+{
+    if (world->publication_count > 0 && sim_chance(world, 150))
+        return (unsigned)sim_random(world, world->publication_count);
+    struct sim_publication *publication = &world->publications[world->publication_count];
+    *publication = (struct sim_publication){ .type = (unsigned)sim_random(world, TYPE_COUNT),
+                                             .topic = (unsigned)sim_random(world, TOPIC_COUNT) };
+    if (sim_chance(world, 50))
+        publication->deliver_at_us =
+            sim_wall_us() + (int64_t)sim_random(world, DELIVER_AT_MS_MAX) * US_PER_MS;
+    return world->publication_count++;
+}
+
+static void draft_of(const struct sim_world *world, unsigned index, char id[16],
+                     struct fan_event_draft *draft)
+{
+    const struct sim_publication *publication = &world->publications[index];
+    snprintf(id, 16, "e%u", index);
+    *draft = (struct fan_event_draft){ .size = FAN_EVENT_DRAFT_SIZE,
+                                       .type = sim_types[publication->type],
+                                       .topic = sim_topics[publication->topic],
+                                       .id = id,
+                                       .deliver_at_us = publication->deliver_at_us };
+}
+
+/* Whether nothing can have been stored. */
+static bool is_certain(enum fan_status status)
+{
+    return status != FAN_UNKNOWN && status != FAN_TIMED_OUT;
+}
+
+static void acknowledged(struct sim_world *world, unsigned index, uint64_t seq)
+{
+    struct sim_publication *publication = &world->publications[index];
+    const struct sim_event *event = sim_model_event(world, seq);
+    sim_check(world, "L6", event && event->publication == index,
+              "e%u is acknowledged at %" PRIu64 ", where it is not", index, seq);
+    if (publication->acknowledged && publication->seq != seq) {
+        const struct sim_event *before = sim_model_event(world, publication->seq);
+        sim_check(world, "L9", before && event && (before->removed || event->removed),
+                  "e%u is acknowledged at %" PRIu64 ", after %" PRIu64, index, seq,
+                  publication->seq);
+    }
+    publication->acknowledged = true;
+    publication->seq = seq;
+}
+
+/* One attempt begins. Gives what is needed to judge its answer. */
+static struct sim_attempt begin(struct sim_world *world, unsigned instance, unsigned index)
+{
+    struct sim_publication *publication = &world->publications[index];
+    struct sim_attempt attempt = {
+        .instance = instance,
+        .publication = index,
+        .number = ++publication->attempts,
+        .known = publication->unclear || publication->under_way > 0 ||
+                 sim_model_by_publication(world, index),
+    };
+    publication->under_way++;
+    return attempt;
+}
+
+/* Its answer: of an instance that crashed there is none, and any other must be true. */
+static void end(struct sim_world *world, const struct sim_attempt *attempt, enum fan_status status,
+                uint64_t seq)
+{
+    unsigned index = attempt->publication;
+    struct sim_publication *publication = &world->publications[index];
+    struct sim_instance *instance = &world->instances[attempt->instance];
+    publication->under_way--;
+    if (world->ports[attempt->instance].crashed) {
+        publication->unclear = true;
+        return;
+    }
+    sim_trace(world, "e%u: %s %" PRIu64, index, fan_status_name(status), seq);
+    instance->outcomes++;
+    instance->uncounted |= status == FAN_TIMED_OUT;
+    /* What another attempt stored meanwhile is not this one's. */
+    bool known = attempt->known || publication->attempts != attempt->number;
+    if (status == FAN_OK)
+        acknowledged(world, index, seq);
+    else if (!is_certain(status))
+        publication->unclear = true;
+    else
+        sim_check(world, "L6", known || !sim_model_by_publication(world, index),
+                  "e%u is refused (%s), and was stored", index, fan_status_name(status));
+}
+
+static void done(void *context, const struct fan_published *published)
+{
+    struct sim_pending *pending = context;
+    struct sim_world *world = pending->world;
+    sim_check(world, "P05", !pending->told, "e%u is answered twice", pending->attempt.publication);
+    pending->told = true;
+    end(world, &pending->attempt, published->status, published->cursor.seq);
+}
+
+static void publish_async(struct sim_world *world, unsigned instance)
+{
+    struct sim_instance *i = &world->instances[instance];
+    unsigned index = choose(world);
+    struct fan_event_draft draft;
+    char id[16];
+    draft_of(world, index, id, &draft);
+    struct sim_pending *pending = calloc(1, sizeof(*pending));
+    if (!pending)
+        return;
+    *pending = (struct sim_pending){ .next = i->pending,
+                                     .world = world,
+                                     .attempt = begin(world, instance, index) };
+    enum fan_status status = fan_broker_publish_async(i->broker, &draft, done, pending, NULL);
+    sim_trace(world, "i%u publishes e%u, async: %s", instance, index, fan_status_name(status));
+    if (status == FAN_OK) {
+        i->pending = pending;
+        return;
+    }
+    end(world, &pending->attempt, status, 0);
+    free(pending);
+}
+
+/* What a key's last event is, as somebody believes who may be wrong. */
+static void expect(struct sim_world *world, unsigned topic, struct fan_expectation *expectation)
+{
+    *expectation = (struct fan_expectation){ .size = sizeof(*expectation) };
+    if (sim_chance(world, 700)) {
+        expectation->key = sim_topics[topic];
+        for (size_t i = world->model.count; i-- > 0 && expectation->last_seq == 0;) {
+            const struct sim_event *event = &world->model.events[i];
+            if (!event->removed && world->publications[event->publication].topic == topic)
+                expectation->last_seq = event->seq;
+        }
+        if (sim_chance(world, 200))
+            expectation->last_seq++;
+    } else {
+        unsigned lease = (unsigned)sim_random(world, LEASE_COUNT);
+        expectation->lease = lease ? "l1" : "l0";
+        expectation->fence = world->fences[lease];
+    }
+}
+
+static void publish_unit(struct sim_world *world, unsigned instance)
+{
+    struct sim_instance *i = &world->instances[instance];
+    struct fan_event_draft drafts[UNIT_COUNT_MAX];
+    struct fan_cursor cursors[UNIT_COUNT_MAX] = { { 0, 0 } };
+    char ids[UNIT_COUNT_MAX][16];
+    unsigned indices[UNIT_COUNT_MAX];
+    struct sim_attempt attempts[UNIT_COUNT_MAX];
+    size_t count = 1 + (size_t)sim_random(world, UNIT_COUNT_MAX);
+    for (size_t k = 0; k < count; k++) {
+        indices[k] = choose(world);
+        for (size_t other = 0; other < k; other++)
+            if (indices[other] == indices[k])
+                return;
+        draft_of(world, indices[k], ids[k], &drafts[k]);
+    }
+    struct fan_expectation expectation;
+    expect(world, world->publications[indices[0]].topic, &expectation);
+    if (expectation.key && !*expectation.key)
+        return;
+    const struct fan_unit unit = { .size = FAN_UNIT_SIZE,
+                                   .drafts = drafts,
+                                   .count = count,
+                                   .expectation = sim_chance(world, 600) ? &expectation : NULL };
+    for (size_t k = 0; k < count; k++)
+        attempts[k] = begin(world, instance, indices[k]);
+    sim_trace(world, "i%u publishes a unit of %zu from e%u", instance, count, indices[0]);
+    i->stepping = true;
+    enum fan_status status = fan_broker_publish_unit(i->broker, &unit, cursors, NULL);
+    i->stepping = false;
+    for (size_t k = 0; k < count; k++)
+        end(world, &attempts[k], status, cursors[k].seq);
+}
+
+static void publish_one(struct sim_world *world, unsigned instance, bool sync)
+{
+    struct sim_instance *i = &world->instances[instance];
+    unsigned index = choose(world);
+    struct sim_attempt attempt = begin(world, instance, index);
+    struct fan_cursor cursor = { 0, 0 };
+    struct fan_event_draft draft;
+    char id[16];
+    draft_of(world, index, id, &draft);
+    sim_trace(world, "i%u publishes e%u%s", instance, index, sync ? ", sync" : "");
+    i->stepping = true;
+    enum fan_status status = sync ? fan_broker_publish_sync(i->broker, &draft, &cursor, NULL)
+                                  : fan_broker_publish(i->broker, &draft, &cursor, NULL);
+    i->stepping = false;
+    /* What a handler said of it, or did not say in time, takes nothing back. */
+    if ((status == FAN_HANDLER || status == FAN_TIMED_OUT) && cursor.seq > 0)
+        status = FAN_OK;
+    end(world, &attempt, status, cursor.seq);
+}
+
+void sim_publish(struct sim_world *world, unsigned instance)
+{
+    uint64_t dice = sim_random(world, 100);
+    if (world->publication_count + UNIT_COUNT_MAX > PUBLICATION_COUNT_MAX)
+        return;
+    if (dice < 50)
+        publish_async(world, instance);
+    else if (dice < 65)
+        publish_unit(world, instance);
+    else
+        publish_one(world, instance, dice < 75);
+}
+
+void sim_publish_check_stats(struct sim_world *world, unsigned instance)
+{
+    struct sim_instance *i = &world->instances[instance];
+    struct fan_broker_stats stats = FAN_BROKER_STATS_INIT;
+    fan_broker_stats(i->broker, &stats);
+    if (world->ports[instance].crashed || i->uncounted)
+        return;
+    uint64_t told = stats.published + stats.duplicates + stats.refused;
+    sim_check(world, "L13", told == i->outcomes, "i%u counts %" PRIu64 " outcomes of %" PRIu64,
+              instance, told, i->outcomes);
+    /* What was in doubt counts as its publisher's, although another may have stored the same id. */
+    const struct sim_port *port = &world->ports[instance];
+    sim_check(world, "L13", stats.published <= port->stored + port->unsure,
+              "i%u counts %" PRIu64 " events published, %" PRIu64 " were stored", instance,
+              stats.published, port->stored);
+    sim_check(world, "L13", stats.handled == i->handled,
+              "i%u counts %" PRIu64 " calls of handlers, not %" PRIu64, instance, stats.handled,
+              i->handled);
+}

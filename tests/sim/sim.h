@@ -1,0 +1,386 @@
+/*
+ * The simulator: whole brokers over one log, on one thread, from one seed.
+ *
+ *     seed -> world: clock, log, 1 to 4 instances, groups, readers, publishers, an operator
+ *       step after step somebody does something (act.c); every call that a broker makes of the log
+ *       goes through a port (port.c), which may fail it, lose its answer or crash the instance, and
+ *       is held against a model (model.c) of what the log should hold
+ *     -> the faults end, time passes, everything must come to its end (settle.c)
+ *
+ * The first law that is broken is kept with the seed; the same seed gives the same trace.
+ */
+#ifndef TESTS_SIM_SIM_H
+#define TESTS_SIM_SIM_H
+
+#include <fanfare/fanfare.h>
+#include <fanfare/provider.h>
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NS_PER_MS INT64_C(1000000)
+#define US_PER_MS INT64_C(1000)
+#define NS_PER_US INT64_C(1000)
+
+#define INSTANCE_COUNT_MAX 4
+/* A member claims for itself, as one does over HTTP. Its port is the one behind the instances'. */
+#define MEMBER INSTANCE_COUNT_MAX
+#define PORT_COUNT (INSTANCE_COUNT_MAX + 1)
+#define GROUP_COUNT_MAX 4
+#define LEASE_COUNT 2
+#define TYPE_COUNT 4
+#define TOPIC_COUNT 5
+#define EVENT_COUNT_MAX 2000
+#define PUBLICATION_COUNT_MAX 1000
+#define READER_COUNT_MAX 8
+#define CLAIM_COUNT_MAX 16
+#define ACT_COUNT 8
+#define TRACE_LINES 60
+#define TRACE_LINE_SIZE 160
+
+extern const char *const sim_types[TYPE_COUNT];
+extern const char *const sim_topics[TOPIC_COUNT];
+
+/* A mistake of the storage's own, to be found; below the model. Those of the broker are plants/. */
+enum sim_plant {
+    PLANT_NONE,
+    PLANT_LATE_COMMIT,             /* a sequence becomes visible after later ones */
+    PLANT_NO_FENCE,                /* an old token settles */
+    PLANT_DUPLICATE_AFTER_UNKNOWN, /* an id whose append was unclear is stored again */
+    PLANT_TORN_UNIT,               /* half of a unit is stored */
+    PLANT_EARLY_LEASE,             /* a claim is given while another holds it */
+    PLANT_GREEDY_RETENTION,        /* what is owed is removed */
+    PLANT_COUNT,
+};
+
+/* What an instance has said of a delivery, for its settlement. */
+struct sim_answer {
+    bool called;
+    bool ended; /* false while the call runs */
+    bool overran;
+    enum fan_verdict verdict;
+    uint64_t token; /* of the claim for which it is, or which took that one's place */
+    unsigned attempt;
+    unsigned lapses;
+};
+
+struct sim_delivery {
+    enum fan_event_status status;
+    enum fan_dead_reason reason;
+    unsigned attempts;
+    unsigned lapses;
+    bool lapsed;
+    unsigned port; /* the holder's */
+    uint64_t token;
+    int64_t until_ns;
+    int64_t due_ns;
+    int64_t died_ns;
+    unsigned running;
+    struct sim_answer answers[PORT_COUNT];
+};
+
+struct sim_event {
+    uint64_t seq;
+    unsigned publication;
+    bool removed;
+    bool deleted; /* by its id, not by retention */
+    int64_t stored_ns;
+    struct sim_delivery deliveries[GROUP_COUNT_MAX];
+};
+
+/* What somebody once tried to publish; its id is "e" and its index. */
+struct sim_publication {
+    unsigned type;
+    unsigned topic;
+    int64_t deliver_at_us;
+    bool unclear; /* an attempt ended without a certain answer */
+    unsigned under_way;
+    unsigned attempts;
+    bool acknowledged;
+    uint64_t seq;
+};
+
+struct sim_group {
+    char name[8];
+    const char *handler;
+    const char *pattern;
+    const char *topic;
+    bool ordered;
+    unsigned concurrency;
+    uint32_t timeout_ms;
+    enum fan_start start;
+    struct fan_retry_policy retry;
+    bool exists;
+    uint64_t start_seq;
+};
+
+struct sim_lease {
+    bool held;
+    unsigned owner;
+    uint64_t fence;
+    int64_t until_ns;
+};
+
+/* What the log should hold, learned from what went through the ports. */
+struct sim_model {
+    struct sim_event *events;
+    size_t count;
+    uint64_t head_seq;
+    uint64_t trimmed_seq;
+    int64_t clock_offset_us; /* the store's clock is this and the monotonic one */
+    uint64_t fence_last;
+    struct sim_lease leases[LEASE_COUNT];
+};
+
+struct sim_world;
+
+/* One instance's way to the log. */
+struct sim_port {
+    struct sim_world *world;
+    unsigned index;
+    struct fan_store *store; /* of its own, or the world's one */
+    bool open;
+    bool crashed;
+    unsigned crash_in; /* calls; 0: not asked for */
+    int64_t cut_until_ns;
+    uint64_t head_seen;
+    uint64_t stored; /* since it was opened */
+    uint64_t unsure; /* events whose append had no answer, likewise */
+};
+
+struct sim_binding {
+    struct sim_world *world;
+    unsigned instance;
+    unsigned group;
+    struct fan_handler *handler;
+};
+
+/* Everything that one subscription was promised, and where it stands. */
+struct sim_watch {
+    struct sim_world *world;
+    unsigned number;
+    const char *topic;
+    const char *pattern;
+    bool lossless;
+    bool latest;
+    bool foreign;       /* a gap of reason epoch is owed */
+    uint64_t seq;       /* all up to here is accounted for */
+    uint64_t taken_seq; /* the end of what it took last, event or gap */
+};
+
+struct sim_reader {
+    struct fan_reader *reader;
+    struct fan_cancel *cancel;
+    struct sim_watch watch;
+    unsigned instance;
+    bool fired;
+    bool unsubscribed;
+    bool closed;
+};
+
+/* One attempt to publish; `known`: it was there before, or may have been. */
+struct sim_attempt {
+    unsigned instance;
+    unsigned publication;
+    unsigned number;
+    bool known;
+};
+
+/* An asynchronous publish under way. */
+struct sim_pending {
+    struct sim_pending *next;
+    struct sim_world *world;
+    struct sim_attempt attempt;
+    bool told;
+};
+
+struct sim_instance {
+    struct sim_world *world;
+    unsigned index;
+    unsigned generation;
+    struct fan_broker *broker;
+    bool stepping; /* inside one of its calls */
+    bool stopping;
+    bool retains;
+    struct sim_binding bindings[GROUP_COUNT_MAX];
+    struct fan_handler *live;
+    struct sim_watch live_watch;
+    struct sim_pending *pending;
+    uint64_t outcomes;
+    bool uncounted; /* who left before the answer may be counted or not */
+    uint64_t handled;
+};
+
+/* The member's claims. */
+struct sim_claim {
+    unsigned group;
+    uint64_t seq;
+    uint64_t token;
+    bool done;
+};
+
+struct sim_world {
+    uint64_t seed;
+    uint64_t random;
+    enum sim_plant plant;
+    bool verbose;
+    struct fan_env env;
+    char folder[64];
+    char uri[128];
+    struct fan_store *store; /* the log itself, without faults */
+    bool sqlite;
+    uint64_t capacity;
+    struct fan_batch *page;
+    struct fan_retention retention;
+
+    struct sim_model model;
+    struct sim_port ports[PORT_COUNT];
+    struct sim_instance instances[INSTANCE_COUNT_MAX];
+    unsigned instance_count;
+    struct sim_group groups[GROUP_COUNT_MAX];
+    unsigned group_count;
+    struct sim_reader readers[READER_COUNT_MAX];
+    unsigned reader_number;
+    struct sim_publication *publications;
+    unsigned publication_count;
+    struct sim_claim claims[CLAIM_COUNT_MAX];
+    unsigned claim_count;
+    uint64_t fences[LEASE_COUNT]; /* of the member */
+
+    unsigned weights[ACT_COUNT];       /* how often each kind of act comes, in this world */
+    unsigned lazy[INSTANCE_COUNT_MAX]; /* how many of its turns in 1,000 an instance sleeps */
+    bool quiet;                        /* no faults any more */
+    unsigned fault_permille;
+    unsigned unknown_permille;
+    int64_t down_until_ns;
+    unsigned depth; /* of steps within handlers */
+    uint64_t late_seq;
+    unsigned late_port;
+    int64_t late_until_ns;
+    bool clock_accepted;
+
+    uint64_t step;
+    uint64_t calls;
+    uint64_t hash;
+    bool failed;
+    char failure[256];
+    char trace[TRACE_LINES][TRACE_LINE_SIZE];
+    uint64_t trace_count;
+};
+
+/* clock.c: time for everything in the process, which only we move. */
+void sim_clock_reset(void);
+void sim_clock_pass_ns(int64_t time_ns);
+void sim_clock_set_wall(int64_t by_us);
+int64_t sim_now_ns(void);
+int64_t sim_wall_us(void);
+
+/* world.c */
+uint64_t sim_random(struct sim_world *world, uint64_t limit);
+bool sim_chance(struct sim_world *world, unsigned permille);
+__attribute__((format(printf, 2, 3))) void sim_trace(struct sim_world *world, const char *format,
+                                                     ...);
+/* Notes the first law that is broken. */
+__attribute__((format(printf, 3, 4))) void sim_broken(struct sim_world *world, const char *law,
+                                                      const char *format, ...);
+#define sim_check(world, law, condition, ...)                                                      \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            sim_broken((world), (law), __VA_ARGS__);                                               \
+    } while (0)
+
+struct sim_options {
+    uint64_t seed;
+    uint64_t steps; /* 0: as the seed says */
+    enum sim_plant plant;
+    bool verbose;
+};
+
+/* Runs one world to its end. The world is the caller's, for sim_world_free. */
+struct sim_world *sim_world_run(const struct sim_options *options);
+void sim_world_free(struct sim_world *world);
+void sim_world_report(const struct sim_world *world);
+const char *sim_plant_name(enum sim_plant plant);
+
+/* port.c */
+extern const struct fan_provider sim_provider;
+struct sim_world *sim_world_here(void);
+
+/* model.c: told by the ports what the log itself answered. */
+struct sim_event *sim_model_event(struct sim_world *world, uint64_t seq);
+struct sim_event *sim_model_by_publication(struct sim_world *world, unsigned publication);
+bool sim_group_wants(const struct sim_world *world, unsigned group, const struct sim_event *event);
+bool sim_matches(const struct sim_world *world, const struct sim_event *event, const char *topic,
+                 const char *pattern);
+bool sim_publication_of(const struct sim_world *world, const char *id, unsigned *ret_publication);
+int sim_group_find(const struct sim_world *world, const struct fan_group_name *name);
+void sim_model_appended(struct sim_port *port, const struct fan_append *items, size_t count);
+void sim_model_created(struct sim_world *world, const struct fan_group_name *name,
+                       const struct fan_group_options *options);
+void sim_model_claimed(struct sim_port *port, const struct fan_group_name *name,
+                       const struct fan_claim_options *options, const struct fan_batch *batch,
+                       const struct fan_claim *claims);
+void sim_model_settled(struct sim_port *port, const struct fan_group_name *name,
+                       const struct fan_settle *items, size_t count);
+void sim_model_renewed(struct sim_port *port, const struct fan_group_name *name,
+                       const struct fan_settle *items, size_t count, uint32_t lease_ms);
+void sim_model_moved(struct sim_world *world, const struct fan_group_name *name, uint64_t seq,
+                     enum fan_event_status to);
+void sim_model_retained(struct sim_world *world, const struct fan_retention *retention,
+                        const struct fan_retained *retained);
+void sim_model_accepted(struct sim_world *world);
+/* Forgets what an instance said: it is gone. */
+void sim_model_forget(struct sim_world *world, unsigned port);
+/* Looks for what was removed since. */
+void sim_model_look(struct sim_world *world);
+
+/* lease.c */
+/* What an acquire asked for and was told. */
+struct sim_acquired {
+    unsigned owner;
+    uint32_t ttl_ms;
+    enum fan_status status;
+    uint64_t fence;
+};
+
+void sim_lease_acquired(struct sim_world *world, const char *name,
+                        const struct sim_acquired *acquired);
+void sim_lease_renewed(struct sim_world *world, const char *name, uint64_t fence, uint32_t ttl_ms,
+                       enum fan_status status);
+void sim_lease_released(struct sim_world *world, const char *name, uint64_t fence,
+                        enum fan_status status);
+bool sim_lease_holds(const struct sim_world *world, const char *name, uint64_t fence);
+
+/* watch.c: what a subscription got is held against the log. */
+void sim_watch_event(struct sim_watch *watch, const struct fan_event *event);
+void sim_watch_gap(struct sim_watch *watch, const struct fan_gap *gap);
+/* Everything up to there must have been accounted for. */
+void sim_watch_reached(struct sim_watch *watch, uint64_t seq);
+
+/* act.c: what actors do. */
+void sim_act_weigh(struct sim_world *world);
+void sim_act(struct sim_world *world);
+void sim_instance_start(struct sim_world *world, unsigned index);
+void sim_instance_stop(struct sim_world *world, unsigned index);
+void sim_instance_crash(struct sim_world *world, unsigned index);
+void sim_instance_step(struct sim_world *world, unsigned index);
+void sim_reader_close(struct sim_world *world, struct sim_reader *reader);
+void sim_reader_drain(struct sim_world *world, struct sim_reader *reader, size_t limit);
+
+/* read.c, member.c */
+void sim_act_reader(struct sim_world *world);
+void sim_act_member(struct sim_world *world);
+
+/* handle.c: handlers, and what they say. */
+void sim_handle(struct sim_world *world, unsigned instance, unsigned group);
+void sim_handle_live(struct sim_world *world, unsigned instance);
+
+/* publish.c */
+void sim_publish(struct sim_world *world, unsigned instance);
+void sim_publish_check_stats(struct sim_world *world, unsigned instance);
+
+/* settle.c: faults end, and everything must come to its end. */
+void sim_settle(struct sim_world *world);
+
+#endif

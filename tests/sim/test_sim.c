@@ -1,0 +1,103 @@
+/*
+ * The simulator as a test: as many worlds as there is time for, from a seed that is told, and the
+ * proof that a seed is enough to see a world again.
+ *
+ * FANFARE_SEED is the first seed (1; in a soak the time), FANFARE_SOAK_SECONDS how long a soak
+ * runs.
+ */
+#include "../test.h"
+
+#include "sim.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#define SECONDS 60
+#define SECONDS_SLOW 10
+#define SECONDS_SOAK 1200
+#define TWICE_COUNT 50
+
+#if defined(__SANITIZE_ADDRESS__)
+#define SLOW true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SLOW true
+#endif
+#endif
+#ifndef SLOW
+#define SLOW false
+#endif
+
+static bool is_soak(void)
+{
+    const char *soak = getenv("FANFARE_SOAK");
+    return soak && *soak && strcmp(soak, "0") != 0;
+}
+
+static uint64_t number_of(const char *name, uint64_t otherwise)
+{
+    const char *text = getenv(name);
+    return text && *text ? strtoull(text, NULL, 10) : otherwise;
+}
+
+static uint64_t first_seed(void)
+{
+    return number_of("FANFARE_SEED", is_soak() ? (uint64_t)time(NULL) * 1000000 : 1);
+}
+
+static void test_L2_L4_L6_L7_L8_L9_L10_P9_H4_every_world_keeps_the_laws(void **state)
+{
+    (void)state;
+    uint64_t seconds = SLOW ? SECONDS_SLOW : SECONDS;
+    if (is_soak())
+        seconds = number_of("FANFARE_SOAK_SECONDS", SECONDS_SOAK);
+    struct sim_options options = { .seed = first_seed() };
+    uint64_t count = 0;
+    /* This one budget is real time: the virtual one does not tell how long a world takes. */
+    for (time_t end = time(NULL) + (time_t)seconds; time(NULL) < end; count++, options.seed++) {
+        struct sim_world *world = sim_world_run(&options);
+        assert_non_null(world);
+        bool failed = world->failed;
+        if (failed)
+            sim_world_report(world);
+        sim_world_free(world);
+        assert_false(failed);
+    }
+    printf("# %" PRIu64 " worlds, up to seed %" PRIu64 "\n", count, options.seed - 1);
+    assert_true(count > 0);
+}
+
+static uint64_t hash_of(uint64_t seed)
+{
+    const struct sim_options options = { .seed = seed };
+    struct sim_world *world = sim_world_run(&options);
+    assert_non_null(world);
+    uint64_t hash = world->hash;
+    sim_world_free(world);
+    return hash;
+}
+
+static void test_L14_a_seed_gives_the_same_world_again(void **state)
+{
+    (void)state;
+    uint64_t hashes[TWICE_COUNT];
+    uint64_t seed = first_seed();
+    for (size_t i = 0; i < TWICE_COUNT; i++)
+        hashes[i] = hash_of(seed + i);
+    for (size_t i = 0; i < TWICE_COUNT; i++) {
+        assert_int_equal(hash_of(seed + i), hashes[i]);
+        assert_int_not_equal(hashes[i], hashes[(i + 1) % TWICE_COUNT]);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_L14_a_seed_gives_the_same_world_again),
+        cmocka_unit_test(test_L2_L4_L6_L7_L8_L9_L10_P9_H4_every_world_keeps_the_laws),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
