@@ -57,6 +57,11 @@ static void hang(const char *what)
     _Exit(1);
 }
 
+unsigned fan__processor_count(void)
+{
+    return 1;
+}
+
 void fan__mutex_init(struct fan__mutex *mutex)
 {
     pthread_mutex_init(&mutex->handle, NULL);
