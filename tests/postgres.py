@@ -5,7 +5,8 @@
 
 It prints `ready FOLDER PORT` once the server answers, and then obeys its standard input, a word a
 line, each answered by `done`: `kill` (SIGKILL for all of the server), `start`, `stop` (SIGSTOP),
-`cont`, `cut` (ends every client's session), `down` (a clean end). At the end of its input all is
+`cont`, `cut` (ends every client's session), `down` (a clean end), `standby` (it comes back as one,
+and takes no writes), `promote` (it is none any more). At the end of its input all is
 killed and the folder removed, also when who started it was killed.
 
 Role `fan` with the password `geheim` owns the database `fan`; by the socket everybody is trusted,
@@ -147,12 +148,21 @@ class Server:
 
     def cut(self):
         self.run(program("psql"), "-h", self.folder, "-p", str(self.port), "-U", "postgres", "-Xqc",
-                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                 "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity "
                  "WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
 
     def down(self):
         self.postmaster.send_signal(signal.SIGINT)
         self.reap()
+
+    def standby(self):
+        self.down()
+        with open(os.path.join(self.data, "standby.signal"), "w", encoding="utf-8") as file:
+            os.chmod(file.fileno(), 0o644)
+        self.start()
+
+    def promote(self):
+        self.run(program("pg_ctl"), "-D", self.data, "-w", "promote")
 
     def end(self):
         self.kill()
@@ -170,7 +180,8 @@ def main():
         print("ready", server.folder, server.port, flush=True)
         for line in sys.stdin:
             word = line.strip()
-            if word not in ("kill", "start", "stop", "cont", "cut", "down"):
+            if word not in ("kill", "start", "stop", "cont", "cut", "down", "standby",
+                            "promote"):
                 sys.exit(f"no such word: {word}")
             getattr(server, word)()
             print("done", flush=True)

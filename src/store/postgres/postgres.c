@@ -14,6 +14,7 @@
 #define TIMEOUT_MS_DEFAULT 4000
 #define TIMEOUT_MS_MIN 50
 #define TIMEOUT_MS_MAX 60000
+#define OPEN_MS_MAX 86400000
 #define POLL_MS_DEFAULT 1000
 #define POLL_MS_MAX 60000
 #define TABLE_MAX 40
@@ -128,6 +129,10 @@ static enum fan_status set_times(struct fan__postgres *store, struct fan__uri *u
         fan__uri_take_count(uri, "timeout_ms", TIMEOUT_MS_MIN, TIMEOUT_MS_MAX, &timeout_ms, error);
     if (status == FAN_OK)
         status = fan__uri_take_count(uri, "poll_ms", 1, POLL_MS_MAX, &poll_ms, error);
+    uint64_t open_ms = timeout_ms;
+    if (status == FAN_OK)
+        status = fan__uri_take_count(uri, "open_ms", TIMEOUT_MS_MIN, OPEN_MS_MAX, &open_ms, error);
+    store->open_ms = (uint32_t)open_ms;
     store->timeout_ms = (uint32_t)timeout_ms;
     store->poll_ms = (uint32_t)poll_ms;
     return status;
@@ -203,10 +208,22 @@ static void postgres_close(void *self)
     }
     fan__free(store->env, store->keywords);
     fan__free(store->env, store->values);
+    fan__free(store->env, store->texts);
     fan__mutex_deinit(&store->clock_mutex);
     fan__cond_deinit(&store->pool_returned);
     fan__mutex_deinit(&store->pool_mutex);
     fan__free(store->env, store);
+}
+
+/* A server that is not there yet, or is starting, is waited for. */
+static enum fan_status find_log(struct fan__postgres *store, struct fan_error *error)
+{
+    int64_t deadline_ns = fan__deadline_ns(store->open_ms);
+    for (;;) {
+        enum fan_status status = fan__postgres_schema_open(store, error);
+        if (status != FAN_UNAVAILABLE || fan__deadline_ns(0) >= deadline_ns)
+            return status;
+    }
 }
 
 static enum fan_status postgres_open(const char *uri, const struct fan_env *env, void **ret_self,
@@ -214,10 +231,10 @@ static enum fan_status postgres_open(const char *uri, const struct fan_env *env,
 {
     struct fan__postgres *store = NULL;
     enum fan_status status = make(uri, env, &store, error);
-    if (status == FAN_OK && !fan__postgres_tuples_new(store))
-        status = fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the series");
+    if (status == FAN_OK && (!fan__postgres_tuples_new(store) || !fan__postgres_texts_new(store)))
+        status = fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the statements");
     if (status == FAN_OK)
-        status = fan__postgres_schema_open(store, error);
+        status = find_log(store, error);
     if (status == FAN_OK)
         status = fan__postgres_tail_start(store, error);
     if (status != FAN_OK) {

@@ -3,9 +3,9 @@
  *
  * URI: `postgres://USER:PASSWORD@HOST:PORT/DATABASE`, as libpq reads it, with `?schema=fanfare`,
  * `table=` (of the events; others are called TABLE_meta and so on), `channel=` (of NOTIFY),
- * `timeout_ms=4000` (how long a call waits for the server), `poll_ms=1000` (how soon appends are
- * seen whose notice was lost), and libpq's own `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
- * `host`, `target_session_attrs`.
+ * `timeout_ms=4000` (how long a call waits for the server), `open_ms=` (the same for open, where it
+ * is to be longer), `poll_ms=1000` (how soon appends are seen whose notice was lost), and libpq's
+ * own `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `host`, `target_session_attrs`.
  */
 #ifndef FAN_STORE_POSTGRES_POSTGRES_H
 #define FAN_STORE_POSTGRES_POSTGRES_H

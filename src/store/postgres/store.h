@@ -85,8 +85,11 @@ struct fan__postgres {
     char table[FAN__POSTGRES_NAME_MAX + 1]; /* of the events; "" where names are plain */
     char channel[FAN__POSTGRES_NAME_MAX + 1];
     uint32_t timeout_ms;
+    uint32_t open_ms;
     uint32_t poll_ms;
     uint64_t epoch;
+    char *texts; /* all statements with their names filled in (wire.c) */
+    size_t text_at[FAN__PG_COUNT];
     int64_t lock_key; /* of the advisory lock under which sequences are given */
     bool durable;     /* the server syncs its log */
 
@@ -227,6 +230,9 @@ int64_t fan__postgres_int(const PGresult *result, int row, int column);
 const char *fan__postgres_text(const PGresult *result, int row, int column);
 const char *fan__postgres_text_or_null(const PGresult *result, int row, int column);
 struct fan_str fan__postgres_bytes(const PGresult *result, int row, int column);
+
+/* Fills the names into all statements, once. */
+bool fan__postgres_texts_new(struct fan__postgres *store);
 
 /* The text of a statement with its names filled in; yours (fan__free), NULL without memory. */
 char *fan__postgres_fill(const struct fan__postgres *store, const char *sql);

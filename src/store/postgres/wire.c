@@ -17,6 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* About what a statement takes with its names filled in; a guess that saves steps of growth. */
+#define TEXT_SIZE 1024
+
 enum { PREPARED = -2 };
 
 static const char *const texts[] = {
@@ -53,20 +56,18 @@ void fan__postgres_name(const struct fan__postgres *store, const char *word, siz
         snprintf(name, FAN__POSTGRES_NAME_MAX + 1, "%.40s_%.*s", store->table, (int)size, word);
 }
 
-char *fan__postgres_fill(const struct fan__postgres *store, const char *sql)
+static void fill(const struct fan__postgres *store, const char *sql, struct fan__buffer *buffer)
 {
-    struct fan__buffer buffer;
-    fan__buffer_init(&buffer, store->env);
     while (*sql) {
         char name[FAN__POSTGRES_NAME_MAX + 1];
         size_t plain = strcspn(sql, "@#");
-        fan__buffer_add(&buffer, sql, plain);
+        fan__buffer_add(buffer, sql, plain);
         sql += plain;
         if (!*sql)
             break;
         bool has_schema = *sql++ == '@';
         if (*sql == '@') {
-            add_quoted(&buffer, store->channel);
+            add_quoted(buffer, store->channel);
             sql++;
             continue;
         }
@@ -75,16 +76,39 @@ char *fan__postgres_fill(const struct fan__postgres *store, const char *sql)
             size++;
         fan__postgres_name(store, sql, size, name);
         if (has_schema)
-            add_quoted(&buffer, store->schema);
+            add_quoted(buffer, store->schema);
         if (has_schema && size > 0)
-            fan__buffer_add(&buffer, ".", 1);
+            fan__buffer_add(buffer, ".", 1);
         if (size > 0)
-            add_quoted(&buffer, name);
+            add_quoted(buffer, name);
         sql += size;
     }
+}
+
+char *fan__postgres_fill(const struct fan__postgres *store, const char *sql)
+{
+    struct fan__buffer buffer;
+    fan__buffer_init(&buffer, store->env);
+    (void)fan__buffer_reserve(&buffer, strlen(sql) * 2 + TEXT_SIZE);
+    fill(store, sql, &buffer);
     char *filled = fan__buffer_take(&buffer, NULL);
     fan__buffer_deinit(&buffer);
     return filled;
+}
+
+bool fan__postgres_texts_new(struct fan__postgres *store)
+{
+    struct fan__buffer buffer;
+    fan__buffer_init(&buffer, store->env);
+    (void)fan__buffer_reserve(&buffer, (size_t)FAN__PG_COUNT * TEXT_SIZE);
+    for (size_t i = 0; i < FAN__PG_COUNT; i++) {
+        store->text_at[i] = buffer.size;
+        fill(store, texts[i], &buffer);
+        fan__buffer_add(&buffer, "", 1);
+    }
+    store->texts = fan__buffer_take(&buffer, NULL);
+    fan__buffer_deinit(&buffer);
+    return store->texts != NULL;
 }
 
 void fan__postgres_fail(struct fan__postgres_connection *connection, enum fan_status status)
@@ -237,11 +261,8 @@ static bool sync_queue(struct fan__postgres_connection *connection)
 static bool prepare(struct fan__postgres_connection *connection,
                     enum fan__postgres_statement statement, const char *name)
 {
-    char *sql = fan__postgres_fill(connection->store, texts[statement]);
-    if (!sql) {
-        fan__postgres_fail(connection, FAN_NO_MEMORY);
-        return false;
-    }
+    const struct fan__postgres *store = connection->store;
+    const char *sql = store->texts + store->text_at[statement];
     connection->queue[connection->queued].statement = PREPARED;
     connection->queue[connection->queued].result = NULL;
     bool sent = PQsendPrepare(connection->conn, name, sql, 0, NULL);
@@ -249,7 +270,6 @@ static bool prepare(struct fan__postgres_connection *connection,
         connection->queued++;
     else
         lost(connection, PQerrorMessage(connection->conn));
-    fan__free(connection->store->env, sql);
     return sent;
 }
 
