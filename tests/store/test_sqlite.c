@@ -368,10 +368,50 @@ static void test_P05_durability_is_promised_as_opened(void **state)
     fan_store_close(store);
 }
 
+/* Another process holds the write lock: who asks for work that is not there is answered at once. */
+static void test_P05_asking_for_nothing_takes_no_lock(void **state)
+{
+    struct place *place = *state;
+    struct fan_store *store = store_open(place->uri);
+    struct fan_batch *batch = batch_new();
+    const struct fan_group_name name = { "mail", "" };
+    const struct fan_group_options group = { .size = FAN_GROUP_OPTIONS_SIZE, .pattern = "a.*" };
+    struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me" };
+    struct fan_claim claim;
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(place->path, &db), SQLITE_OK);
+    assert_int_equal(fan_group_create(store, &name, &group, NULL), FAN_OK);
+    store_say(store, "a.b", NULL);
+    assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_OK);
+    struct fan_settle settle = {
+        .seq = claim.seq, .token = claim.token, .verdict = FAN_VERDICT_RETRY, .delay_ms = 1000000
+    };
+    assert_int_equal(fan_group_settle(store, &name, &settle, 1), FAN_OK);
+    store_say(store, "of.nobody", NULL);
+    /* The first claim after it moves the cursor. */
+    assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_AGAIN);
+    assert_int_equal(sqlite3_exec(db, "BEGIN IMMEDIATE", NULL, NULL, NULL), SQLITE_OK);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_AGAIN);
+    assert_int_equal(sqlite3_exec(db, "COMMIT", NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+    /* What is due, and what is there for the first time, is found. */
+    store_say(store, "a.b", NULL);
+    assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_OK);
+    settle = (struct fan_settle){ .seq = claim.seq,
+                                  .token = claim.token,
+                                  .verdict = FAN_VERDICT_HAND_BACK };
+    assert_int_equal(fan_group_settle(store, &name, &settle, 1), FAN_OK);
+    assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_OK);
+    fan_batch_free(batch);
+    fan_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         at_a_place(test_P01_every_field_comes_back),
+        at_a_place(test_P05_asking_for_nothing_takes_no_lock),
         at_a_place(test_P24_a_clean_close_leaves_one_file),
         at_a_place(test_L10_the_head_never_goes_back),
         at_a_place(test_P24_a_newer_format_is_refused),

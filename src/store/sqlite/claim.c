@@ -398,6 +398,34 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
     return status;
 }
 
+/*
+ * Whether a claim is worth its transaction. Members ask again and again, mostly for nothing: that
+ * takes no lock of the file from those who write.
+ */
+static enum fan_status look(const struct claiming *claiming, const struct fan_group_name *name,
+                            bool *ret_worth)
+{
+    struct fan__sqlite *store = claiming->store;
+    struct fan__sqlite_found found;
+    enum fan_status status = fan__sqlite_group_look(store, name, &found);
+    if (status != FAN_OK)
+        return status;
+    int64_t now_us = fan__sqlite_now_us(store);
+    unsigned below = claiming->options->lapses_below;
+    *ret_worth = found.group.cursor_seq < store->head_seq ||
+                 found.group.ordered != claiming->options->ordered ||
+                 now_us - found.group.joined_us >= JOINED_US;
+    if (!*ret_worth) {
+        sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_DUE);
+        sqlite3_bind_int64(statement, 1, found.group.id);
+        sqlite3_bind_int64(statement, 2, now_us);
+        sqlite3_bind_int64(statement, 3, 1);
+        sqlite3_bind_int64(statement, 5, below ? below : INT64_MAX);
+        *ret_worth = fan__sqlite_number(store->writer, statement, 0) != 0;
+    }
+    return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
+}
+
 enum fan_status fan__sqlite_claim(void *self, const struct fan_group_name *name,
                                   const struct fan_claim_options *options, struct fan_batch *batch,
                                   struct fan_claim *claims)
@@ -405,8 +433,11 @@ enum fan_status fan__sqlite_claim(void *self, const struct fan_group_name *name,
     struct claiming claiming = {
         .store = self, .options = options, .batch = batch, .claims = claims
     };
-    enum fan_status status;
     bool end = false;
+    bool worth = false;
+    enum fan_status status = look(&claiming, name, &worth);
+    if (status != FAN_OK || !worth)
+        return status == FAN_OK ? FAN_AGAIN : status;
     do {
         status = claim_once(&claiming, name, &end);
     } while (status == FAN_OK && fan_batch_count(batch) == 0 && !end);

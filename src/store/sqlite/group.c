@@ -81,6 +81,13 @@ enum fan_status fan__sqlite_group_begin_unsynced(struct fan__sqlite *store,
     return status == FAN_OK ? find_or_end(store, name, ret_found) : status;
 }
 
+enum fan_status fan__sqlite_group_look(struct fan__sqlite *store, const struct fan_group_name *name,
+                                       struct fan__sqlite_found *ret_found)
+{
+    enum fan_status status = fan__sqlite_look_begin(store);
+    return status == FAN_OK ? find_or_end(store, name, ret_found) : status;
+}
+
 /* NULL is kept apart from "": events without a topic are a topic too. */
 static void bind_filter(sqlite3_stmt *statement, int index, const char *text)
 {

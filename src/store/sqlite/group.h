@@ -21,6 +21,10 @@ enum fan_status fan__sqlite_group_begin_unsynced(struct fan__sqlite *store,
                                                  const struct fan_group_name *name,
                                                  struct fan__sqlite_found *ret_found);
 
+/* The same in a transaction that only looks. */
+enum fan_status fan__sqlite_group_look(struct fan__sqlite *store, const struct fan_group_name *name,
+                                       struct fan__sqlite_found *ret_found);
+
 /* Finds it in the transaction that runs. Returns: FAN_NOT_FOUND. */
 enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection,
                                        const struct fan_group_name *name,

@@ -210,6 +210,9 @@ enum fan_status fan__sqlite_write_begin(struct fan__sqlite *store, struct fan_er
 
 /* The same for what may be lost with the power: its commit does not wait for the disk. */
 enum fan_status fan__sqlite_write_begin_unsynced(struct fan__sqlite *store);
+
+/* The same for looking alone: it takes no lock of the file. */
+enum fan_status fan__sqlite_look_begin(struct fan__sqlite *store);
 enum fan_status fan__sqlite_write_end(struct fan__sqlite *store, enum fan_status status,
                                       uint64_t head_seq, struct fan_error *error);
 

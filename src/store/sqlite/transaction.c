@@ -154,7 +154,13 @@ static void set_synced(struct fan__sqlite *store, bool synced)
         fan__sqlite_failed(store->writer, code);
 }
 
-static enum fan_status begin(struct fan__sqlite *store, bool unsynced, struct fan_error *error)
+enum intent {
+    INTENT_WRITE,
+    INTENT_WRITE_UNSYNCED,
+    INTENT_LOOK,
+};
+
+static enum fan_status begin(struct fan__sqlite *store, enum intent intent, struct fan_error *error)
 {
     if (store->fork_generation != fan__fork_generation())
         return fan__fail(error, FAN_FORKED, NULL, "the store was opened before the fork");
@@ -162,8 +168,12 @@ static enum fan_status begin(struct fan__sqlite *store, bool unsynced, struct fa
     struct fan__sqlite_connection *writer = store->writer;
     writer->status = FAN_OK;
     check_place(writer);
-    set_synced(store, !unsynced);
-    fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_BEGIN_IMMEDIATE));
+    if (intent == INTENT_LOOK) {
+        fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_BEGIN));
+    } else {
+        set_synced(store, intent == INTENT_WRITE);
+        fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_BEGIN_IMMEDIATE));
+    }
     refresh(store);
     store->changes = sqlite3_total_changes(writer->db);
     return writer->status == FAN_OK ? FAN_OK : fan__sqlite_write_end(store, FAN_OK, 0, error);
@@ -171,12 +181,17 @@ static enum fan_status begin(struct fan__sqlite *store, bool unsynced, struct fa
 
 enum fan_status fan__sqlite_write_begin(struct fan__sqlite *store, struct fan_error *error)
 {
-    return begin(store, false, error);
+    return begin(store, INTENT_WRITE, error);
 }
 
 enum fan_status fan__sqlite_write_begin_unsynced(struct fan__sqlite *store)
 {
-    return begin(store, true, NULL);
+    return begin(store, INTENT_WRITE_UNSYNCED, NULL);
+}
+
+enum fan_status fan__sqlite_look_begin(struct fan__sqlite *store)
+{
+    return begin(store, INTENT_LOOK, NULL);
 }
 
 /*
