@@ -33,6 +33,7 @@ struct fan_provider {
                               struct fan_error *error);
     enum fan_status (*read)(void *self, uint64_t after_seq, const struct fan_query *query,
                             struct fan_batch *batch, struct fan_read_result *ret_result);
+    /* NULL where there is no FAN_CAPABILITY_QUERY: then fan_store_list reads the log instead. */
     enum fan_status (*list)(void *self, const struct fan_query *query, struct fan_batch *batch,
                             struct fan_event_state *states, struct fan_error *error);
     enum fan_status (*get)(void *self, const char *id, struct fan_batch *batch,

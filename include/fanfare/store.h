@@ -160,6 +160,7 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_store_read(struct fan_store *store, u
 
 /*
  * Lists events with their states, in stable order by sequence; an offset past the end gives none.
+ * A store without FAN_CAPABILITY_QUERY reads its whole log for that.
  * A list ends once it has FAN_LIST_SIZE_MAX bytes of events (fan_batch_size); when that is before
  * query->limit, there may be more from offset + the batch's count on. `states` has room for
  * query->limit entries (1,000 when that is 0); its error texts live as long as the batch's content.

@@ -14,6 +14,7 @@
 #include "store/handle.h"
 #include "store/memory/memory.h"
 #include "store/postgres/postgres.h"
+#include "store/scan.h"
 #include "store/sqlite/sqlite.h"
 #include "store/tee/tee.h"
 #include "store/uri.h"
@@ -76,10 +77,10 @@ enum fan_status fan__store_failed(enum fan_status status, const char *uri,
 static bool is_whole(const struct fan_provider *p)
 {
     return p && p->size >= PROVIDER_SIZE_LEAST && p->scheme && *p->scheme && p->open && p->close &&
-           p->append && p->read && p->list && p->get && p->remove && p->erase && p->head &&
-           p->wait && p->wake && p->stats && p->group_create && p->group_delete && p->claim &&
-           p->settle && p->renew && p->move && p->deliveries && p->groups && p->lease_acquire &&
-           p->lease_renew && p->lease_release;
+           p->append && p->read && (p->list || !(p->capabilities & FAN_CAPABILITY_QUERY)) &&
+           p->get && p->remove && p->erase && p->head && p->wait && p->wake && p->stats &&
+           p->group_create && p->group_delete && p->claim && p->settle && p->renew && p->move &&
+           p->deliveries && p->groups && p->lease_acquire && p->lease_renew && p->lease_release;
 }
 
 struct fan_store *fan__store_new(const struct fan_provider *provider, const struct fan_env *env,
@@ -344,6 +345,8 @@ enum fan_status fan_store_list(struct fan_store *store, const struct fan_query *
     if (status != FAN_OK)
         return status;
     fan_batch_clear(batch);
+    if (!store->provider->list)
+        return fan__store_scan(store, &adopted, batch, states, ret_error);
     return store->provider->list(store->self, &adopted, batch, states, ret_error);
 }
 

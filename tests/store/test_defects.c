@@ -128,6 +128,7 @@ static const char *const defect_texts[] = {
 };
 
 static enum defect defect;
+static bool without_list;
 
 #define SEQ_COUNT 8192
 
@@ -776,6 +777,17 @@ static enum fan_status open_wrong(void *context, const struct fan_env *env,
     return fan_store_open_provider(&wrong_provider, "wrong:", env, ret_store, ret_error);
 }
 
+/* The same without lists of its own. */
+static enum fan_status open_without_list(void *context, const struct fan_env *env,
+                                         struct fan_store **ret_store, struct fan_error *ret_error)
+{
+    static struct fan_provider provider;
+    (void)context;
+    provider = wrong_provider;
+    provider.list = NULL;
+    return fan_store_open_provider(&provider, "wrong:", env, ret_store, ret_error);
+}
+
 /* What the suite said of one defect; shown when it was not found. */
 struct said {
     char failed[4096];
@@ -799,7 +811,7 @@ static int run_with(enum defect planted, struct said *said)
     const struct fan_conformance_options options = {
         .size = FAN_CONFORMANCE_OPTIONS_SIZE,
         .context = said,
-        .open = open_wrong,
+        .open = without_list ? open_without_list : open_wrong,
         .traits = FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY,
         .limit_s = 2,
         .seed = 1 + (uint64_t)planted,
@@ -835,6 +847,27 @@ static void test_P06_every_planted_defect_fails_the_suite(void **state)
     assert_int_equal(missed, 0);
 }
 
+/* Where a provider has no query, the log is read; what comes out is the same, and it is said. */
+static void test_P22_a_provider_without_query_lists_by_reading_the_log(void **state)
+{
+    (void)state;
+    static struct said said;
+    struct fan_store *store = NULL;
+    struct fan_provider provider = wrong_provider;
+    without_list = true;
+    int failed = run_with(NONE, &said);
+    without_list = false;
+    if (failed != 0)
+        fail_msg("%s", said.failed);
+    assert_ok(open_without_list(NULL, NULL, &store, NULL));
+    assert_int_equal(fan_store_capabilities(store) & FAN_CAPABILITY_QUERY, 0);
+    fan_store_close(store);
+    /* Who promises to query must be able to. */
+    provider.list = NULL;
+    provider.capabilities = FAN_CAPABILITY_QUERY;
+    assert_int_equal(fan_store_open_provider(&provider, "wrong:", NULL, &store, NULL), FAN_INVALID);
+}
+
 static void test_P15_options_of_no_use_are_refused(void **state)
 {
     (void)state;
@@ -851,6 +884,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P06_without_a_defect_the_suite_passes),
         cmocka_unit_test(test_P06_every_planted_defect_fails_the_suite),
+        cmocka_unit_test(test_P22_a_provider_without_query_lists_by_reading_the_log),
         cmocka_unit_test(test_P15_options_of_no_use_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
