@@ -3,6 +3,7 @@
  */
 #include "support.h"
 
+#include "base/high.h"
 #include "base/thread.h"
 
 #include <poll.h>
@@ -342,6 +343,96 @@ static void test_P02_bad_reader_options_name_their_field(void **state)
     place_remove(&place);
 }
 
+static enum fan_verdict count_event(void *context, const struct fan_event *event,
+                                    const struct fan_handling *handling)
+{
+    (void)event;
+    (void)handling;
+    fan__high_raise(context, fan__high_get(context) + 1);
+    return FAN_VERDICT_DONE;
+}
+
+/* Claims the next event of the group and ends it. */
+static void end_next(struct fan_store *store, const struct fan_group_name *name,
+                     enum fan_verdict verdict)
+{
+    const struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me" };
+    struct fan_batch *batch = NULL;
+    struct fan_claim claim;
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_group_claim(store, name, &options, batch, &claim));
+    struct fan_settle settle = { .seq = claim.seq, .token = claim.token, .verdict = verdict };
+    assert_ok(fan_group_renew(store, name, &settle, 1, 60000));
+    assert_ok(fan_group_settle(store, name, &settle, 1));
+    assert_ok(settle.ret_status);
+    fan_batch_free(batch);
+}
+
+/* All that can become of an event, but being published. */
+static void change_states(struct fan_store *store)
+{
+    const struct fan_group_name name = { "workers", "" };
+    const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE,
+                                               .start = FAN_START_BEGINNING };
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .count = 5 };
+    struct fan_retained retained = { .size = sizeof(retained) };
+    uint64_t fence;
+    assert_ok(fan_group_create(store, &name, &options, NULL));
+    end_next(store, &name, FAN_VERDICT_DONE);
+    end_next(store, &name, FAN_VERDICT_FAIL);
+    end_next(store, &name, FAN_VERDICT_FAIL);
+    end_next(store, &name, FAN_VERDICT_RETRY);
+    end_next(store, &name, FAN_VERDICT_HAND_BACK);
+    assert_ok(fan_group_move(store, &name, 2, FAN_EVENT_PENDING));
+    assert_ok(fan_group_move(store, &name, 3, FAN_EVENT_COMPLETED));
+    assert_ok(fan_store_erase(store, "event-2"));
+    assert_ok(fan_store_delete(store, "event-3"));
+    assert_ok(fan_lease_acquire(store, "lease", "me", 60000, &fence));
+    assert_ok(fan_lease_release(store, "lease", "me", fence));
+    assert_ok(fan_group_delete(store, &name));
+    assert_ok(fan_store_retain(store, &retention, &retained, NULL));
+    assert_true(retained.removed > 0);
+}
+
+static void test_P12_status_and_delete_notices_are_no_events(void **state)
+{
+    struct place place;
+    struct fan__high handled = { 0 };
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    struct fan_reader *reader = subscribe_from(broker, FAN_START_BEGINNING, start_of_log);
+    const struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                                 .handle = count_event,
+                                                 .context = &handled };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    for (int i = 1; i <= 10; i++) {
+        char id[16];
+        snprintf(id, sizeof(id), "event-%d", i);
+        const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                               .type = "a.b.c",
+                                               .id = id };
+        assert_ok(fan_broker_publish_sync(broker, &draft, NULL, NULL));
+        assert_int_equal(next_seq(reader), i);
+    }
+    change_states(fan_broker_store(broker));
+    /* What is published next is what comes next, to each of them. */
+    const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    struct fan_cursor cursor;
+    assert_ok(fan_broker_publish_sync(broker, &draft, &cursor, NULL));
+    assert_int_equal(cursor.seq, 11);
+    const struct fan_event *event = NULL;
+    assert_ok(fan_reader_next(reader, 10000, &event));
+    assert_int_equal(fan_event_seq(event), 11);
+    assert_int_equal(fan_reader_next(reader, 0, &event), FAN_AGAIN);
+    assert_int_equal(fan__high_get(&handled), 11);
+    struct fan_broker_stats stats = { .size = sizeof(stats) };
+    fan_broker_stats(broker, &stats);
+    assert_int_equal(stats.published, 11);
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -355,6 +446,7 @@ int main(void)
         on_every_store(test_L05_stop_lets_readers_finish_and_ends_them),
         on_every_store(test_L05_unsubscribe_ends_a_waiting_reader),
         on_every_store(test_B19_the_descriptor_is_readable_while_events_wait),
+        on_every_store(test_P12_status_and_delete_notices_are_no_events),
         on_every_store(test_P02_bad_reader_options_name_their_field),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,6 +104,24 @@ def test_P09_groups_are_made_listed_and_deleted(daemon):
 
 
 @on_stores
+def test_P12_a_stream_gets_no_status_and_no_delete_notices(daemon):
+    with daemon.stream() as stream:
+        publish(daemon, 5)
+        assert [frame.json()["id"] for frame in stream.take(5)] == [f"e{n}" for n in range(1, 6)]
+        make(daemon)
+        fail_all(daemon, 2)
+        settle(daemon, claim(daemon), "done")
+        settle(daemon, claim(daemon), "retry", delay_ms=0)
+        settle(daemon, claim(daemon, limit=2), "hand_back")
+        ask(daemon, "POST", "/v1/dead/redrive", {"id": "e1", "group": "g"})
+        ask(daemon, "POST", "/v1/dead/discard", {"id": "e2", "group": "g"})
+        ask(daemon, "DELETE", path("g"), status=204)
+        publish(daemon, 1, first=6)
+        frame = next(stream)
+        assert frame.json()["id"] == "e6" and frame.seq == 6
+
+
+@on_stores
 def test_P09_claims_are_settled_renewed_and_lost(daemon):
     publish(daemon, 4)
     make(daemon)

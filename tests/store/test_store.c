@@ -347,74 +347,6 @@ static void test_R03_a_forked_child_is_told(void **state)
     assert_ok(fan_store_get(fixture->store, "x", fixture->batch, NULL));
 }
 
-/* The columns and rows of the table in docs/stores.md, as they stand there. */
-#define TABLE_COLUMNS 2
-
-static const struct {
-    const char *row;
-    unsigned bit;
-} table_rows[] = {
-    { "| survives the death of the process |", FAN_CAPABILITY_DURABLE_PROCESS },
-    { "| survives a power loss |", FAN_CAPABILITY_DURABLE_DISK },
-    { "| replicated |", FAN_CAPABILITY_REPLICATED },
-    { "| groups are the storage's own |", FAN_CAPABILITY_NATIVE_GROUPS },
-    { "| list uses indexes |", FAN_CAPABILITY_QUERY },
-    { "| seen by other processes as it happens |", FAN_CAPABILITY_TAIL_PROCESSES },
-};
-
-#define TABLE_ROWS (sizeof(table_rows) / sizeof(*table_rows))
-
-static unsigned capabilities_of(const char *uri)
-{
-    struct fan_store *store;
-    assert_ok(fan_store_open(uri, NULL, &store, NULL));
-    unsigned capabilities = fan_store_capabilities(store);
-    fan_store_close(store);
-    return capabilities;
-}
-
-static unsigned capabilities_of_sqlite(void)
-{
-    char folder[] = "/tmp/fanfare-test-XXXXXX";
-    static const char *const endings[] = { "", "-wal", "-shm" };
-    assert_non_null(mkdtemp(folder));
-    char uri[64];
-    snprintf(uri, sizeof(uri), "sqlite:%s/log.db", folder);
-    unsigned capabilities = capabilities_of(uri);
-    for (size_t i = 0; i < 3; i++) {
-        char path[64];
-        snprintf(path, sizeof(path), "%s/log.db%s", folder, endings[i]);
-        (void)unlink(path);
-    }
-    assert_int_equal(rmdir(folder), 0);
-    return capabilities;
-}
-
-static void test_P21_the_table_of_promises_tells_the_capabilities(void **state)
-{
-    (void)state;
-    const unsigned capabilities[TABLE_COLUMNS] = { capabilities_of("memory:"),
-                                                   capabilities_of_sqlite() };
-    FILE *docs = fopen(getenv("FANFARE_STORES"), "r");
-    assert_non_null(docs);
-    char line[512];
-    size_t found = 0;
-    while (fgets(line, sizeof(line), docs)) {
-        for (size_t row = 0; row < TABLE_ROWS; row++) {
-            if (strncmp(line, table_rows[row].row, strlen(table_rows[row].row)) != 0)
-                continue;
-            char expected[64] = "";
-            for (size_t i = 0; i < TABLE_COLUMNS; i++)
-                strcat(expected, capabilities[i] & table_rows[row].bit ? " yes |" : " no |");
-            strcat(expected, "\n");
-            assert_string_equal(line + strlen(table_rows[row].row), expected);
-            found++;
-        }
-    }
-    fclose(docs);
-    assert_int_equal(found, TABLE_ROWS);
-}
-
 static void test_close_takes_null(void **state)
 {
     (void)state;
@@ -438,7 +370,6 @@ int main(void)
         with_a_store(test_groups_are_refused_by_field),
         with_a_store(test_a_claim_without_limit_gives_one),
         with_a_store(test_R03_a_forked_child_is_told),
-        cmocka_unit_test(test_P21_the_table_of_promises_tells_the_capabilities),
         cmocka_unit_test(test_close_takes_null),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
