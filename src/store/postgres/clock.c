@@ -167,3 +167,44 @@ void fan__postgres_clock_leave(struct fan__postgres *store)
     fan__postgres_clock_sync(connection);
     (void)fan__postgres_end(connection, FAN_OK, NULL);
 }
+
+int64_t fan__postgres_clock_leap_us(struct fan__postgres *store)
+{
+    fan__mutex_lock(&store->clock_mutex);
+    int64_t leap_us = store->clock.leap_us;
+    fan__mutex_unlock(&store->clock_mutex);
+    return leap_us;
+}
+
+/* What was timed by the old clock and is not over yet ends as much later as it would have. */
+static void move_times(struct fan__postgres_connection *connection, int64_t from_us, int64_t to_us)
+{
+    static const enum fan__postgres_statement statements[] = {
+        FAN__PG_CLOCK_MOVE_DELIVERIES, FAN__PG_CLOCK_MOVE_LEASES, FAN__PG_CLOCK_MOVE_GROUPS,
+        FAN__PG_CLOCK_MOVE_MARKS,      FAN__PG_CLOCK_MOVE,
+    };
+    struct fan__postgres_params params = { 0 };
+    fan__postgres_add_int(&params, from_us);
+    fan__postgres_add_int(&params, to_us);
+    for (size_t i = 0; i < sizeof(statements) / sizeof(*statements); i++)
+        (void)fan__postgres_queue(connection, statements[i], &params);
+}
+
+enum fan_status fan__postgres_clock_accept(struct fan__postgres *store, struct fan_error *error)
+{
+    struct fan__postgres_connection *connection = NULL;
+    enum fan_status status = fan__postgres_borrow(store, FAN__POSTGRES_WRITE, &connection, error);
+    if (status != FAN_OK)
+        return status;
+    fan__postgres_clock_sync(connection);
+    move_times(connection, fan__postgres_now_us(store), fan__wall_us(store->env));
+    status = fan__postgres_end(connection, FAN_OK, error);
+    if (status != FAN_OK)
+        return status;
+    /* Like every other process, this one takes the clock as it is in the log now. */
+    status = fan__postgres_borrow(store, FAN__POSTGRES_WRITE, &connection, error);
+    if (status != FAN_OK)
+        return status;
+    fan__postgres_clock_sync(connection);
+    return fan__postgres_end(connection, FAN_OK, error);
+}

@@ -33,18 +33,11 @@ enum fan_status fan__postgres_regex(const char *pattern, const struct fan_env *e
     return *ret_regex ? FAN_OK : FAN_NO_MEMORY;
 }
 
-enum fan_status fan__postgres_group_find(struct fan__postgres_connection *connection,
-                                         const struct fan_group_name *name, bool lock,
-                                         struct fan__postgres_found *ret_group)
+bool fan__postgres_group_take(PGresult *result, struct fan__postgres_found *ret_group)
 {
-    struct fan__postgres_params params = { .count = 0 };
-    fan__postgres_add_text(&params, name->group);
-    fan__postgres_add_text(&params, name->handler);
-    PGresult *result =
-        fan__postgres_run(connection, lock ? FAN__PG_GROUP_LOCK : FAN__PG_GROUP_GET, &params);
     if (PQntuples(result) == 0) {
         PQclear(result);
-        return connection->status != FAN_OK ? connection->status : FAN_NOT_FOUND;
+        return false;
     }
     *ret_group = (struct fan__postgres_found){
         .result = result,
@@ -57,7 +50,21 @@ enum fan_status fan__postgres_group_find(struct fan__postgres_connection *connec
         .joined_us = fan__postgres_int(result, 0, 6),
         .due_first = fan__postgres_int(result, 0, 7) != 0,
     };
-    return FAN_OK;
+    return true;
+}
+
+enum fan_status fan__postgres_group_find(struct fan__postgres_connection *connection,
+                                         const struct fan_group_name *name, bool lock,
+                                         struct fan__postgres_found *ret_group)
+{
+    struct fan__postgres_params params = { .count = 0 };
+    fan__postgres_add_text(&params, name->group);
+    fan__postgres_add_text(&params, name->handler);
+    if (fan__postgres_group_take(
+            fan__postgres_run(connection, lock ? FAN__PG_GROUP_LOCK : FAN__PG_GROUP_GET, &params),
+            ret_group))
+        return FAN_OK;
+    return connection->status != FAN_OK ? connection->status : FAN_NOT_FOUND;
 }
 
 void fan__postgres_group_free(struct fan__postgres_found *group)

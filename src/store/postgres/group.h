@@ -32,6 +32,9 @@ struct fan__postgres_found {
 enum fan_status fan__postgres_group_find(struct fan__postgres_connection *connection,
                                          const struct fan_group_name *name, bool lock,
                                          struct fan__postgres_found *ret_group);
+
+/* Takes a result of FAN__POSTGRES_GROUP's columns. False, and it is gone, when it has no row. */
+bool fan__postgres_group_take(PGresult *result, struct fan__postgres_found *ret_group);
 void fan__postgres_group_free(struct fan__postgres_found *group);
 
 /*

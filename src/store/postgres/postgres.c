@@ -172,6 +172,7 @@ static enum fan_status make(const char *uri, const struct fan_env *env,
     fan__mutex_init(&store->pool_mutex);
     fan__cond_init(&store->pool_returned);
     fan__mutex_init(&store->clock_mutex);
+    fan__mutex_init(&store->keep_mutex);
     *ret_store = store;
     store->keywords = fan__alloc_zero(env, KEYWORD_MAX + 1, sizeof(*store->keywords));
     store->values = fan__alloc_zero(env, KEYWORD_MAX + 1, sizeof(*store->values));
@@ -209,6 +210,7 @@ static void postgres_close(void *self)
     fan__free(store->env, store->keywords);
     fan__free(store->env, store->values);
     fan__free(store->env, store->texts);
+    fan__mutex_deinit(&store->keep_mutex);
     fan__mutex_deinit(&store->clock_mutex);
     fan__cond_deinit(&store->pool_returned);
     fan__mutex_deinit(&store->pool_mutex);
@@ -283,4 +285,6 @@ const struct fan_provider fan__postgres_provider = {
     .lease_renew = fan__postgres_lease_renew,
     .lease_release = fan__postgres_lease_release,
     .promises = promises,
+    .retain = fan__postgres_retain,
+    .accept_clock = fan__postgres_accept_clock,
 };

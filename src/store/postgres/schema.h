@@ -51,7 +51,9 @@
     "CREATE INDEX #event_created ON @event(created_us, seq);"                                      \
     "CREATE TABLE @lease(name text COLLATE \"C\" PRIMARY KEY, owner text NOT NULL, "               \
     "  fence bigint NOT NULL, until_us bigint NOT NULL);"                                          \
-    "CREATE TABLE @mark(seq bigint PRIMARY KEY, us bigint NOT NULL, bytes bigint NOT NULL);"       \
+    "CREATE TABLE @mark(seq bigint PRIMARY KEY, us bigint NOT NULL, bytes bigint NOT NULL);" \
+    "CREATE INDEX #mark_us ON @mark(us, seq);" \
+    "CREATE INDEX #mark_bytes ON @mark(bytes, seq);"       \
     "CREATE TABLE @clock(id integer PRIMARY KEY, generation bigint NOT NULL, "                     \
     "  offset_us bigint NOT NULL, high_us bigint NOT NULL, leap_us bigint NOT NULL);"              \
     "INSERT INTO @clock VALUES(1, 1, 0, 0, 0);"

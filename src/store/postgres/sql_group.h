@@ -64,14 +64,26 @@
     "d.processed_us, d.completed_us, d.reason, d.lapses "
 
 #define FAN__POSTGRES_GROUP                                                                        \
-    "SELECT g.id, g.regex, g.topic, g.cursor, g.ordered, g.token, g.joined_us, "                   \
-    "g.due_first FROM @grp g "                                                                     \
-    "WHERE g.name = $1::text AND g.handler = $2::text"
+    "SELECT g.id, g.regex, g.topic, g.cursor, g.ordered, g.token, g.joined_us, g.due_first "       \
+    "FROM @grp g "
+
+#define FAN__POSTGRES_GROUP_NAMED                                                                  \
+    FAN__POSTGRES_GROUP "WHERE g.name = $1::text AND g.handler = $2::text"
+
+/* The oldest unsettled delivery of the key n.key in the group n.grp. */
+#define FAN__POSTGRES_KEY_OLDEST                                                                   \
+    "(SELECT o.seq FROM @delivery o WHERE o.grp = n.grp AND o.key = n.key "                        \
+    "AND o.key IS NOT NULL AND o.status < 2 ORDER BY o.seq LIMIT 1)"
+
+/* Since when an event is owed: it was there, and was to be delivered. */
+#define FAN__POSTGRES_OWED_SINCE(seq, at, now)                                                     \
+    "greatest(" at ", coalesce((SELECT m.us FROM @mark m WHERE m.seq >= " seq                      \
+    " ORDER BY m.seq LIMIT 1), " now "))"
 
 #define FAN__POSTGRES_STATEMENTS_CLAIM(X)                                                          \
     X(UNSYNCED, "SET LOCAL synchronous_commit = off")                                              \
-    X(GROUP_GET, FAN__POSTGRES_GROUP)                                                              \
-    X(GROUP_LOCK, FAN__POSTGRES_GROUP " FOR NO KEY UPDATE")                                        \
+    X(GROUP_GET, FAN__POSTGRES_GROUP_NAMED)                                                        \
+    X(GROUP_LOCK, FAN__POSTGRES_GROUP_NAMED " FOR NO KEY UPDATE")                                  \
     X(GROUP_CREATE,                                                                                \
       "INSERT INTO @grp(name, handler, pattern, regex, topic, cursor, token, joined_us) "          \
       "VALUES($1::text, $2::text, $3::text, $4::text, $5::text, "                                  \
@@ -172,12 +184,10 @@
              "AND d.token = i.token AND d.status = 1 AND d.due_us > $2::bigint "                   \
              "RETURNING d.seq, d.token) SELECT i.i FROM item i "                                   \
              "JOIN done d ON d.seq = i.seq AND d.token = i.token")                                 \
-    X(UNPARK, "UPDATE @delivery d SET parked = false FROM (SELECT DISTINCT k.key "                 \
+    X(UNPARK, "UPDATE @delivery d SET parked = false FROM (SELECT DISTINCT k.grp, k.key "          \
               "FROM @delivery k WHERE k.grp = $1::bigint AND k.seq = ANY($2::bigint[]) "           \
-              "AND k.key IS NOT NULL AND k.status >= 2) n WHERE d.grp = $1::bigint AND d.parked "  \
-              "AND d.seq = (SELECT o.seq FROM @delivery o WHERE o.grp = $1::bigint "               \
-              "AND o.key = n.key AND o.key IS NOT NULL AND o.status < 2 "                          \
-              "ORDER BY o.seq LIMIT 1)")                                                           \
+              "AND k.key IS NOT NULL AND k.status >= 2) n WHERE d.grp = $1::bigint "               \
+              "AND d.parked AND d.seq = " FAN__POSTGRES_KEY_OLDEST)                                \
     X(DELIVERY_LOCK, "SELECT d.status, d.due_us FROM @delivery d "                                 \
                      "WHERE d.seq = $1::bigint AND d.grp = $2::bigint FOR UPDATE")                 \
     X(IS_WANTED, "SELECT 1 FROM @event e JOIN @series s ON s.id = e.series "                       \
@@ -206,8 +216,7 @@
           "g.topic") " WHERE g.cursor < " FAN__POSTGRES_HEAD " GROUP BY s.id), "                   \
                      "far AS (SELECT count(*) AS n FROM behind b JOIN @event e ON e.series = "     \
                      "b.id "                                                                       \
-                     "AND e.seq > b.cursor WHERE NOT EXISTS (SELECT 1 FROM near x WHERE x.seq = "  \
-                     "e.seq)), "                                                                   \
+                     "AND e.seq > b.cursor WHERE e.seq NOT IN (SELECT x.seq FROM near x)), "       \
                      "sums AS (SELECT st.status, count(*) AS n FROM near x JOIN @event e ON "      \
                      "e.seq = x.seq "                                                              \
                      "JOIN @series s ON s.id = e.series CROSS JOIN " FAN__POSTGRES_STATE(          \
@@ -242,9 +251,130 @@
             "AND (d.seq, g.name, g.handler) > ($1::bigint, $2::text, $3::text) "                   \
             "ORDER BY d.seq, g.name, g.handler LIMIT 1000")
 
+#define FAN__POSTGRES_STATEMENTS_KEEP(X)                                                           \
+    X(MARK_UNTIL, "SELECT coalesce((SELECT m.seq FROM @mark m WHERE m.us <= $1::bigint "           \
+                  "ORDER BY m.us DESC, m.seq DESC LIMIT 1), 0)")                                   \
+    X(MARK_BYTES,                                                                                  \
+      "WITH total AS (SELECT coalesce(l.bytes, 0) + (SELECT coalesce(sum(" FAN__POSTGRES_SIZE      \
+      " + 160), 0) FROM @event e WHERE e.seq > coalesce(l.seq, 0)) AS bytes FROM (SELECT 1) one "  \
+      "LEFT JOIN " FAN__POSTGRES_MARK_LAST " ON true), "                                           \
+      "gone AS (SELECT t.bytes - $1::bigint AS bytes FROM total t WHERE t.bytes > $1::bigint), "   \
+      "low AS (SELECT m.seq, m.bytes FROM @mark m WHERE m.bytes < (SELECT bytes FROM gone) "       \
+      "ORDER BY m.bytes DESC, m.seq DESC LIMIT 1), "                                               \
+      "high AS (SELECT m.seq, m.bytes FROM @mark m WHERE m.bytes >= (SELECT bytes FROM gone) "     \
+      "ORDER BY m.bytes, m.seq LIMIT 1) "                                                          \
+      "SELECT coalesce((SELECT seq FROM low), 0), coalesce((SELECT bytes FROM low), 0), "          \
+      "coalesce((SELECT seq FROM high), " FAN__POSTGRES_HEAD "), "                                 \
+      "coalesce((SELECT bytes FROM high), (SELECT bytes FROM total)), g.bytes FROM gone g")        \
+    X(MARKS_TIDY,                                                                                  \
+      "WITH thin AS (DELETE FROM @mark m WHERE m.seq < $1::bigint AND m.us / 3600000000 = "        \
+      "(SELECT n.us / 3600000000 FROM @mark n WHERE n.seq > m.seq ORDER BY n.seq LIMIT 1)), "      \
+      "early AS (DELETE FROM @mark m WHERE m.seq < coalesce((SELECT min(e.seq) FROM @event "       \
+      "e), " FAN__POSTGRES_HEAD ") AND m.seq < (SELECT max(n.seq) FROM @mark n)) "                 \
+      "SELECT " FAN__POSTGRES_HEAD " - (SELECT value FROM @meta WHERE key = 'removed')")           \
+    X(EVENT_NTH, "SELECT coalesce((SELECT e.seq FROM @event e ORDER BY e.seq DESC "                \
+                 "OFFSET $1::bigint LIMIT 1), 0)")                                                 \
+    X(OPEN_FROM,                                                                                   \
+      "SELECT d.seq, d.grp, d.status, d.due_us, coalesce(d.completed_us, "                         \
+      "0), " FAN__POSTGRES_OWED_SINCE(                                                             \
+          "d.seq", "coalesce(e.deliver_at, 0)",                                                    \
+          "$5::bigint") " FROM @delivery d JOIN @grp g ON g.id = d.grp JOIN @event e ON e.seq = "  \
+                        "d.seq "                                                                   \
+                        "WHERE d.status <> 2 AND (d.seq, d.grp) > ($1::bigint, $2::bigint) "       \
+                        "AND d.seq <= $3::bigint ORDER BY d.seq, d.grp LIMIT $4::bigint")          \
+    X(GROUPS_LOCK, "SELECT 1 FROM @grp ORDER BY id FOR NO KEY UPDATE")                             \
+    X(EXPIRE,                                                                                      \
+      "WITH done AS (UPDATE @delivery d SET status = 3, token = 0, owner = NULL, reason = 4, "     \
+      "lapses = d.lapses + (d.status = 1)::int, error = u.words, due_us = 0, parked = false, "     \
+      "completed_us = $1::bigint FROM unnest($2::bigint[], $3::bigint[], $4::text[]) "             \
+      "AS u(seq, grp, words) WHERE d.seq = u.seq AND d.grp = u.grp AND (d.status = 0 "             \
+      "OR (d.status = 1 AND d.due_us <= $1::bigint)) RETURNING 1) SELECT count(*) FROM done")      \
+    X(DISCARD_DEAD,                                                                                \
+      "WITH done AS (UPDATE @delivery d SET status = 2, token = 0, owner = NULL, due_us = 0, "     \
+      "reason = 0, parked = false, completed_us = $1::bigint "                                     \
+      "FROM unnest($2::bigint[], $3::bigint[]) AS u(seq, grp) WHERE d.seq = u.seq "                \
+      "AND d.grp = u.grp AND d.status = 3 RETURNING d.grp), "                                      \
+      "counted AS (INSERT INTO @tally AS t (grp, slot, completed) SELECT d.grp, "                  \
+      "pg_backend_pid() & 63, count(*) FROM done d GROUP BY d.grp ON CONFLICT(grp, slot) "         \
+      "DO UPDATE SET completed = t.completed + excluded.completed) SELECT count(*) FROM done")     \
+    X(UNPARK_ALL, "UPDATE @delivery d SET parked = false FROM (SELECT DISTINCT k.grp, k.key "      \
+                  "FROM unnest($1::bigint[], $2::bigint[]) AS u(seq, grp) JOIN @delivery k "       \
+                  "ON k.seq = u.seq AND k.grp = u.grp WHERE k.key IS NOT NULL "                    \
+                  "AND k.status >= 2) n WHERE d.grp = n.grp AND d.parked "                         \
+                  "AND d.seq = " FAN__POSTGRES_KEY_OLDEST)                                         \
+    X(GROUP_BEHIND, FAN__POSTGRES_GROUP "WHERE g.id > $1::bigint AND g.cursor < $2::bigint "       \
+                                        "ORDER BY g.id LIMIT 1 FOR NO KEY UPDATE")                 \
+    X(SCAN_UNSEEN,                                                                                 \
+      "SELECT q.seq, q.at, " FAN__POSTGRES_OWED_SINCE(                                             \
+          "q.seq", "q.at",                                                                         \
+          "$7::bigint") ", q.fits, q.key, q.nth > 1 OR EXISTS (SELECT 1 FROM @delivery d "         \
+                        "WHERE d.grp = $1::bigint AND d.key = q.key AND d.key IS NOT NULL AND "    \
+                        "d.status < 2) "                                                           \
+                        "FROM (SELECT f.*, row_number() OVER (PARTITION BY f.fits, f.key ORDER "   \
+                        "BY f.seq) AS nth "                                                        \
+                        "FROM (SELECT c.seq, c.at, " FAN__POSTGRES_PIECE_FITS " AS fits, "         \
+                        "hashtextextended(s.topic, 0) AS key FROM (SELECT e.seq, e.series, "       \
+                        "coalesce(e.deliver_at, 0) AS at FROM @event e WHERE e.seq > $2::bigint "  \
+                        "AND e.seq <= $6::bigint ORDER BY e.seq LIMIT $5::bigint) c "              \
+                        "JOIN @series s ON s.id = c.series) f) q ORDER BY q.seq")                  \
+    X(UNSEEN_ADD,                                                                                  \
+      "INSERT INTO @delivery(seq, grp, status, attempts, token, due_us, completed_us, error, "     \
+      "reason, key, part, parked) SELECT u.seq, $1::bigint, "                                      \
+      "CASE WHEN u.words IS NULL THEN 0 ELSE 3 END, 0, 0, "                                        \
+      "CASE WHEN u.words IS NULL THEN u.due ELSE 0 END, "                                          \
+      "CASE WHEN u.words IS NULL THEN NULL ELSE $2::bigint END, u.words, "                         \
+      "CASE WHEN u.words IS NULL THEN 0 ELSE 4 END, "                                              \
+      "CASE WHEN $3::bigint <> 0 THEN u.key END, CASE WHEN $3::bigint <> 0 THEN u.key & 63 END, "  \
+      "u.words IS NULL AND u.parked <> 0 AND $3::bigint <> 0 "                                     \
+      "FROM unnest($4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[]) "           \
+      "AS u(seq, due, key, parked, words)")                                                        \
+    X(GROUP_MOVE, "UPDATE @grp SET cursor = $2::bigint WHERE id = $1::bigint")                     \
+    X(EVENTS_REMOVE,                                                                               \
+      "WITH piece AS MATERIALIZED (SELECT e.seq, e.series FROM @event e WHERE e.seq > $1::bigint " \
+      "AND e.seq <= $2::bigint ORDER BY e.seq LIMIT $3::bigint), "                                 \
+      "finished AS MATERIALIZED (SELECT p.seq FROM piece p JOIN @series s ON s.id = p.series "     \
+      "WHERE NOT EXISTS (SELECT 1 FROM @delivery d JOIN @grp g ON g.id = d.grp "                   \
+      "WHERE d.seq = p.seq AND d.status <> 2) AND NOT EXISTS (SELECT 1 FROM @grp g "               \
+      "WHERE g.cursor < p.seq AND " FAN__POSTGRES_FITS(                                            \
+          "g.regex", "g.topic") " AND NOT EXISTS (SELECT 1 FROM @delivery d WHERE d.seq = p.seq "  \
+                                "AND d.grp = g.id))), "                                            \
+                                "gone AS (DELETE FROM @event e USING finished f WHERE e.seq = "    \
+                                "f.seq RETURNING e.seq) "                                          \
+                                "SELECT (SELECT count(*) FROM piece), coalesce((SELECT "           \
+                                "max(p.seq) FROM piece p), 0), "                                   \
+                                "count(*), coalesce(max(g.seq), 0) FROM gone g")                   \
+    X(TRIMMED, "UPDATE @meta SET value = greatest(value, $1::bigint) WHERE key = 'trimmed_seq'")   \
+    X(GROUP_OLD,                                                                                   \
+      "SELECT g.id, g.name, g.handler FROM @grp g "                                                \
+      "WHERE ($1::bigint - g.joined_us) / 1000 > $2::bigint AND NOT EXISTS "                       \
+      "(SELECT 1 FROM @delivery d WHERE d.grp = g.id AND d.status < 2 AND NOT d.parked "           \
+      "AND d.due_us > $1::bigint AND d.status = 1) ORDER BY g.name, g.handler LIMIT 1 FOR UPDATE") \
+    /* Those of the next $2 series after $1 that no event uses go. */                              \
+    X(SERIES_FORGET,                                                                               \
+      "WITH piece AS MATERIALIZED (SELECT s.id FROM @series s WHERE s.id > $1::bigint "            \
+      "ORDER BY s.id LIMIT $2::bigint), gone AS (DELETE FROM @series s USING piece p "             \
+      "WHERE s.id = p.id AND NOT EXISTS (SELECT 1 FROM @event e WHERE e.series = p.id) "           \
+      "RETURNING 1) SELECT count(*), coalesce(max(p.id), 0), (SELECT count(*) FROM gone) "         \
+      "FROM piece p")                                                                              \
+    X(SERIES_SWEPT, "UPDATE @meta SET value = value + $1::bigint WHERE key = 'series_swept' "      \
+                    "RETURNING value")                                                             \
+    X(CLOCK_MOVE_DELIVERIES,                                                                       \
+      "UPDATE @delivery SET due_us = CASE WHEN due_us <= $1::bigint "                              \
+      "THEN least(due_us, $2::bigint) WHEN status = 1 OR attempts > 0 "                            \
+      "THEN due_us + $2::bigint - $1::bigint ELSE due_us END WHERE status <> 2 AND status < 2")    \
+    X(CLOCK_MOVE_LEASES, "UPDATE @lease SET until_us = CASE WHEN until_us <= $1::bigint "          \
+                         "THEN least(until_us, $2::bigint) "                                       \
+                         "ELSE until_us + $2::bigint - $1::bigint END")                            \
+    X(CLOCK_MOVE_GROUPS, "UPDATE @grp SET joined_us = joined_us + $2::bigint - $1::bigint")        \
+    X(CLOCK_MOVE_MARKS, "UPDATE @mark SET us = us + $2::bigint - $1::bigint")                      \
+    X(CLOCK_MOVE, "UPDATE @clock SET generation = generation + 1, "                                \
+                  "offset_us = offset_us + $2::bigint - $1::bigint, high_us = $2::bigint, "        \
+                  "leap_us = 0 WHERE id = 1")
+
 #define FAN__POSTGRES_STATEMENTS_GROUP(X)                                                          \
     FAN__POSTGRES_STATEMENTS_CLAIM(X)                                                              \
     FAN__POSTGRES_STATEMENTS_SETTLE(X)                                                             \
-    FAN__POSTGRES_STATEMENTS_LOOK(X)
+    FAN__POSTGRES_STATEMENTS_LOOK(X)                                                               \
+    FAN__POSTGRES_STATEMENTS_KEEP(X)
 
 #endif

@@ -76,6 +76,29 @@ struct fan__postgres_clock {
     int64_t leap_us;
 };
 
+/* What a pass of retention has still to look at, part after part. */
+enum fan__postgres_part {
+    FAN__POSTGRES_PART_OPEN,   /* deliveries that are not completed: expire, discard */
+    FAN__POSTGRES_PART_UNSEEN, /* what groups have not come to: expire */
+    FAN__POSTGRES_PART_EVENTS, /* finished events: remove */
+    FAN__POSTGRES_PART_END,
+};
+
+/* Where retention is (retain.c). Up to the sequences things are older than their bounds. */
+struct fan__postgres_pass {
+    struct fan_retention retention;
+    enum fan__postgres_part part;
+    bool runs;
+    bool sweeps; /* the pass is over, and series are looked at, up to series_id */
+    uint64_t seq;
+    int64_t group_id;
+    uint64_t bound_seq;
+    uint64_t owed_seq;
+    uint64_t dead_seq;
+    uint64_t removed; /* since series were looked at */
+    int64_t series_id;
+};
+
 struct fan__postgres {
     const struct fan_env *env;
     unsigned fork_generation;
@@ -111,6 +134,10 @@ struct fan__postgres {
     struct fan__postgres_clock clock;
 
     struct fan__postgres_tail *tail;
+
+    /* Retention, which one thread at a time is at. */
+    struct fan__mutex keep_mutex;
+    struct fan__postgres_pass pass;
 };
 
 /* connection.c */
@@ -256,6 +283,12 @@ void fan__postgres_clock_sync(struct fan__postgres_connection *connection);
 
 /* Before the end: whoever opens the log next begins where we are. */
 void fan__postgres_clock_leave(struct fan__postgres *store);
+
+/* How far the clock leapt where nobody looked on, as the log remembers it. */
+int64_t fan__postgres_clock_leap_us(struct fan__postgres *store);
+
+/* Sets the store's clock to env's wall clock, for good: what is under way moves along. */
+enum fan_status fan__postgres_clock_accept(struct fan__postgres *store, struct fan_error *error);
 
 /* Whether the log was not told for a second how far its clock came. */
 bool fan__postgres_clock_is_due(struct fan__postgres *store);
