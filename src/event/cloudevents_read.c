@@ -8,9 +8,9 @@
 #include "base/env.h"
 #include "base/status.h"
 #include "event/base64.h"
-#include "event/batch.h"
 #include "event/event.h"
 #include "event/json.h"
+#include "event/jsonform.h"
 #include "event/jsontext.h"
 #include "event/text.h"
 
@@ -293,41 +293,30 @@ static void finish(struct reading *reading)
     fan__buffer_init(&reading->attributes.json, defaults.env);
 }
 
-static enum fan_status take_member(struct reading *reading, const char *name, const json_t *value,
-                                   struct fan_str raw, struct fan_error *ret_error)
+static enum fan_status take_member(void *context, const struct fan__json_part *part,
+                                   struct fan_error *ret_error)
 {
-    if (strcmp(name, "data") == 0) {
-        reading->json_data = value;
-        reading->data = raw;
+    struct reading *reading = context;
+    if (strcmp(part->name, "data") == 0) {
+        reading->json_data = part->value;
+        reading->data = part->raw;
         return FAN_OK;
     }
-    if (strcmp(name, "data_base64") != 0)
-        return fan__ce_take_json(&reading->attributes, name, value, raw, ret_error);
-    if (json_is_null(value))
+    if (strcmp(part->name, "data_base64") != 0)
+        return fan__ce_take_json(&reading->attributes, part->name, part->value, part->raw,
+                                 ret_error);
+    if (json_is_null(part->value))
         return FAN_OK;
-    reading->base64 = json_string_value(value);
+    reading->base64 = json_string_value(part->value);
     if (!reading->base64)
-        return fan__fail(ret_error, FAN_INVALID, name, "is not a string");
+        return fan__fail(ret_error, FAN_INVALID, part->name, "is not a string");
     return FAN_OK;
 }
 
-static enum fan_status read_object(struct reading *reading, json_t *object, const char *text,
-                                   struct fan_event **ret_event, struct fan_error *ret_error)
+static enum fan_status end_object(void *context, enum fan_status status,
+                                  struct fan_event **ret_event, struct fan_error *ret_error)
 {
-    if (!json_is_object(object))
-        return fan__fail(ret_error, FAN_INVALID, "cloudevent", "is not a JSON object");
-    struct fan__json_walk walk;
-    fan__json_walk_init(&walk, text);
-    enum fan_status status = FAN_OK;
-    for (void *at = json_object_iter(object); at && status == FAN_OK;
-         at = json_object_iter_next(object, at)) {
-        struct fan_str key;
-        struct fan_str raw;
-        if (!fan__json_walk_next(&walk, &key, &raw))
-            break;
-        status = take_member(reading, json_object_iter_key(at), json_object_iter_value(at), raw,
-                             ret_error);
-    }
+    struct reading *reading = context;
     if (status == FAN_OK && reading->base64 && reading->json_data)
         status = fan__fail(ret_error, FAN_INVALID, "data_base64", "stands beside data");
     if (status == FAN_OK)
@@ -338,36 +327,26 @@ static enum fan_status read_object(struct reading *reading, json_t *object, cons
     return status;
 }
 
+static struct fan__json_form form_of(struct reading *reading)
+{
+    return (struct fan__json_form){
+        .name = "cloudevent",
+        .defaults = &reading->defaults,
+        .context = reading,
+        .take = take_member,
+        .end = end_object,
+    };
+}
+
 enum fan_status fan_event_from_cloudevent_json(struct fan_str text,
                                                const struct fan_event_defaults *defaults,
                                                struct fan_event **ret_event,
                                                struct fan_error *ret_error)
 {
     struct reading reading;
-    json_t *value;
     enum fan_status status = start(&reading, defaults, ret_error);
-    if (status == FAN_OK)
-        status = fan__json_load_members(text, reading.defaults.json_depth_max, "cloudevent", &value,
-                                        ret_error);
-    if (status != FAN_OK)
-        return status;
-    status = read_object(&reading, value, text.data, ret_event, ret_error);
-    json_decref(value);
-    return status;
-}
-
-static enum fan_status read_into(struct reading *reading, json_t *object, const char *text,
-                                 struct fan_batch *batch, struct fan_error *ret_error)
-{
-    struct fan_event *event;
-    enum fan_status status = read_object(reading, object, text, &event, ret_error);
-    if (status != FAN_OK)
-        return status;
-    status = fan_batch_add_event(batch, event);
-    if (status != FAN_OK)
-        status = no_memory(ret_error);
-    fan_event_free(event, reading->defaults.env);
-    return status;
+    const struct fan__json_form form = form_of(&reading);
+    return status == FAN_OK ? fan__json_form_read(&form, text, ret_event, ret_error) : status;
 }
 
 enum fan_status fan_events_from_cloudevent_json(struct fan_str text,
@@ -376,31 +355,9 @@ enum fan_status fan_events_from_cloudevent_json(struct fan_str text,
                                                 struct fan_error *ret_error)
 {
     struct reading reading;
-    json_t *value;
     enum fan_status status = start(&reading, defaults, ret_error);
-    if (status == FAN_OK)
-        status = fan__json_load_members(text, reading.defaults.json_depth_max, "cloudevent", &value,
-                                        ret_error);
-    if (status != FAN_OK)
-        return status;
-    size_t before = fan_batch_count(batch);
-    if (json_is_array(value)) {
-        struct fan__json_walk walk;
-        struct fan_str key;
-        struct fan_str raw;
-        fan__json_walk_init(&walk, text.data);
-        for (size_t i = 0; status == FAN_OK && fan__json_walk_next(&walk, &key, &raw); i++) {
-            status = read_into(&reading, json_array_get(value, i), raw.data, batch, ret_error);
-            if (status != FAN_OK)
-                fan__json_name_item(ret_error, i);
-        }
-    } else {
-        status = read_into(&reading, value, text.data, batch, ret_error);
-    }
-    if (status != FAN_OK)
-        fan__batch_truncate(batch, before);
-    json_decref(value);
-    return status;
+    const struct fan__json_form form = form_of(&reading);
+    return status == FAN_OK ? fan__json_form_read_all(&form, text, batch, ret_error) : status;
 }
 
 /* Takes the attributes of binary mode, each a string. */

@@ -19,9 +19,6 @@ void fan__json_add_raw(struct fan__buffer *buffer, struct fan_str json, unsigned
 /* Appends bytes as a JSON string of base64. */
 void fan__json_add_base64(struct fan__buffer *buffer, struct fan_str bytes);
 
-/* Puts `[3].` before the field that an item of an array failed by; the error may be NULL. */
-void fan__json_name_item(struct fan_error *error, size_t index);
-
 /* A public text seen as a buffer, empty; and back, with a NUL behind it. */
 void fan__text_open(struct fan_text *text, struct fan__buffer *ret_buffer);
 FAN_MUST_CHECK enum fan_status fan__text_close(struct fan_text *text, struct fan__buffer *buffer);

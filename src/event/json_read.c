@@ -13,6 +13,7 @@
 #include "event/base64.h"
 #include "event/batch.h"
 #include "event/event.h"
+#include "event/jsonform.h"
 #include "event/jsonscan.h"
 #include "event/jsontext.h"
 #include "event/text.h"
@@ -169,12 +170,15 @@ static enum fan_status take_metadata(struct reading *reading, const json_t *valu
     return FAN_OK;
 }
 
-static enum fan_status take_member(struct reading *reading, const char *name, const json_t *value,
-                                   struct fan_str raw, struct fan_error *ret_error)
+static enum fan_status take_member(void *context, const struct fan__json_part *part,
+                                   struct fan_error *ret_error)
 {
-    const struct field *field = find_field(name, strlen(name));
+    struct reading *reading = context;
+    const json_t *value = part->value;
+    struct fan_str raw = part->raw;
+    const struct field *field = find_field(part->name, strlen(part->name));
     if (!field)
-        return fan__fail(ret_error, FAN_INVALID, name, "is not a field of an event");
+        return fan__fail(ret_error, FAN_INVALID, part->name, "is not a field of an event");
     if (json_is_null(value) && field->kind != KIND_PAYLOAD)
         return FAN_OK;
     void *place = (char *)&reading->draft + field->offset;
@@ -236,29 +240,18 @@ static enum fan_status decode_payload(struct reading *reading, struct fan_error 
     return FAN_OK;
 }
 
-/*
- * `text` begins with the object that jansson gave as `object`; both list the members in one order.
- */
-static enum fan_status read_event(struct reading *reading, json_t *object, const char *text,
-                                  struct fan_event **ret_event, struct fan_error *ret_error)
+static void begin_event(void *context)
 {
-    if (!json_is_object(object))
-        return fan__fail(ret_error, FAN_INVALID, "event", "is not a JSON object");
+    struct reading *reading = context;
     reading->draft = (struct fan_event_draft){ .size = FAN_EVENT_DRAFT_SIZE };
     reading->payload = NULL;
     reading->encoding = NULL;
-    struct fan__json_walk walk;
-    fan__json_walk_init(&walk, text);
-    enum fan_status status = FAN_OK;
-    for (void *at = json_object_iter(object); at && status == FAN_OK;
-         at = json_object_iter_next(object, at)) {
-        struct fan_str key;
-        struct fan_str raw;
-        if (!fan__json_walk_next(&walk, &key, &raw))
-            break;
-        status = take_member(reading, json_object_iter_key(at), json_object_iter_value(at), raw,
-                             ret_error);
-    }
+}
+
+static enum fan_status end_event(void *context, enum fan_status status,
+                                 struct fan_event **ret_event, struct fan_error *ret_error)
+{
+    struct reading *reading = context;
     if (status == FAN_OK)
         status = decode_payload(reading, ret_error);
     if (status == FAN_OK)
@@ -266,6 +259,18 @@ static enum fan_status read_event(struct reading *reading, json_t *object, const
     fan__free(reading->defaults.env, reading->decoded);
     reading->decoded = NULL;
     return status;
+}
+
+static struct fan__json_form form_of(struct reading *reading)
+{
+    return (struct fan__json_form){
+        .name = "event",
+        .defaults = &reading->defaults,
+        .context = reading,
+        .begin = begin_event,
+        .take = take_member,
+        .end = end_event,
+    };
 }
 
 /*
@@ -394,14 +399,6 @@ static bool quick_whole(struct reading *reading, struct fan_str text, struct fan
     return false;
 }
 
-/* What the quick way gave up is read again by this one, which has words for what is wrong. */
-static enum fan_status load(const struct reading *reading, struct fan_str text, json_t **ret_value,
-                            struct fan_error *error)
-{
-    return fan__json_load_members(text, reading->defaults.json_depth_max, "event", ret_value,
-                                  error);
-}
-
 enum fan_status fan_event_from_json(struct fan_str text, const struct fan_json_options *options,
                                     struct fan_event **ret_event, struct fan_error *ret_error)
 {
@@ -409,69 +406,13 @@ enum fan_status fan_event_from_json(struct fan_str text, const struct fan_json_o
     enum fan_status status = start_reading(&reading, options, ret_error);
     if (status != FAN_OK || quick_whole(&reading, text, ret_event))
         return status;
-    json_t *value;
-    status = load(&reading, text, &value, ret_error);
-    if (status != FAN_OK)
-        return status;
-    status = read_event(&reading, value, text.data, ret_event, ret_error);
-    json_decref(value);
-    return status;
-}
-
-void fan__json_name_item(struct fan_error *error, size_t index)
-{
-    if (!error)
-        return;
-    char field[sizeof(error->field)];
-    memcpy(field, error->field, sizeof(field));
-    char message[sizeof(error->message)];
-    memcpy(message, error->message, sizeof(message));
-    char name[sizeof(field) + 32];
-    snprintf(name, sizeof(name), "[%zu]%s%s", index, field[0] ? "." : "", field);
-    (void)fan__fail(error, error->status, name, "%s", message);
-}
-
-/* Adds an event that the batch copies. */
-static enum fan_status add_event(const struct reading *reading, struct fan_event *event,
-                                 struct fan_batch *batch, struct fan_error *ret_error)
-{
-    enum fan_status status = fan_batch_add_event(batch, event);
-    if (status != FAN_OK)
-        status = fan__fail(ret_error, status, NULL, "no memory for another event");
-    fan_event_free(event, reading->defaults.env);
-    return status;
-}
-
-static enum fan_status read_into(struct reading *reading, json_t *object, const char *text,
-                                 struct fan_batch *batch, struct fan_error *ret_error)
-{
-    struct fan_event *event;
-    enum fan_status status = read_event(reading, object, text, &event, ret_error);
-    return status == FAN_OK ? add_event(reading, event, batch, ret_error) : status;
-}
-
-static enum fan_status read_array(struct reading *reading, json_t *array, const char *text,
-                                  struct fan_batch *batch, struct fan_error *ret_error)
-{
-    size_t before = fan_batch_count(batch);
-    struct fan__json_walk walk;
-    struct fan_str key;
-    struct fan_str raw;
-    fan__json_walk_init(&walk, text);
-    for (size_t i = 0; fan__json_walk_next(&walk, &key, &raw); i++) {
-        enum fan_status status =
-            read_into(reading, json_array_get(array, i), raw.data, batch, ret_error);
-        if (status != FAN_OK) {
-            fan__json_name_item(ret_error, i);
-            fan__batch_truncate(batch, before);
-            return status;
-        }
-    }
-    return FAN_OK;
+    const struct fan__json_form form = form_of(&reading);
+    return fan__json_form_read(&form, text, ret_event, ret_error);
 }
 
 /* One event or an array of them; false leaves the batch as it was. */
-static bool quick_batch(struct reading *reading, struct fan_str text, struct fan_batch *batch)
+static bool quick_batch(const struct fan__json_form *form, struct fan_str text,
+                        struct fan_batch *batch)
 {
     if (text.size == 0)
         return false;
@@ -481,8 +422,8 @@ static bool quick_batch(struct reading *reading, struct fan_str text, struct fan
     bool array = at < end && *at == '[';
     do {
         struct fan_event *event;
-        at = quick_event(reading, at + array, end, &event);
-        if (!at || add_event(reading, event, batch, NULL) != FAN_OK)
+        at = quick_event(form->context, at + array, end, &event);
+        if (!at || fan__json_form_add(form, event, batch, NULL) != FAN_OK)
             goto fail;
         at = fan__json_scan_space(at, end);
     } while (array && at < end && *at == ',');
@@ -503,14 +444,8 @@ enum fan_status fan_events_from_json(struct fan_str text, const struct fan_json_
 {
     struct reading reading;
     enum fan_status status = start_reading(&reading, options, ret_error);
-    if (status != FAN_OK || quick_batch(&reading, text, batch))
+    const struct fan__json_form form = form_of(&reading);
+    if (status != FAN_OK || quick_batch(&form, text, batch))
         return status;
-    json_t *value;
-    status = load(&reading, text, &value, ret_error);
-    if (status != FAN_OK)
-        return status;
-    status = json_is_array(value) ? read_array(&reading, value, text.data, batch, ret_error)
-                                  : read_into(&reading, value, text.data, batch, ret_error);
-    json_decref(value);
-    return status;
+    return fan__json_form_read_all(&form, text, batch, ret_error);
 }
