@@ -244,6 +244,11 @@ static int check(struct program *program)
 int main(int argc, char **argv)
 {
     struct program program = { .env = *fan_env_default() };
+    /* To be asked to read the settings again while they are read kills nobody: it is done after. */
+    sigset_t hangup;
+    sigemptyset(&hangup);
+    sigaddset(&hangup, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &hangup, NULL);
     program.env.log = log_line;
     fan__buffer_init(&program.store, NULL);
     int code = fan__settings_read(&program.settings, argc, argv);
