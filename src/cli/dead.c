@@ -207,17 +207,6 @@ static bool show(struct dead *dead, struct fan__client *client, struct fan__answ
 
 /* ---- redrive and discard ---- */
 
-static bool add_member(struct fan__text *body, const char *name, const char *value)
-{
-    if (!value)
-        return true;
-    fan__text_add_format(body, "%s\"%s\":", body->size > 1 ? "," : "", name);
-    if (fan__text_add_json(body, value))
-        return true;
-    fan__say("--%s: '%s' is no UTF-8", name, value);
-    return false;
-}
-
 static bool write_body(const struct dead *dead, uint64_t after, uint64_t limit,
                        struct fan__text *body)
 {
@@ -226,10 +215,11 @@ static bool write_body(const struct dead *dead, uint64_t after, uint64_t limit,
     bool digits = dead->event && strspn(dead->event, "0123456789") == strlen(dead->event);
     if (digits)
         fan__text_add_format(body, "\"seq\":%s", dead->event);
-    bool good = (digits || add_member(body, "id", dead->event)) &&
-                add_member(body, "group", dead->group) &&
-                add_member(body, "handler", dead->handler) &&
-                add_member(body, "type", dead->type) && add_member(body, "topic", dead->topic);
+    bool good = (digits || fan__text_add_member(body, "id", dead->event)) &&
+                fan__text_add_member(body, "group", dead->group) &&
+                fan__text_add_member(body, "handler", dead->handler) &&
+                fan__text_add_member(body, "type", dead->type) &&
+                fan__text_add_member(body, "topic", dead->topic);
     const char *comma = body->size > 1 ? "," : "";
     if (!dead->event)
         fan__text_add_format(body, "%s\"all\":%s,\"after\":%" PRIu64 ",\"limit\":%" PRIu64, comma,

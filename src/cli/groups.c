@@ -139,17 +139,6 @@ void fan__group_add_target(struct fan__text *target, const struct fan__group *gr
     fan__text_add_query(target, "handler", group->handler);
 }
 
-static bool add_member(struct fan__text *body, const char *name, const char *value)
-{
-    if (!value)
-        return true;
-    fan__text_add_format(body, "%s\"%s\":", body->size > 1 ? "," : "", name);
-    if (fan__text_add_json(body, value))
-        return true;
-    fan__say("the %s '%s' is no UTF-8", name, value);
-    return false;
-}
-
 bool fan__group_create(struct fan__client *client, const struct fan__group *group,
                        struct fan__answer *answer)
 {
@@ -157,9 +146,9 @@ bool fan__group_create(struct fan__client *client, const struct fan__group *grou
     struct fan__text body = { NULL, 0, 0 };
     fan__group_add_target(&target, group, NULL);
     fan__text_add_text(&body, "{");
-    bool good = add_member(&body, "pattern", group->type) &&
-                add_member(&body, "topic", group->topic) &&
-                add_member(&body, "start", group->start);
+    bool good = fan__text_add_member(&body, "pattern", group->type) &&
+                fan__text_add_member(&body, "topic", group->topic) &&
+                fan__text_add_member(&body, "start", group->start);
     fan__text_add_text(&body, "}");
     struct fan__call call = { .method = "PUT",
                               .target = target.data,

@@ -1,6 +1,8 @@
 /* Growth by doubling; the end of memory is the end of the program. */
 #include "cli/text.h"
 
+#include "cli/say.h"
+
 #include <jansson.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -92,6 +94,17 @@ bool fan__text_add_json(struct fan__text *text, const char *words)
     }
     json_decref(value);
     return size > 0;
+}
+
+bool fan__text_add_member(struct fan__text *text, const char *name, const char *value)
+{
+    if (!value)
+        return true;
+    fan__text_add_format(text, "%s\"%s\":", text->size > 1 ? "," : "", name);
+    if (fan__text_add_json(text, value))
+        return true;
+    fan__say("the %s '%s' is no UTF-8", name, value);
+    return false;
 }
 
 void fan__text_add_one_line(struct fan__text *text, struct fan_str json)

@@ -33,6 +33,12 @@ __attribute__((format(printf, 2, 3))) void fan__text_add_format(struct fan__text
 /* Adds a JSON string with its quotes. The bytes are UTF-8; false, and nothing added, if not. */
 bool fan__text_add_json(struct fan__text *text, const char *words);
 
+/*
+ * Adds a member to an object that was opened with `{` at the text's begin; nothing for NULL. False
+ * (and said) when the value is no UTF-8.
+ */
+bool fan__text_add_member(struct fan__text *text, const char *name, const char *value);
+
 /* Adds JSON on one line: a line end in it can only be white space between tokens. */
 void fan__text_add_one_line(struct fan__text *text, struct fan_str json);
 

@@ -188,6 +188,14 @@ static void on_task(struct fan__http_task *task)
     advance(publish);
 }
 
+/* The loop lives: a request of it is not ended before its events are. */
+static void post_task(struct fan__publish *publish)
+{
+    enum fan_status status = fan__http_post(publish->loop, &publish->task);
+    assert(status == FAN_OK);
+    (void)status;
+}
+
 /* On the writer's thread. */
 static void on_published(void *context, const struct fan_published *published)
 {
@@ -207,12 +215,8 @@ static void on_published(void *context, const struct fan_published *published)
     if (post)
         publish->posted = true;
     fan__mutex_unlock(&publish->mutex);
-    if (!post)
-        return;
-    /* The loop lives: a request of it is not ended before its events are. */
-    enum fan_status status = fan__http_post(publish->loop, &publish->task);
-    assert(status == FAN_OK);
-    (void)status;
+    if (post)
+        post_task(publish);
 }
 
 /* Gives the event at hand to the broker; false when its queue is full. */
@@ -539,11 +543,8 @@ static void come_back(struct fan__publish *publish)
     bool post = !publish->posted;
     publish->posted = true;
     fan__mutex_unlock(&publish->mutex);
-    if (!post)
-        return;
-    enum fan_status status = fan__http_post(publish->loop, &publish->task);
-    assert(status == FAN_OK);
-    (void)status;
+    if (post)
+        post_task(publish);
 }
 
 /* Nothing is on its way: the last word. */
