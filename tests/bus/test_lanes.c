@@ -199,6 +199,40 @@ static void test_R06_lapped_subscribers_are_looked_at_once(void **state)
     fan_bus_free(bus);
 }
 
+static bool reads_its_queue(const struct fan_subscription *subscription)
+{
+    return (atomic_load(&subscription->place) & FAN__PLACE_QUEUED) != 0;
+}
+
+/* Where large messages come among small ones, nobody is moved to and fro with each. */
+static void test_R06_after_a_large_message_the_ring_is_left_alone_for_a_while(void **state)
+{
+    (void)state;
+    static const char large[2 * FAN__SLOT_SIZE_DEFAULT];
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_NEWEST, 8);
+    uint64_t seq = publish(bus, NULL, "a");
+    expect_seq(subscription, seq);
+    expect_status(subscription, FAN_AGAIN);
+    assert_false(reads_its_queue(subscription));
+    struct fan_message message = message_of(NULL, "a", NULL);
+    message.payload = (struct fan_str){ large, sizeof(large) };
+    assert_ok(fan_bus_publish(bus, &message, NULL));
+    expect_seq(subscription, ++seq);
+    for (int i = 1; i < FAN__LANE_QUEUED_COUNT; i++) {
+        expect_status(subscription, FAN_AGAIN);
+        assert_true(reads_its_queue(subscription));
+        publish(bus, NULL, "a");
+        expect_seq(subscription, ++seq);
+    }
+    expect_status(subscription, FAN_AGAIN);
+    assert_false(reads_its_queue(subscription));
+    publish(bus, NULL, "a");
+    expect_seq(subscription, ++seq);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
 /* Bytes that it asks for, beyond what it shares with the others on its ring. */
 static void *count_bytes(void *context, void *pointer, size_t size)
 {
@@ -568,6 +602,7 @@ int main(void)
         cmocka_unit_test(test_R06_rings_are_bounded_in_number_and_bytes),
         cmocka_unit_test(test_R06_stalled_subscribers_are_forgotten_until_they_read),
         cmocka_unit_test(test_R06_lapped_subscribers_are_looked_at_once),
+        cmocka_unit_test(test_R06_after_a_large_message_the_ring_is_left_alone_for_a_while),
         cmocka_unit_test(test_L12_one_more_subscriber_takes_less_than_a_kilobyte),
         cmocka_unit_test(test_L12_segments_count_in_the_budget),
         cmocka_unit_test(test_L5_what_was_buffered_at_the_end_is_not_overwritten),

@@ -88,5 +88,21 @@ def test_mistakes_in_coming_back_are_found():
     finds_its_mistakes("place.pml", 4)
 
 
+def test_B06_B07_the_model_of_lapping_reads_whole_messages_and_tells_the_rest():
+    holds("lap.pml")
+
+
+def test_mistakes_in_lapping_are_found():
+    finds_its_mistakes("lap.pml", 5)
+
+
+def test_L12_the_model_frees_a_segment_once_and_behind_all_copies():
+    holds("segment.pml")
+
+
+def test_mistakes_with_segments_are_found():
+    finds_its_mistakes("segment.pml", 3)
+
+
 if __name__ == "__main__":
     tap.run(globals())
