@@ -169,6 +169,46 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class Started:
+    """`with Started() as server`: this script as a process, for tests in Python."""
+
+    def __init__(self, *settings):
+        self.process = subprocess.Popen([sys.executable, "-B", __file__, *settings], text=True,
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        ready = self.process.stdout.readline().split()
+        assert ready and ready[0] == "ready", "there is no PostgreSQL"
+        self.folder, self.port = ready[1], int(ready[2])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait()
+        self.process.stdout.close()
+
+    def tell(self, word):
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "done\n", word
+
+    def uri(self, options="", database="fan"):
+        return (f"postgres://fan@/{database}?host={self.folder}&port={self.port}"
+                f"{'&' if options else ''}{options}")
+
+    def tcp(self, user="fan", password="geheim", database="fan", options=""):
+        return (f"postgres://{user}{':' if password else ''}{password}@127.0.0.1:{self.port}/"
+                f"{database}{'?' if options else ''}{options}")
+
+    def sql(self, text, database="fan", user="postgres"):
+        """What psql prints: a line a row, columns with | between them."""
+        done = subprocess.run(
+            [program("psql"), "-h", self.folder, "-p", str(self.port), "-U", user, "-XAtqc", text,
+             "-v", "ON_ERROR_STOP=1", database], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+
 def main():
     # Whoever kills the test's process group is not to kill who cleans up behind it.
     if os.getpid() != os.getpgid(0):

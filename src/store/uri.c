@@ -195,6 +195,17 @@ static void put(struct text *text, const char *bytes, size_t size)
     text->size += size;
 }
 
+/* Whether what follows is a server also where its owner forgot the two slashes. */
+static bool is_server(const char *uri)
+{
+    static const char *const schemes[] = { "postgres:", "postgresql:", "redis:", "nats:" };
+    for (size_t i = 0; i < sizeof(schemes) / sizeof(*schemes); i++) {
+        if (strncmp(uri, schemes[i], strlen(schemes[i])) == 0)
+            return true;
+    }
+    return false;
+}
+
 /*
  * The password of `scheme://user:password@host`. A password may hold any of `/ ? @` where its owner
  * forgot to escape them, so it is taken to reach from the first colon to the last `@` of all.
@@ -203,14 +214,19 @@ static const char *put_userinfo(struct text *text, const char *uri)
 {
     const char *at = strrchr(uri, '@');
     const char *authority = strstr(uri, "://");
-    if (!at || !authority || authority + 3 > at)
+    size_t mark = 3;
+    if (at && !authority && is_server(uri)) {
+        authority = strchr(uri, ':');
+        mark = 1;
+    }
+    if (!at || !authority || authority + mark > at)
         return uri;
     /* The scheme may stand behind that of a store over this one. */
     const char *scheme = authority;
     while (scheme > uri && isalnum((unsigned char)scheme[-1]))
         scheme--;
     bool is_nats = strncmp(scheme, "nats", 4) == 0;
-    authority += 3;
+    authority += mark;
     const char *colon = memchr(authority, ':', (size_t)(at - authority));
     if (!colon && !is_nats)
         return uri;

@@ -103,6 +103,7 @@ static void test_P07_secrets_are_not_shown(void **state)
         { "x://host/db?password=hunter2&a=b", "x://host/db?password=***&a=b" },
         { "x://host/db?a=b&sslPassword=hunter2", "x://host/db?a=b&sslPassword=***" },
         { "x:db?token=hunter2", "x:db?token=***" },
+        { "postgres:user:hunter2@host/db", "postgres:user:***@host/db" },
         { "x:host=h password=hunter2", "x:host=h password=***" },
         { "x://u:p@h/?access_token=a%20b&x=1", "x://u:***@h/?access_token=***&x=1" },
         { "x:db?tokens=5", "x:db?tokens=5" },

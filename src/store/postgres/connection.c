@@ -47,8 +47,11 @@ static enum fan_status refused(struct fan__postgres_connection *connection)
 {
     const char *words = NULL;
     enum fan_status status = why_not(PQerrorMessage(connection->conn), &words);
+    /* What libpq says by itself has no code. */
     if (strstr(words, "no password supplied"))
         status = FAN_DENIED;
+    if (strncmp(words, "invalid ", strlen("invalid ")) == 0)
+        status = FAN_INVALID;
     if (connection->status == FAN_OK) {
         snprintf(connection->message, sizeof(connection->message), "%.*s",
                  (int)strcspn(words, "\n"), words);
@@ -148,9 +151,11 @@ static bool is_alive(struct fan__postgres_connection *connection)
     return PQstatus(connection->conn) == CONNECTION_OK && poll(&file, 1, 0) == 0;
 }
 
-static void note_try(struct fan__postgres *store, enum fan_status status)
+static void note_try(struct fan__postgres *store, enum fan_status status,
+                     const struct fan_error *error)
 {
     fan__mutex_lock(&store->pool_mutex);
+    store->refusal = *error;
     if (status == FAN_OK) {
         store->retry_ms = 0;
         store->retry_ns = 0;
@@ -184,11 +189,17 @@ static enum fan_status try_connect(struct fan__postgres *store, int64_t deadline
                                    struct fan__postgres_connection **ret_connection,
                                    struct fan_error *error)
 {
-    if (!wait_for_try(store, deadline_ns))
-        return fan__fail(error, FAN_UNAVAILABLE, "uri", "the server is not there");
-    enum fan_status status = fan__postgres_connect(store, deadline_ns, ret_connection, error);
-    note_try(store, status);
-    return status;
+    struct fan_error reason = FAN_ERROR_INIT;
+    enum fan_status status = FAN_UNAVAILABLE;
+    if (wait_for_try(store, deadline_ns)) {
+        status = fan__postgres_connect(store, deadline_ns, ret_connection, &reason);
+        note_try(store, status, &reason);
+    } else {
+        fan__mutex_lock(&store->pool_mutex);
+        reason = store->refusal;
+        fan__mutex_unlock(&store->pool_mutex);
+    }
+    return status == FAN_OK ? FAN_OK : fan__fail(error, status, "uri", "%s", reason.message);
 }
 
 static void make_room(struct fan__postgres *store, bool writer)

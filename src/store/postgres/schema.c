@@ -22,15 +22,17 @@ struct found {
     int64_t epoch;
 };
 
-static enum fan_status tell(struct fan__postgres_connection *connection, struct fan_error *error)
+static enum fan_status tell(struct fan__postgres_connection *connection, bool has_schema,
+                            struct fan_error *error)
 {
     const struct fan__postgres *store = connection->store;
     enum fan_status status = connection->status;
+    const char *user = PQuser(connection->conn);
     if (status == FAN_DENIED)
         return fan__fail(error, status, "uri",
-                         "%s: let the database's owner make the schema \"%s\" for user %s (CREATE "
-                         "SCHEMA ... AUTHORIZATION ...)",
-                         connection->message, store->schema, PQuser(connection->conn));
+                         has_schema ? "%s: let its owner GRANT ALL ON SCHEMA \"%s\" TO \"%s\""
+                                    : "%s: let its owner CREATE SCHEMA \"%s\" AUTHORIZATION \"%s\"",
+                         connection->message, store->schema, user);
     return fan__fail(error, status, "uri", "%s",
                      connection->message[0] ? connection->message : fan_status_text(status));
 }
@@ -126,14 +128,14 @@ static enum fan_status make(struct fan__postgres_connection *connection, struct 
 {
     look(connection, found);
     if (connection->status != FAN_OK)
-        return tell(connection, error);
+        return tell(connection, found->has_schema, error);
     enum fan_status status = judge(connection->store, found, error);
     if (status != FAN_OK || found->has_meta)
         return status;
     create(connection, found->has_schema);
     look(connection, found);
     fan__postgres_clock_sync(connection);
-    return connection->status == FAN_OK ? FAN_OK : tell(connection, error);
+    return connection->status == FAN_OK ? FAN_OK : tell(connection, found->has_schema, error);
 }
 
 /* Whether an acknowledged event is on the server's disk. */

@@ -129,6 +129,7 @@ struct fan__postgres {
     size_t pool_count; /* also those that are lent */
     int64_t retry_ns;  /* no connection is tried before; after a failure, with jitter */
     uint32_t retry_ms;
+    struct fan_error refusal; /* of the last try */
 
     struct fan__mutex clock_mutex;
     struct fan__postgres_clock clock;
