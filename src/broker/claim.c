@@ -166,6 +166,7 @@ static bool adopt(struct fan_handler *handler, const struct fan__task *task)
     held->until_ns = task->until_ns;
     held->attempt = task->attempt;
     held->lapses = task->lapses;
+    held->unsure = false;
     return true;
 }
 
