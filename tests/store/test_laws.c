@@ -21,6 +21,10 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef WITH_POSTGRES
+#include "../postgres.h"
+#endif
+
 #define EVENTS 400
 #define STEPS 250
 #define MEMBERS 3
@@ -480,11 +484,35 @@ static void test_L06_L08_L09_laws_hold_under_faults_in_sqlite(void **state)
     each_seed(40, run_sqlite);
 }
 
+#ifdef WITH_POSTGRES
+static struct test_postgres server;
+
+static void run_postgres(uint64_t seed)
+{
+    char uri[256];
+    char options[48];
+    snprintf(options, sizeof(options), "schema=seed%" PRIu64, seed);
+    test_postgres_uri(&server, options, uri, sizeof(uri));
+    run_seed(uri, seed);
+}
+
+static void test_L06_L08_L09_laws_hold_under_faults_in_postgres(void **state)
+{
+    (void)state;
+    assert_true(test_postgres_start(&server, NULL));
+    each_seed(4, run_postgres);
+    test_postgres_end(&server);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_L06_L08_L09_laws_hold_under_faults_in_memory),
         cmocka_unit_test(test_L06_L08_L09_laws_hold_under_faults_in_sqlite),
+#ifdef WITH_POSTGRES
+        cmocka_unit_test(test_L06_L08_L09_laws_hold_under_faults_in_postgres),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

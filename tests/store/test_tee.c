@@ -17,7 +17,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#define WAIT_MS 20000
+#ifdef WITH_POSTGRES
+#include "../postgres.h"
+#endif
+
+#define WAIT_MS 60000
 
 static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
 {
@@ -396,6 +400,53 @@ static int tell_seed(void **state)
     return 0;
 }
 
+#ifdef WITH_POSTGRES
+/* The way from SQLite to PostgreSQL, whose server is not there yet, and dies on the way. */
+static void test_P06_a_log_moves_to_postgres_while_it_is_in_use(void **state)
+{
+    (void)state;
+    struct test_postgres server;
+    char folder[] = "/tmp/fanfare-test-XXXXXX";
+    char first_uri[96];
+    char second_uri[160];
+    char uri[256 + sizeof(second_uri)];
+    assert_non_null(mkdtemp(folder));
+    assert_true(test_postgres_start(&server, NULL));
+    snprintf(first_uri, sizeof(first_uri), "sqlite:%s/first.db?synchronous=normal", folder);
+    test_postgres_uri(&server, "schema=copy", second_uri, sizeof(second_uri));
+    snprintf(uri, sizeof(uri), "tee:%s|%s", first_uri, second_uri);
+    assert_true(test_postgres_tell(&server, "kill"));
+    struct fan_store *tee = open_uri(uri);
+    append_all(tee, 0, 1500);
+    struct fan_tee_stats stats = stats_of(tee);
+    assert_int_equal(stats.lag, 1500);
+    while (stats.failures == 0)
+        stats = stats_of(tee);
+    assert_int_equal(stats.status, FAN_UNAVAILABLE);
+    assert_true(test_postgres_tell(&server, "start"));
+    assert_ok(fan_tee_wait(tee, WAIT_MS));
+    assert_true(test_postgres_tell(&server, "kill"));
+    append_all(tee, 1500, 200);
+    assert_int_not_equal(fan_store_delete(tee, "event-7"), FAN_OK);
+    assert_true(test_postgres_tell(&server, "start"));
+    append_all(tee, 1700, 100);
+    enum fan_status status;
+    do
+        status = fan_store_delete(tee, "event-7");
+    while (status == FAN_UNAVAILABLE || status == FAN_UNKNOWN);
+    assert_int_equal(status, FAN_NOT_FOUND);
+    assert_ok(fan_tee_wait(tee, WAIT_MS));
+    fan_store_close(tee);
+    struct fan_store *first = open_uri(first_uri);
+    struct fan_store *second = open_uri(second_uri);
+    assert_same(first, second, 1799);
+    fan_store_close(first);
+    fan_store_close(second);
+    test_postgres_end(&server);
+    nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+}
+#endif
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +456,9 @@ int main(void)
         cmocka_unit_test(test_P05_a_second_that_stands_still_holds_up_nobody),
         cmocka_unit_test(test_P05_a_tee_opens_while_its_second_is_away),
         cmocka_unit_test(test_P13_after_a_restart_the_copy_goes_on),
+#ifdef WITH_POSTGRES
+        cmocka_unit_test(test_P06_a_log_moves_to_postgres_while_it_is_in_use),
+#endif
         cmocka_unit_test(test_P07_what_is_no_pair_is_refused),
         cmocka_unit_test_teardown(test_P06_the_copy_is_the_log_whatever_happened, tell_seed),
     };
