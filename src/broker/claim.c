@@ -3,9 +3,10 @@
  *
  * The handlers of one event are called one after the other, in the order in which they were added.
  * Each has its own place in the store, so they come to an event in different claims: what one has
- * claimed is held until every other handler has passed that sequence, and then goes to the queue as
- * one item. A handler whose bell has not rung has passed all that the bus was told. What is
- * retried, or of a handler with a pace of its own (ordered, concurrency), goes by itself.
+ * claimed is held until every other handler that wants the event has passed that sequence, and then
+ * goes to the queue as one item. A handler whose bell has not rung has passed all that the bus was
+ * told. One that is far behind is not waited for. What is retried, or of a handler with a pace of
+ * its own (ordered, concurrency), goes by itself.
  */
 #include "broker/dispatch.h"
 
@@ -20,6 +21,8 @@
 /* What lies in the queue for longer than SLOW would be better off in another process. */
 #define SLOW_NS (500 * FAN__NS_PER_MS)
 #define RENEWALS_PER_LEASE 3
+/* Who is so many events behind another handler is catching up, for as long as that takes. */
+#define BEHIND_MAX 1000
 /* How often a group that was deleted is looked for. */
 #define GONE_LOOK_MS 2000
 
@@ -342,18 +345,46 @@ bool fan__claim(struct fan__dispatch *dispatch, struct fan_handler *handler, siz
     return count > 0;
 }
 
+/* Handlers that have not passed all that is held, linked by next_late. */
+static struct fan_handler *find_late(struct fan__dispatch *dispatch, uint64_t last_seq)
+{
+    struct fan_handler *late = NULL;
+    for (struct fan_handler *handler = dispatch->first; handler; handler = handler->next) {
+        if (!handler->group || handler->removed || handler->gone || has_own_pace(handler) ||
+            handler->passed_seq >= last_seq)
+            continue;
+        handler->next_late = late;
+        late = handler;
+    }
+    return late;
+}
+
+static bool is_waited_for(const struct fan_handler *late, const struct fan__task *task)
+{
+    for (; late; late = late->next_late)
+        if (late->passed_seq < task->seq && task->seq - late->passed_seq <= BEHIND_MAX &&
+            fan__handler_wants(late, task->event))
+            return true;
+    return false;
+}
+
 void fan__held_release(struct fan__dispatch *dispatch, bool all)
 {
-    uint64_t passed_seq = UINT64_MAX;
-    for (const struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
-        if (handler->group && !handler->removed && !handler->gone && !has_own_pace(handler) &&
-            handler->passed_seq < passed_seq)
-            passed_seq = handler->passed_seq;
+    if (!dispatch->held)
+        return;
+    const struct fan__task *last = dispatch->held;
+    while (last->next)
+        last = last->next;
+    const struct fan_handler *late = find_late(dispatch, last->seq);
     int64_t early_ns = fan__deadline_ns(0) - FAN__HOLD_MS * FAN__NS_PER_MS;
-    struct fan__task *task;
-    while ((task = dispatch->held) &&
-           (all || task->seq <= passed_seq || task->claimed_ns <= early_ns)) {
-        dispatch->held = task->next;
+    struct fan__task **link = &dispatch->held;
+    while (*link) {
+        struct fan__task *task = *link;
+        if (!all && task->claimed_ns > early_ns && is_waited_for(late, task)) {
+            link = &task->next;
+            continue;
+        }
+        *link = task->next;
         fan__task_queue(dispatch, task);
     }
 }

@@ -116,13 +116,14 @@ struct fan_handler {
     bool cautious;       /* what others died of is among what it is owed, and claimed one by one */
     bool failing;        /* the store failed it, which was said */
     uint64_t passed_seq; /* nothing before it is unclaimed, but what is not due */
-    int64_t look_ns;     /* when to claim without a bell */
-    int64_t renew_ns;    /* when to renew what it holds */
-    int64_t not_before_ns; /* after a failure */
-    size_t window;         /* how much it may hold, by how long that lies in the queue */
-    int64_t waited_ns;     /* the longest stay in the queue since the last claim */
-    size_t held;           /* claimed and not settled */
-    unsigned admitted;     /* of its own pace: in the queue or running */
+    struct fan_handler *next_late; /* while it is looked who is waited for */
+    int64_t look_ns;               /* when to claim without a bell */
+    int64_t renew_ns;              /* when to renew what it holds */
+    int64_t not_before_ns;         /* after a failure */
+    size_t window;                 /* how much it may hold, by how long that lies in the queue */
+    int64_t waited_ns;             /* the longest stay in the queue since the last claim */
+    size_t held;                   /* claimed and not settled */
+    unsigned admitted;             /* of its own pace: in the queue or running */
     struct fan__task_list waiting;
     struct fan__task *ended; /* and not settled, linked by next_end */
     struct fan__task **ended_last;
@@ -313,7 +314,9 @@ void fan__unhandled_main(void *dispatch);
 void fan__unhandled_look(struct fan__dispatch *dispatch);
 void fan__unhandled_free(struct fan__dispatch *dispatch);
 
-/* sync.c: with the lock. A handler is done with an event; `error` is NULL for a verdict DONE. */
+/* sync.c: whether a handler's pattern and topic choose an event. */
+bool fan__handler_wants(const struct fan_handler *handler, const struct fan_event *event);
+/* With the lock. A handler is done with an event; `error` is NULL for a verdict DONE. */
 void fan__waiters_report(struct fan__dispatch *dispatch, const struct fan_handler *handler,
                          const char *event_id, const char *error);
 /* No verdict will come of this handler. */

@@ -32,13 +32,16 @@ struct fan__waiter {
     struct entry entries[];
 };
 
-static bool matches(const struct fan_handler *handler, const struct fan_event *event)
+bool fan__handler_wants(const struct fan_handler *handler, const struct fan_event *event)
 {
-    if (handler->removed || handler->gone)
-        return false;
     if (handler->topic && strcmp(handler->topic, fan_event_topic(event)) != 0)
         return false;
     return !handler->pattern || fan_pattern_match(handler->pattern, fan_event_type(event));
+}
+
+static bool matches(const struct fan_handler *handler, const struct fan_event *event)
+{
+    return !handler->removed && !handler->gone && fan__handler_wants(handler, event);
 }
 
 enum fan_status fan__waiter_new(struct fan_broker *broker, const struct fan_event *event,

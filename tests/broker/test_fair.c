@@ -198,6 +198,63 @@ static void test_L08_what_runs_alone_holds_up_nobody_for_long(void **state)
     }
 }
 
+/* ------------------------------------------------------------------ a group that is behind */
+
+#define BACKLOG 4000
+
+/* Takes its time with each event. */
+static enum fan_verdict on_slow(void *context, const struct fan_event *event,
+                                const struct fan_handling *handling)
+{
+    (void)event;
+    (void)handling;
+    struct probe *probe = context;
+    fan__mutex_lock(&probe->mutex);
+    int64_t until_ns = fan__deadline_ns(5);
+    while (fan__cond_wait_until(&probe->changed, &probe->mutex, until_ns))
+        ;
+    probe->done++;
+    fan__mutex_unlock(&probe->mutex);
+    return FAN_VERDICT_DONE;
+}
+
+/* One that has much to catch up with, of the same events or others, is not waited for by others. */
+static void test_H08_a_group_that_is_behind_holds_up_no_other(void **state)
+{
+    static const char *const patterns[] = { "a.b.c", NULL };
+    for (int i = 0; i < 2; i++) {
+        struct place place;
+        place_make(&place, *state);
+        struct fan_broker *broker = broker_started(&place);
+        struct probe slow;
+        struct probe quick;
+        probe_init(&slow);
+        probe_init(&quick);
+        struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+        for (int n = 1; n < BACKLOG; n++)
+            assert_ok(fan_broker_publish_async(broker, &draft, NULL, NULL, NULL));
+        publish(broker, "a.b.c", NULL);
+        struct fan_handler_options options = probe_options(&slow, "slow", patterns[i]);
+        options.handle = on_slow;
+        options.start = FAN_START_BEGINNING;
+        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+        options = probe_options(&quick, "quick", "b.c.d");
+        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+        draft.type = "b.c.d";
+        for (int n = 0; n < 500; n++)
+            assert_ok(fan_broker_publish_async(broker, &draft, NULL, NULL, NULL));
+        probe_wait_done(&quick, 500);
+        fan__mutex_lock(&slow.mutex);
+        size_t done = slow.done;
+        fan__mutex_unlock(&slow.mutex);
+        print_message("# %zu of those behind were done meanwhile\n", done);
+        assert_true(done < BACKLOG / 2);
+        fan_broker_stop(broker, 0);
+        fan_broker_free(broker);
+        place_remove(&place);
+    }
+}
+
 /* ------------------------------------------------------------------ groups that are gone */
 
 struct told {
@@ -482,6 +539,7 @@ int main(void)
         on_every_store(test_H04_what_is_retried_all_the_time_holds_up_nothing),
         on_every_store(test_L08_what_runs_alone_has_nothing_beside_it),
         on_every_store(test_L08_what_runs_alone_holds_up_nobody_for_long),
+        on_every_store(test_H08_a_group_that_is_behind_holds_up_no_other),
         on_every_store(test_L08_a_group_that_is_deleted_ends_and_may_be_made_again),
         on_every_store(test_L08_a_stop_does_not_wait_for_a_group_that_is_gone),
         on_every_store(test_R07_a_look_at_many_groups_holds_up_nobody),
