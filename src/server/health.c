@@ -8,6 +8,8 @@
 #include "server/group.h"
 #include "server/reply.h"
 
+#include <fanfare/tee.h>
+
 #include <inttypes.h>
 #include <string.h>
 
@@ -169,6 +171,23 @@ static void write_store(struct fan__buffer *json, const struct fan__report *repo
         fan__buffer_add_format(json, ",\"error\":\"%s\"}", fan_status_text(report->store_status));
 }
 
+/* How far the copy of a tee is; nothing for any other store. */
+static void write_copy(struct fan__buffer *json, const struct fan__daemon *daemon)
+{
+    struct fan_tee_stats copy = { .size = sizeof(copy) };
+    if (fan_tee_stats(daemon->store, &copy) != FAN_OK)
+        return;
+    const struct member members[] = {
+        { "copied_seq", copy.copied_seq }, { "lag", copy.lag },
+        { "copied", copy.copied },         { "refused", copy.refused },
+        { "torn_seq", copy.torn_seq },     { "failures", copy.failures },
+    };
+    fan__buffer_add_format(
+        json, ",\n\"copy\":{\"status\":\"%s\",\"words\":", fan_status_text(copy.status));
+    fan__json_add_string(json, (struct fan_str){ copy.words, strlen(copy.words) });
+    ADD_MEMBERS(json, members);
+}
+
 static void write_http(struct fan__buffer *json, const struct fan__http_counters *http)
 {
     const struct member members[] = {
@@ -215,6 +234,7 @@ static void on_stats_run(struct fan__job *job)
     fan__buffer_add_format(json, ",\"uptime_s\":%.3f", (double)report->uptime_ns / 1e9);
     write_broker(json, &report->broker);
     write_store(json, report);
+    write_copy(json, report->daemon);
     write_http(json, &report->http);
     write_streams(json, &report->hub);
     fan__buffer_add_text(json, ",\n");

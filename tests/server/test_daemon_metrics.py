@@ -250,6 +250,22 @@ def test_L13_counts_are_alike_in_sync_and_async_in_process_and_remote():
                     assert line in lines, (line, text)
 
 
+def test_P16_stats_tell_how_far_a_copy_is():
+    events = "\n".join(json.dumps({"type": "a.b", "id": f"e{n}"}) for n in range(3))
+    with Daemon("tee:memory:|memory:") as daemon:
+        daemon.publish(events, "application/x-ndjson")
+        copy = daemon.until(lambda stats: stats["copy"]["copied_seq"] == 3)["copy"]
+        assert (copy["lag"], copy["copied"], copy["status"], copy["words"]) == (0, 3, "ok", "")
+    with Daemon("tee:memory:|fault:append.no_space=100%:memory:") as daemon:
+        daemon.publish(events, "application/x-ndjson")
+        copy = daemon.until(lambda stats: stats["copy"]["failures"] > 0)["copy"]
+        assert (copy["lag"], copy["copied"], copy["status"]) == (3, 0, "no space left"), copy
+        assert copy["words"]
+    with Daemon() as daemon:
+        assert "copy" not in daemon.get("/v1/stats")
+
+
+
 def test_L13_a_lost_claim_and_a_hand_back_count_as_in_process():
     with Daemon() as daemon:
         make_group(daemon)
