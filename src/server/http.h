@@ -97,18 +97,19 @@ struct fan__http_options {
     enum fan_status (*loop_start)(struct fan__http_loop *loop, void *context,
                                   void **ret_loop_context, struct fan_error *ret_error);
     void (*loop_stop)(struct fan__http_loop *loop, void *context, void *loop_context);
-    size_t connection_count_max; /* 10,000: above it 503, or closed at once */
-    size_t head_size_max;        /* 16 KiB, at most 32 KiB: 431 */
-    size_t target_size_max;      /* 8 KiB: 414 */
-    size_t unsent_size_max;      /* 256 KiB a stream */
-    size_t body_total_size_max;  /* 256 MiB of whole bodies in all: 503 */
-    uint32_t head_timeout_ms;    /* 10 s from a head's first byte to its end: 408 */
-    size_t body_progress_size;   /* 16 KiB: fewer bytes alone are no progress of a body */
-    uint32_t body_timeout_ms;    /* 30 s without progress: 408 */
-    uint32_t idle_timeout_ms;    /* 60 s between requests; not for streams */
-    uint32_t write_timeout_ms;   /* 30 s in which the client takes nothing of an answer */
-    uint32_t linger_timeout_ms;  /* 2 s for the client to read a last answer */
-    uint32_t lost_timeout_ms;    /* 60 s without a sign of life from the client's system */
+    size_t connection_count_max;  /* 10,000: above it 503, or closed at once */
+    size_t head_size_max;         /* 16 KiB, at most 32 KiB: 431 */
+    size_t target_size_max;       /* 8 KiB: 414 */
+    size_t unsent_size_max;       /* 256 KiB a stream */
+    size_t body_total_size_max;   /* 256 MiB of whole bodies in all: 503 */
+    size_t answer_total_size_max; /* 256 MiB of answers above unsent_size_max in all: 503 */
+    uint32_t head_timeout_ms;     /* 10 s from a head's first byte to its end: 408 */
+    size_t body_progress_size;    /* 16 KiB: fewer bytes alone are no progress of a body */
+    uint32_t body_timeout_ms;     /* 30 s without progress: 408 */
+    uint32_t idle_timeout_ms;     /* 60 s between requests; not for streams */
+    uint32_t write_timeout_ms;    /* 30 s in which the client takes nothing of an answer */
+    uint32_t linger_timeout_ms;   /* 2 s for the client to read a last answer */
+    uint32_t lost_timeout_ms;     /* 60 s without a sign of life from the client's system */
 };
 
 #define FAN__HTTP_OPTIONS_INIT                                                                     \

@@ -128,6 +128,11 @@ static bool check_body(struct fan__http_request *request)
                           (unsigned long long)route->body_size_max);
         return false;
     }
+    /* What answers a body cannot be refused any more when it was taken. */
+    if (request->has_body && loop->answer_size >= loop->answer_size_max) {
+        fan__http_refuse_large(request);
+        return false;
+    }
     if (!route->body_in_pieces && request->content_length > loop->body_size_max - loop->body_size) {
         fan__http_add_retry_after(request);
         fan__http_problem(request, 503, "body", "too many bodies are being received");

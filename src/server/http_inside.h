@@ -153,6 +153,7 @@ struct fan__http_connection {
     size_t input_at;          /* up to here it has been taken */
     size_t scanned;           /* of a head: up to the line at hand */
     struct fan__http_output output;
+    uint64_t answer_size; /* of large answers in it */
 };
 
 struct fan__http_field {
@@ -228,6 +229,8 @@ struct fan__http_loop {
     size_t closing_count; /* connections that libuv still holds */
     uint64_t body_size;   /* of whole bodies held */
     uint64_t body_size_max;
+    uint64_t answer_size; /* of large answers that are not sent whole */
+    uint64_t answer_size_max;
     bool stopping;
     bool streams_cut; /* the time for their last words is over */
     bool finished;
@@ -335,6 +338,8 @@ void fan__http_request_lose(struct fan__http_request *request);
 void fan__http_refuse(struct fan__http_connection *connection,
                       const struct fan__http_refusal *refusal);
 void fan__http_send_continue(struct fan__http_connection *connection);
+/* Answers that too much is waiting for slow clients already. */
+void fan__http_refuse_large(struct fan__http_request *request);
 void fan__http_answer_allow(struct fan__http_request *request, unsigned status, const char *allow);
 
 #endif

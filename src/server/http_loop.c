@@ -317,6 +317,7 @@ enum fan_status fan__http_loop_init(struct fan__http_loop *loop, struct fan__htt
     loop->dirty_end = &loop->dirty;
     loop->tasks_end = &loop->tasks;
     loop->body_size_max = server->options.body_total_size_max / server->loop_count;
+    loop->answer_size_max = server->options.answer_total_size_max / server->loop_count;
     fan__http_timer_init(loop);
     fan__buffer_init(&loop->scratch, env);
     loop->buffer = fan__alloc(env, FAN__HTTP_READ_SIZE);

@@ -133,6 +133,13 @@ static size_t gather(const struct fan__http_output *output, struct iovec *parts)
     return count;
 }
 
+/* All is sent, or will never be. */
+static void release_answers(struct fan__http_connection *connection)
+{
+    connection->loop->answer_size -= connection->answer_size;
+    connection->answer_size = 0;
+}
+
 bool fan__http_output_flush(struct fan__http_connection *connection)
 {
     struct fan__http_output *output = &connection->output;
@@ -158,6 +165,7 @@ bool fan__http_output_flush(struct fan__http_connection *connection)
         connection->moved += (uint64_t)sent;
         connection->loop->counters.bytes_sent += (uint64_t)sent;
     }
+    release_answers(connection);
     if (output->capacity > RING_COUNT_MIN) {
         fan__free(connection->loop->server->options.env, output->ring);
         *output = (struct fan__http_output){ 0 };
@@ -170,6 +178,7 @@ void fan__http_output_deinit(struct fan__http_connection *connection)
     struct fan__http_output *output = &connection->output;
     for (uint32_t i = 0; i < output->count; i++)
         fan__http_chunk_unref(output->ring[(output->first + i) & (output->capacity - 1)].chunk);
+    release_answers(connection);
     fan__free(connection->loop->server->options.env, output->ring);
     *output = (struct fan__http_output){ 0 };
 }

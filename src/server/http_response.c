@@ -140,12 +140,40 @@ void fan__http_add_retry_after(struct fan__http_request *request)
     fan__http_add_header(request, "Retry-After", text);
 }
 
+void fan__http_refuse_large(struct fan__http_request *request)
+{
+    fan__http_add_retry_after(request);
+    fan__http_problem(request, 503, NULL, "too many large answers are being read");
+}
+
+/*
+ * Large answers share a budget, of which a client that reads slowly holds its part. What was only
+ * read can be asked for again; the answer to anything else must go out.
+ */
+static bool take_budget(struct fan__http_request *request, size_t size)
+{
+    struct fan__http_loop *loop = request->loop;
+    if (size <= loop->server->options.unsent_size_max || request->is_head)
+        return true;
+    bool room = loop->answer_size < loop->answer_size_max &&
+                size <= loop->answer_size_max - loop->answer_size;
+    if (!room && strcmp(request->route->method, "GET") == 0)
+        return false;
+    loop->answer_size += size;
+    request->connection->answer_size += size;
+    return true;
+}
+
 void fan__http_answer(struct fan__http_request *request, unsigned status, const char *content_type,
                       const void *body, size_t size)
 {
     assert(status >= 200 && status <= 599 && !request->streaming);
     if (!request->connection) {
         fan__http_request_free(request);
+        return;
+    }
+    if (!take_budget(request, size)) {
+        fan__http_refuse_large(request);
         return;
     }
     enum fan__http_state state = after(request);

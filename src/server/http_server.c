@@ -32,6 +32,7 @@ static void fill_defaults(struct fan__http_options *options)
     DEFAULT(target_size_max, (size_t)8 * 1024);
     DEFAULT(unsent_size_max, (size_t)256 * 1024);
     DEFAULT(body_total_size_max, (size_t)256 * 1024 * 1024);
+    DEFAULT(answer_total_size_max, (size_t)256 * 1024 * 1024);
     DEFAULT(head_timeout_ms, 10000);
     DEFAULT(body_progress_size, 16384);
     DEFAULT(body_timeout_ms, 30000);

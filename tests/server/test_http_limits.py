@@ -343,6 +343,35 @@ def test_L12_whole_bodies_have_a_budget():
             assert len(first.post("/echo", bytes(1000000)).body) == 1000000
 
 
+def test_L12_large_answers_have_a_budget():
+    """Clients that ask for much and do not read hold a bounded part of memory, and no more."""
+    size = 5 << 20
+    with Server(loop_count=1, answer_total_size_max=12 << 20) as server:
+        slow = [server.connect(receive_size=65536) for _ in range(10)]
+        for client in slow:
+            client.send(f"GET /big?size={size} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with server.connect() as other:
+            assert other.get("/hello").status == 200
+            response = other.get(f"/big?size={size}")
+            assert response.status == 503 and "large answers" in response.problem()["detail"]
+            assert 1 <= int(response.fields["retry-after"]) <= 4
+            # What is small passes; what was answered is a part of the budget until it is sent.
+            assert len(other.get("/big?size=200000").body) == 200000
+            assert server.counters()["allocated"] < 12 << 20
+            served = [client for client in slow if client.response().status == 200]
+            assert len(served) == 2
+            assert len(other.get(f"/big?size={size}").body) == size
+            # One that goes gives its part back, too.
+            for client in served:
+                client.send(f"GET /big?size={size} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            server.until(lambda now: now["allocated"] > 2 * size)
+            assert other.get(f"/big?size={size}").status == 503
+            for client in slow:
+                client.close()
+            server.until(lambda now: now["allocated"] < size)
+            assert len(other.get(f"/big?size={size}").body) == size
+
+
 def test_L12_connections_above_the_limit_are_told_so():
     with Server(connection_count_max=5, loop_count=2) as server:
         inside = [server.connect() for _ in range(5)]
