@@ -1,0 +1,214 @@
+/*
+ * Query plans of the PostgreSQL provider: no statement reads a whole table of those that grow, also
+ * when the server knows nothing of them yet, and walks go by the index of their filter (P20).
+ */
+#include "postgres.h"
+#include "test.h"
+
+#include "base/env.h"
+#include "store/postgres/postgres.h"
+#include "store/postgres/store.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const names[FAN__PG_COUNT] = {
+#define STATEMENT_NAME(name, text) #name,
+    FAN__POSTGRES_STATEMENTS(STATEMENT_NAME)
+#undef STATEMENT_NAME
+};
+
+struct fixture {
+    struct test_postgres server;
+    struct fan__postgres *store;
+    PGconn *conn;
+};
+
+static void run(PGconn *conn, const char *sql)
+{
+    PGresult *result = PQexec(conn, sql);
+    if (PQresultStatus(result) == PGRES_FATAL_ERROR)
+        fail_msg("%s: %s", sql, PQresultErrorMessage(result));
+    PQclear(result);
+}
+
+/* A session as the provider's own are. */
+static PGconn *connect_as(const struct fan__postgres *store)
+{
+    PGconn *conn = PQconnectdbParams((const char *const *)store->keywords,
+                                     (const char *const *)store->values, 0);
+    assert_int_equal(PQstatus(conn), CONNECTION_OK);
+    return conn;
+}
+
+static int start(void **state)
+{
+    static struct fixture fixture;
+    char uri[256];
+    void *self = NULL;
+    uint64_t epoch = 0;
+    if (!test_postgres_start(&fixture.server, NULL))
+        return -1;
+    test_postgres_uri(&fixture.server, "schema=plan", uri, sizeof(uri));
+    if (fan__postgres_provider.open(uri, fan_env_default(), &self, &epoch, NULL) != FAN_OK)
+        return -1;
+    fixture.store = self;
+    fixture.conn = connect_as(self);
+    *state = &fixture;
+    return 0;
+}
+
+static int end(void **state)
+{
+    struct fixture *fixture = *state;
+    PQfinish(fixture->conn);
+    fan__postgres_provider.close(fixture->store);
+    test_postgres_end(&fixture->server);
+    return 0;
+}
+
+/* How many parameters a statement has. */
+static int count_of(const char *sql)
+{
+    int count = 0;
+    for (const char *at = strchr(sql, '$'); at; at = strchr(at + 1, '$')) {
+        int number = atoi(at + 1);
+        if (number > count)
+            count = number;
+    }
+    return count;
+}
+
+/* The generic plan of a statement, NULL for one that has none (BEGIN, SET). Freed by PQclear. */
+static PGresult *plan_of(const struct fixture *fixture, enum fan__postgres_statement statement)
+{
+    char *sql = fan__postgres_fill(fixture->store, fan__postgres_sql(statement));
+    char text[8192];
+    assert_non_null(sql);
+    bool has_plan = strncmp(sql, "SELECT", 6) == 0 || strncmp(sql, "WITH", 4) == 0 ||
+                    strncmp(sql, "INSERT", 6) == 0 || strncmp(sql, "UPDATE", 6) == 0 ||
+                    strncmp(sql, "DELETE", 6) == 0;
+    if (!has_plan) {
+        fan__free(fixture->store->env, sql);
+        return NULL;
+    }
+    snprintf(text, sizeof(text), "PREPARE p AS %s", sql);
+    run(fixture->conn, text);
+    int size = snprintf(text, sizeof(text), "EXPLAIN EXECUTE p");
+    int count = count_of(sql);
+    for (int i = 0; i < count; i++)
+        size += snprintf(text + size, sizeof(text) - (size_t)size, "%sNULL", i ? ", " : "(");
+    if (count > 0)
+        snprintf(text + size, sizeof(text) - (size_t)size, ")");
+    PGresult *result = PQexec(fixture->conn, text);
+    if (PQresultStatus(result) != PGRES_TUPLES_OK)
+        fail_msg("%s: %s", names[statement], PQresultErrorMessage(result));
+    run(fixture->conn, "DEALLOCATE p");
+    fan__free(fixture->store->env, sql);
+    return result;
+}
+
+/* What moves all times at once, when somebody says that the clock is right as it is. */
+static bool may_scan(enum fan__postgres_statement statement)
+{
+    return strncmp(names[statement], "CLOCK_MOVE", strlen("CLOCK_MOVE")) == 0;
+}
+
+static void check_no_scan(const struct fixture *fixture)
+{
+    size_t count = 0;
+    static const char *const tables[] = { "Seq Scan on event", "Seq Scan on delivery",
+                                          "Seq Scan on series", "Seq Scan on mark" };
+    for (int i = 0; i < FAN__PG_COUNT; i++) {
+        PGresult *plan = plan_of(fixture, (enum fan__postgres_statement)i);
+        for (int row = 0; row < PQntuples(plan); row++) {
+            for (size_t j = 0; j < sizeof(tables) / sizeof(*tables); j++) {
+                if (may_scan((enum fan__postgres_statement)i) ||
+                    !strstr(PQgetvalue(plan, row, 0), tables[j]))
+                    continue;
+                print_message("# %s: %s\n", names[i], PQgetvalue(plan, row, 0));
+                count++;
+            }
+        }
+        PQclear(plan);
+    }
+    assert_int_equal(count, 0);
+}
+
+static void check_index(const struct fixture *fixture, enum fan__postgres_statement statement,
+                        const char *index, const char *condition)
+{
+    PGresult *plan = plan_of(fixture, statement);
+    bool found = false;
+    for (int row = 0; row + 1 < PQntuples(plan); row++) {
+        found = found || (strstr(PQgetvalue(plan, row, 0), index) &&
+                          strstr(PQgetvalue(plan, row + 1, 0), condition));
+    }
+    if (!found) {
+        for (int row = 0; row < PQntuples(plan); row++)
+            print_message("# %s\n", PQgetvalue(plan, row, 0));
+        fail_msg("%s does not use %s", names[statement], index);
+    }
+    PQclear(plan);
+}
+
+static void check_indexes(const struct fixture *fixture)
+{
+    for (int down = 0; down < 2; down++) {
+        const struct {
+            enum fan__postgres_statement statement;
+            const char *index;
+            const char *condition;
+        } cases[] = {
+            { FAN__PG_PAGE_ALL, "event_pkey", "Index Cond: ((seq > $1) AND (seq <= $2))" },
+            { FAN__PG_PAGE_WINDOW, "event_pkey", "Index Cond: ((seq > $1) AND (seq <= $2))" },
+            { FAN__PG_PAGE_SERIES, "event_series",
+              "Index Cond: ((series = s.id) AND (seq > $1) AND (seq <= $2))" },
+            { FAN__PG_PAGE_USER, "event_user",
+              "Index Cond: ((user_id = $6) AND (seq > $1) AND (seq <= $2))" },
+            { FAN__PG_PAGE_TIME, "event_created",
+              "Index Cond: ((created_us >= $7) AND (created_us < $8))" },
+            { FAN__PG_PAGE_OPEN, "delivery_open", "Index Cond: ((seq > $1) AND (seq <= $2))" },
+        };
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+            check_index(fixture, (enum fan__postgres_statement)((int)cases[i].statement + down),
+                        cases[i].index, cases[i].condition);
+    }
+    check_index(fixture, FAN__PG_EVENT_BY_ID, "event_id_key", "Index Cond: (id = $1)");
+    check_index(fixture, FAN__PG_SERIES_BY_TOPIC, "series_topic", "Index Cond: (topic = $1)");
+    check_index(fixture, FAN__PG_SERIES_BY_TYPE, "series_type",
+                "Index Cond: ((type >= $1) AND (type < $2))");
+}
+
+static void test_P20_no_statement_scans_a_table(void **state)
+{
+    struct fixture *fixture = *state;
+    check_no_scan(fixture);
+    check_indexes(fixture);
+    run(fixture->conn,
+        "INSERT INTO plan.series(topic, type, source, schema, entity, operation, instance, "
+        "content_type) SELECT 't' || i, 'a.b' || i, 'system', '', '', '', '', '' "
+        "FROM generate_series(1, 100) i");
+    run(fixture->conn,
+        "INSERT INTO plan.event(seq, id, series, created_us, user_id, payload) "
+        "SELECT i, 'id' || i, i % 100 + 1, i, i % 1000 + 1, 'x' FROM generate_series(1, 20000) i");
+    run(fixture->conn, "INSERT INTO plan.grp(name, handler, cursor, token, joined_us) "
+                       "VALUES('g', '', 10000, 0, 0)");
+    run(fixture->conn, "INSERT INTO plan.delivery(seq, grp, status, attempts, token, due_us) "
+                       "SELECT i, 1, 2 * (i % 2), 0, 0, 0 FROM generate_series(1, 10000) i");
+    run(fixture->conn, "ANALYZE plan.event, plan.series, plan.delivery, plan.grp");
+    /* Plans are made for what the server knows now. */
+    PQfinish(fixture->conn);
+    fixture->conn = connect_as(fixture->store);
+    check_no_scan(fixture);
+    check_indexes(fixture);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_P20_no_statement_scans_a_table),
+    };
+    return cmocka_run_group_tests(tests, start, end);
+}
