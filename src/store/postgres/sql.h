@@ -35,6 +35,8 @@
     "ORDER BY e.seq " order
 #define FAN__POSTGRES_BETWEEN "e.seq > $1::bigint AND e.seq <= $2::bigint "
 #define FAN__POSTGRES_TIMED "AND e.created_us >= $7::bigint AND e.created_us < $8::bigint "
+/* The same where another index is to find the events. */
+#define FAN__POSTGRES_LATER "AND e.created_us + 0 >= $7::bigint AND e.created_us + 0 < $8::bigint "
 #define FAN__POSTGRES_USERS "AND ($6::bigint = 0 OR e.user_id = $6::bigint) "
 #define FAN__POSTGRES_IN_SET                                                                       \
     "AND ($5::bigint[] IS NULL OR e.series IN (SELECT unnest($5::bigint[]))) "
@@ -42,17 +44,17 @@
 #define FAN__POSTGRES_PAGE_WINDOW(order)                                                           \
     FAN__POSTGRES_PAGE(                                                                            \
         "@event e",                                                                                \
-        FAN__POSTGRES_BETWEEN FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_TIMED, order)
+        FAN__POSTGRES_BETWEEN FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_LATER, order)
 #define FAN__POSTGRES_PAGE_SERIES(order)                                                           \
     FAN__POSTGRES_PAGE(                                                                            \
         "unnest($5::bigint[]) s(id) CROSS JOIN LATERAL (SELECT e.* FROM @event e "                 \
-        "WHERE e.series = s.id AND " FAN__POSTGRES_BETWEEN FAN__POSTGRES_USERS FAN__POSTGRES_TIMED \
+        "WHERE e.series = s.id AND " FAN__POSTGRES_BETWEEN FAN__POSTGRES_USERS FAN__POSTGRES_LATER \
         "ORDER BY e.seq " order " LIMIT $3::bigint) e",                                            \
         "true ", order)
 #define FAN__POSTGRES_PAGE_USER(order)                                                             \
     FAN__POSTGRES_PAGE("@event e",                                                                 \
                        "e.user_id = $6::bigint AND " FAN__POSTGRES_BETWEEN FAN__POSTGRES_IN_SET    \
-                           FAN__POSTGRES_TIMED,                                                    \
+                           FAN__POSTGRES_LATER,                                                    \
                        order)
 #define FAN__POSTGRES_PAGE_TIME(order)                                                             \
     "WITH t AS MATERIALIZED (SELECT e.seq FROM @event e WHERE true " FAN__POSTGRES_TIMED           \
@@ -65,7 +67,7 @@
     "WITH p AS MATERIALIZED (SELECT DISTINCT e.seq FROM @delivery e WHERE e.status <> 2 "          \
     "AND " FAN__POSTGRES_BETWEEN                                                                   \
     ") " FAN__POSTGRES_PAGE("p JOIN @event e ON e.seq = p.seq",                                    \
-                            "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_TIMED,  \
+                            "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_LATER,  \
                             order)
 
 #define FAN__POSTGRES_TUPLES                                                                       \
