@@ -4,6 +4,8 @@
 
 #include <fanfare/store.h>
 
+#include <libpq-fe.h>
+#include <stdio.h>
 #include <string.h>
 
 static struct test_postgres server;
@@ -46,10 +48,101 @@ static void test_P07_a_log_is_made_once_and_keeps_its_epoch(void **state)
     fan_store_close(other);
 }
 
+static void run(const char *sql, char *value, size_t size)
+{
+    char info[128];
+    snprintf(info, sizeof(info), "host=%s port=%u user=fan dbname=fan", server.folder, server.port);
+    PGconn *conn = PQconnectdb(info);
+    PQclear(PQexec(conn, "SET client_min_messages = error"));
+    PGresult *result = PQexec(conn, sql);
+    if (PQresultStatus(result) == PGRES_FATAL_ERROR)
+        fail_msg("%s: %s", sql, PQresultErrorMessage(result));
+    snprintf(value, size, "%s", PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
+    PQclear(result);
+    PQfinish(conn);
+}
+
+static void put(struct fan_store *store, const char *id, uint64_t seq)
+{
+    const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                           .type = "a.b.create",
+                                           .id = id };
+    struct fan_event *event = NULL;
+    assert_ok(fan_event_new(&draft, NULL, &event, NULL));
+    struct fan_append item = { .event = event };
+    assert_ok(fan_store_append(store, &item, 1, NULL));
+    assert_int_equal(item.ret_seq, seq);
+    fan_event_free(event, NULL);
+}
+
+static void test_P20_names_are_ones_own(void **state)
+{
+    (void)state;
+    char value[64];
+    struct fan_store *store = open_store("schema=o'dd%20%22x%22&table=It's@%23&channel=a@%23b'%22");
+    struct fan_store *other = open_store("schema=o'dd%20%22x%22&table=It's@%23&channel=a@%23b'%22");
+    put(store, "one", 1);
+    put(other, "two", 2);
+    while (fan_store_wait(store, 1, 1000) != FAN_OK)
+        continue;
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(store, &stats));
+    assert_int_equal(stats.events, 2);
+    run("SELECT count(*) FROM \"o'dd \"\"x\"\"\".\"It's@#\"", value, sizeof(value));
+    assert_string_equal(value, "2");
+    fan_store_close(store);
+    fan_store_close(other);
+}
+
+static void test_L10_the_head_never_goes_back_over_postgres(void **state)
+{
+    (void)state;
+    char value[64];
+    uint64_t head_seq = 0;
+    struct fan_store *store = open_store("schema=head");
+    put(store, "one", 1);
+    put(store, "two", 2);
+    run("DELETE FROM head.event WHERE seq = 2", value, sizeof(value));
+    assert_ok(fan_store_head(store, &head_seq));
+    assert_int_equal(head_seq, 2);
+    put(store, "three", 3);
+    run("DELETE FROM head.event", value, sizeof(value));
+    put(store, "four", 4);
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    assert_ok(fan_store_stats(store, &stats));
+    assert_int_equal(stats.events, 1);
+    fan_store_close(store);
+}
+
+/* Another log in its place is not the one that cursors were given for. */
+static void test_P13_a_log_that_was_made_anew_is_another(void **state)
+{
+    (void)state;
+    char value[64];
+    char uri[256];
+    struct fan_store *store = open_store("schema=anew");
+    put(store, "one", 1);
+    run("DROP SCHEMA anew CASCADE", value, sizeof(value));
+    struct fan_store *fresh = open_store("schema=anew");
+    assert_int_not_equal(fan_store_epoch(fresh), fan_store_epoch(store));
+    assert_true(test_postgres_tell(&server, "cut"));
+    uint64_t head_seq = 0;
+    assert_int_equal(fan_store_head(store, &head_seq), FAN_CORRUPT);
+    put(fresh, "one", 1);
+    fan_store_close(store);
+    fan_store_close(fresh);
+    test_postgres_uri(&server, "schema=anew", uri, sizeof(uri));
+    assert_ok(fan_store_open(uri, NULL, &store, NULL));
+    fan_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P07_a_log_is_made_once_and_keeps_its_epoch),
+        cmocka_unit_test(test_P20_names_are_ones_own),
+        cmocka_unit_test(test_L10_the_head_never_goes_back_over_postgres),
+        cmocka_unit_test(test_P13_a_log_that_was_made_anew_is_another),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -133,7 +133,7 @@ enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan
     store->tail = tail;
     if (tail->stop_file < 0)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no file for the tail");
-    if (fan__thread_start(&tail->thread, "fan-tail", run, tail) != FAN_OK)
+    if (fan__thread_start(&tail->thread, "fan-listen", run, tail) != FAN_OK)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no thread for the tail");
     return FAN_OK;
 }
