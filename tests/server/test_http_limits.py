@@ -285,7 +285,7 @@ def test_idle_connections_are_closed_and_streams_are_not():
 def test_L12_a_client_that_takes_nothing_is_cut_off():
     with Server(write_timeout_ms=300) as server, server.connect(receive_size=4096) as client:
         client.send("GET /big?size=30000000 HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        now = server.until(lambda now: now["timeouts"] == 1)
+        now = server.until(lambda now: now["timeouts"] >= 1)
         assert now["allocated"] < 1000000, now
 
 
