@@ -140,11 +140,8 @@ int64_t fan__sqlite_clock_jump_us(struct fan__sqlite *store)
 static void move_times(struct fan__sqlite_connection *writer, int64_t from_us, int64_t to_us)
 {
     static const enum fan__sqlite_statement statements[] = {
-        FAN__SQL_CLOCK_MOVE_DELIVERIES,
-        FAN__SQL_CLOCK_MOVE_DEAD,
-        FAN__SQL_CLOCK_MOVE_LEASES,
-        FAN__SQL_CLOCK_MOVE_GROUPS,
-        FAN__SQL_CLOCK_MOVE_MARKS,
+        FAN__SQL_CLOCK_MOVE_DELIVERIES, FAN__SQL_CLOCK_MOVE_DEAD,  FAN__SQL_CLOCK_MOVE_LEASES,
+        FAN__SQL_CLOCK_MOVE_GROUPS,     FAN__SQL_CLOCK_MOVE_MARKS,
     };
     for (size_t i = 0; i < sizeof(statements) / sizeof(*statements); i++) {
         sqlite3_stmt *statement = fan__sqlite_use(writer, statements[i]);
