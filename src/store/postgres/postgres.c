@@ -287,4 +287,7 @@ const struct fan_provider fan__postgres_provider = {
     .promises = promises,
     .retain = fan__postgres_retain,
     .accept_clock = fan__postgres_accept_clock,
+    .backup = fan__postgres_backup,
+    .restore = fan__postgres_restore,
+    .verify = fan__postgres_verify,
 };

@@ -87,7 +87,7 @@
 
 /*
  * Whoever deletes events, an operator's DELETE included: the head never goes back, and what hangs
- * on them goes along.
+ * on them goes along. new_epoch is for a log that was restored from a copy.
  */
 #define FAN__POSTGRES_SCHEMA_TRIGGERS                                                              \
     "CREATE FUNCTION @event_deleted() RETURNS trigger LANGUAGE plpgsql " \
@@ -113,7 +113,12 @@
     "    ON CONFLICT(grp, slot) DO UPDATE SET completed = t.completed + excluded.completed; " \
     "  RETURN NULL; END $body$;" \
     "CREATE TRIGGER #delivery_deleted AFTER DELETE ON @delivery REFERENCING OLD TABLE AS gone " \
-    "  FOR EACH STATEMENT EXECUTE FUNCTION @delivery_deleted();"
+    "  FOR EACH STATEMENT EXECUTE FUNCTION @delivery_deleted();" \
+    "CREATE FUNCTION @new_epoch() RETURNS bigint LANGUAGE sql SET search_path = pg_catalog "       \
+    "AS $body$ UPDATE @clock SET generation = generation + 1, offset_us = 0, leap_us = 0; "        \
+    "UPDATE @meta SET value = ('x' || substr(md5(random()::text || "                     \
+    "clock_timestamp()::text), 1, 16))::bit(64)::bigint | 1 WHERE key = 'epoch' "                  \
+    "RETURNING value $body$;"
 
 #define FAN__POSTGRES_SCHEMA_VIEWS                                                                 \
     "CREATE VIEW @events AS SELECT e.seq, e.id, s.source, s.type, s.topic, s.schema, s.entity, "   \

@@ -1,5 +1,5 @@
 /*
- * The statements of groups, their deliveries, and retention (sql.h).
+ * The statements of groups, their deliveries, retention and verification (sql.h).
  *
  * A `piece` of the log is looked at from a sequence on: what the group wants of it, and in any case
  * its last event, so that the cursor can go there.
@@ -371,10 +371,60 @@
                   "offset_us = offset_us + $2::bigint - $1::bigint, high_us = $2::bigint, "        \
                   "leap_us = 0 WHERE id = 1")
 
+/* Each gives findings: part, sequence, words. */
+#define FAN__POSTGRES_STATEMENTS_VERIFY(X)                                                         \
+    X(PATIENT, "SET LOCAL statement_timeout = 0")                                                  \
+    X(VERIFY_META,                                                                                 \
+      "SELECT 'meta', 0::bigint, n.name || ' is not there' FROM (VALUES ('epoch'), "               \
+      "('head_floor'), "                                                                           \
+      "('trimmed_seq'), ('removed'), ('fence'), ('series_swept')) n(name) "                        \
+      "WHERE NOT EXISTS (SELECT 1 FROM @meta m WHERE m.key = n.name) "                             \
+      "UNION ALL SELECT 'meta', 0, m.key || ' is ' || m.value FROM @meta m "                       \
+      "WHERE m.value < 0 AND m.key <> 'epoch' OR m.value = 0 AND m.key = 'epoch' "                 \
+      "UNION ALL SELECT 'meta', 0, 'trimmed up to ' || m.value || ', past the head' FROM @meta m " \
+      "WHERE m.key = 'trimmed_seq' AND m.value > " FAN__POSTGRES_HEAD                              \
+      " UNION ALL SELECT 'meta', 0, 'counts ' || x.told || ' events, and there are ' || x.there "  \
+      "FROM (SELECT " FAN__POSTGRES_HEAD " - (SELECT value FROM @meta WHERE key = 'removed') "     \
+      "AS told, (SELECT count(*) FROM @event) AS there) x WHERE x.told <> x.there")                \
+    X(VERIFY_EVENTS, "SELECT " FAN__POSTGRES_COLUMNS "FROM @event e WHERE e.seq > $1::bigint "     \
+                     "ORDER BY e.seq LIMIT 64")                                                    \
+    X(VERIFY_DELIVERIES,                                                                           \
+      "SELECT 'delivery', d.seq, 'is of an event that is not there' FROM @delivery d "             \
+      "WHERE NOT EXISTS (SELECT 1 FROM @event e WHERE e.seq = d.seq) "                             \
+      "UNION ALL SELECT 'delivery', d.seq, 'has the status ' || d.status || ' and ' || "           \
+      "d.attempts "                                                                                \
+      "|| ' attempts' FROM @delivery d WHERE d.status NOT BETWEEN 0 AND 3 OR d.attempts < 0 "      \
+      "UNION ALL SELECT 'delivery', d.seq, 'is of the group ' || d.grp || ', which is not there' " \
+      "FROM @delivery d WHERE NOT EXISTS (SELECT 1 FROM @grp g WHERE g.id = d.grp) "               \
+      "AND NOT EXISTS (SELECT 1 FROM @dropped r WHERE r.grp = d.grp) "                             \
+      "UNION ALL SELECT 'delivery', d.seq, 'waits behind no other of its key' FROM @delivery d "   \
+      "WHERE d.parked AND d.status < 2 AND NOT EXISTS (SELECT 1 FROM @delivery o "                 \
+      "WHERE o.grp = d.grp AND o.key = d.key AND o.key IS NOT NULL AND o.status < 2 "              \
+      "AND o.seq < d.seq)")                                                                        \
+    X(VERIFY_GROUPS,                                                                               \
+      "SELECT 'group', 0::bigint, g.name || '/' || g.handler || ' counts ' || x.told || "          \
+      "' completed deliveries, and there are ' || x.there FROM @grp g CROSS JOIN LATERAL "         \
+      "(SELECT (SELECT coalesce(sum(t.completed), 0) FROM @tally t WHERE t.grp = g.id) AS told, "  \
+      "(SELECT count(*) FROM @delivery d WHERE d.grp = g.id AND d.status = 2) AS there) x "        \
+      "WHERE x.told <> x.there UNION ALL SELECT 'group', 0, g.name || '/' || g.handler || "        \
+      "' has its cursor past the head' FROM @grp g WHERE g.cursor > " FAN__POSTGRES_HEAD)          \
+    X(VERIFY_MARKS,                                                                                \
+      "SELECT 'mark', x.seq, 'has less time or fewer bytes than the one before it' FROM "          \
+      "(SELECT m.seq, m.us, m.bytes, lag(m.us) OVER w AS us_before, lag(m.bytes) OVER w "          \
+      "AS bytes_before FROM @mark m WINDOW w AS (ORDER BY m.seq)) x "                              \
+      "WHERE x.us < x.us_before OR x.bytes < x.bytes_before "                                      \
+      "UNION ALL SELECT 'mark', m.seq, 'lies past the head' FROM @mark m "                         \
+      "WHERE m.seq > " FAN__POSTGRES_HEAD)                                                         \
+    X(VERIFY_STATES,                                                                               \
+      "SELECT count(*) FILTER (WHERE st.status = 0), count(*) FILTER (WHERE st.status = 1), "      \
+      "count(*) FILTER (WHERE st.status = 3) FROM @event e JOIN @series s ON s.id = e.series "     \
+      "CROSS JOIN " FAN__POSTGRES_STATE("$1::bigint"))
+
 #define FAN__POSTGRES_STATEMENTS_GROUP(X)                                                          \
     FAN__POSTGRES_STATEMENTS_CLAIM(X)                                                              \
     FAN__POSTGRES_STATEMENTS_SETTLE(X)                                                             \
     FAN__POSTGRES_STATEMENTS_LOOK(X)                                                               \
-    FAN__POSTGRES_STATEMENTS_KEEP(X)
+    FAN__POSTGRES_STATEMENTS_KEEP(X)                                                               \
+    FAN__POSTGRES_STATEMENTS_VERIFY(X)
 
 #endif

@@ -361,6 +361,9 @@ enum fan_status fan__postgres_groups(void *self, fan_group_visit visit, void *co
 enum fan_status fan__postgres_retain(void *self, const struct fan_retention *retention,
                                      struct fan_retained *ret_retained, struct fan_error *error);
 enum fan_status fan__postgres_accept_clock(void *self, struct fan_error *error);
+enum fan_status fan__postgres_backup(void *self, const char *path, struct fan_error *error);
+enum fan_status fan__postgres_restore(const char *path, const char *uri, const struct fan_env *env,
+                                      struct fan_error *error);
 enum fan_status fan__postgres_verify(void *self, fan_finding_visit visit, void *context,
                                      struct fan_error *error);
 
