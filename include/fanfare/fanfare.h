@@ -7,6 +7,7 @@
 #include <fanfare/broker_stats.h>
 #include <fanfare/bus.h>
 #include <fanfare/cancel.h>
+#include <fanfare/capture.h>
 #include <fanfare/cloudevents.h>
 #include <fanfare/config.h>
 #include <fanfare/cursor.h>

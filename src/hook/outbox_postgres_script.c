@@ -183,7 +183,7 @@ const char *const fan__outbox_postgres_script[] = {
     "CREATE FUNCTION @.topic_of(entity text, value jsonb, key text[]) RETURNS text LANGUAGE sql\n"
     "IMMUTABLE AS $fan_f$\n"
     "    SELECT CASE WHEN octet_length(topic) <= 255 THEN topic\n"
-    "        ELSE entity || ':' || md5(topic) END\n"
+    "        ELSE entity END\n"
     "    FROM (SELECT entity || coalesce(':' || string_agg(value ->> name, ',' ORDER BY "
     "place), '')\n"
     "        FROM unnest(key) WITH ORDINALITY AS k(name, place)) AS made(topic)\n"

@@ -15,12 +15,11 @@
 
 #include "base/adopt.h"
 #include "base/env.h"
-#include "base/hash.h"
 #include "base/status.h"
 #include "base/thread.h"
+#include "hook/leader.h"
 
 #include <fanfare/broker.h>
-#include <fanfare/group.h>
 #include <fanfare/json.h>
 
 #include <inttypes.h>
@@ -39,7 +38,6 @@
 #define DELAY_MS_MIN 50
 #define DELAY_MS_MAX 5000
 #define HIDDEN_MS_MIN 2
-#define PUBLISH_TIMEOUT_MS 5000
 
 struct fan_outbox_relay {
     const struct fan_env *env;
@@ -63,10 +61,7 @@ struct fan_outbox_relay {
     struct fan_event_draft *drafts;
     size_t *places; /* the row of each draft */
     struct fan__sight sight;
-    char owner[48];
-    char lease[64];
-    uint64_t fence; /* 0: not held */
-    int64_t renew_ns;
+    struct fan__leader leader;
 
     struct fan__mutex mutex; /* guards all below */
     struct fan__thread thread;
@@ -143,86 +138,43 @@ static enum fan_status load_rows(struct fan_outbox_relay *relay, struct fan_erro
     return status;
 }
 
-/* --- the lease, the log, the end of a row --------------------------------------------------- */
+/* --- the log, the end of a row -------------------------------------------------------------- */
 
-static void set_leading(struct fan_outbox_relay *relay, uint64_t fence)
+static void show_leading(struct fan_outbox_relay *relay)
 {
-    relay->fence = fence;
     fan__mutex_lock(&relay->mutex);
-    relay->stats.leading = fence != 0;
+    relay->stats.leading = relay->leader.fence != 0;
     fan__mutex_unlock(&relay->mutex);
 }
 
-static enum fan_status lead(struct fan_outbox_relay *relay, struct fan_error *error)
+static void on_done(void *context, size_t first, size_t count)
 {
-    int64_t now_ns = fan__monotonic_ns(relay->env);
-    if (relay->fence != 0 && now_ns < relay->renew_ns)
-        return FAN_OK;
-    uint64_t fence = 0;
-    enum fan_status status = fan_lease_acquire(fan_broker_store(relay->broker), relay->lease,
-                                               relay->owner, relay->lease_ms, &fence);
-    set_leading(relay, status == FAN_OK ? fence : 0);
-    if (status == FAN_EXISTS)
-        return fan__fail(error, status, "", "another relay has the lease");
-    if (status != FAN_OK)
-        return fan__fail(error, status, "", "cannot get the lease: %s", fan_status_text(status));
-    relay->renew_ns = now_ns + (int64_t)relay->lease_ms * FAN__NS_PER_MS / 3;
-    return FAN_OK;
+    struct fan_outbox_relay *relay = context;
+    for (size_t i = first; i < first + count; i++)
+        relay->rows[relay->places[i]].fate = FAN__FATE_DURABLE;
 }
 
-static enum fan_status publish_unit(struct fan_outbox_relay *relay, size_t first, size_t count,
-                                    struct fan_error *error)
+static enum fan_status on_refused(void *context, size_t index, const struct fan_error *error)
 {
-    struct fan_expectation expectation = { .size = sizeof(expectation),
-                                           .lease = relay->lease,
-                                           .fence = relay->fence };
-    struct fan_unit unit = { .size = FAN_UNIT_SIZE,
-                             .drafts = relay->drafts + first,
-                             .count = count,
-                             .expectation = &expectation,
-                             .timeout_ms = PUBLISH_TIMEOUT_MS };
-    enum fan_status status = fan_broker_publish_unit(relay->broker, &unit, NULL, error);
-    if (status != FAN_CONFLICT)
-        return status;
-    set_leading(relay, 0);
-    return fan__fail(error, FAN_EXISTS, "", "the lease was lost");
+    struct fan_outbox_relay *relay = context;
+    return set_aside(relay, &relay->rows[relay->places[index]], error);
 }
 
-/*
- * Publishes the rows that are owed, in their order. A unit is refused as a whole when one of its
- * events is; halving it finds that one, and after a success units grow again.
- */
+/* Publishes the rows that are owed, in their order. */
 static enum fan_status publish(struct fan_outbox_relay *relay, struct fan_error *error)
 {
-    size_t count = 0;
+    struct fan__leader_batch batch = {
+        .drafts = relay->drafts, .done = on_done, .refused = on_refused, .context = relay
+    };
     for (size_t i = 0; i < relay->count; i++) {
         struct fan__row *row = &relay->rows[i];
         if (row->fate != FAN__FATE_OWED)
             continue;
-        fan_event_to_draft(row->event, &relay->drafts[count]);
-        relay->drafts[count].id = row->id;
-        relay->places[count++] = i;
+        fan_event_to_draft(row->event, &relay->drafts[batch.count]);
+        relay->drafts[batch.count].id = row->id;
+        relay->places[batch.count++] = i;
     }
-    size_t step = count;
-    for (size_t at = 0; at < count;) {
-        step = step < count - at ? step : count - at;
-        enum fan_status status = publish_unit(relay, at, step, error);
-        bool refused = status == FAN_INVALID || status == FAN_EXPIRED;
-        if (refused && step > 1) {
-            step /= 2;
-            continue;
-        }
-        if (refused)
-            status = set_aside(relay, &relay->rows[relay->places[at]], error);
-        else if (status == FAN_OK)
-            for (size_t i = 0; i < step; i++)
-                relay->rows[relay->places[at + i]].fate = FAN__FATE_DURABLE;
-        if (status != FAN_OK)
-            return status;
-        at += step;
-        step *= 2;
-    }
-    return FAN_OK;
+    return fan__leader_publish(&relay->leader, &batch, error);
 }
 
 static void account(struct fan_outbox_relay *relay)
@@ -278,14 +230,17 @@ static enum fan_status advance(struct fan_outbox_relay *relay, struct fan_error 
     if (status != FAN_OK)
         return status;
     status = load_rows(relay, error);
-    if (status == FAN_OK)
-        status = lead(relay, error);
+    if (status == FAN_OK) {
+        status = fan__leader_lead(&relay->leader, error);
+        show_leading(relay);
+    }
     if (status != FAN_OK) {
         clear(relay);
         return status;
     }
     struct fan_error later = FAN_ERROR_INIT;
     status = publish(relay, error);
+    show_leading(relay);
     enum fan_status settled = settle(relay, status == FAN_OK ? error : &later);
     return status == FAN_OK ? settled : status;
 }
@@ -411,17 +366,12 @@ static enum fan_status adopt(struct fan_outbox_relay_options *adopted,
 /* One lease for all relays of this outbox: its name follows from what names the outbox. */
 static enum fan_status name_lease(struct fan_outbox_relay *relay, struct fan_error *error)
 {
-    unsigned char random[16];
-    fan__random(relay->env, random, sizeof(random));
-    memcpy(relay->owner, "relay-", sizeof("relay-"));
-    for (size_t i = 0; i < sizeof(random); i++)
-        snprintf(relay->owner + strlen("relay-") + 2 * i, 3, "%02x", random[i]);
     struct fan__buffer name;
     fan__buffer_init(&name, relay->env);
     relay->outbox->name(relay->self, &name);
     bool failed = name.failed;
-    snprintf(relay->lease, sizeof(relay->lease), "outbox-%016" PRIx64,
-             fan__hash(0, name.data, name.size));
+    fan__leader_init(&relay->leader, relay->broker, relay->lease_ms);
+    fan__leader_name(&relay->leader, "outbox", (struct fan_str){ name.data, name.size });
     fan__buffer_deinit(&name);
     return failed ? fan__fail(error, FAN_NO_MEMORY, "", "out of memory") : FAN_OK;
 }
@@ -534,10 +484,8 @@ void fan_outbox_relay_stop(struct fan_outbox_relay *relay)
         return;
     ring(relay);
     fan__thread_join(&relay->thread);
-    if (relay->fence != 0)
-        (void)!fan_lease_release(fan_broker_store(relay->broker), relay->lease, relay->owner,
-                                 relay->fence);
-    set_leading(relay, 0);
+    fan__leader_release(&relay->leader);
+    show_leading(relay);
 }
 
 void fan_outbox_relay_free(struct fan_outbox_relay *relay)

@@ -2,6 +2,7 @@
 #include "base/status.h"
 #include "hook/relay.h"
 
+#include <fanfare/capture.h>
 #include <fanfare/outbox_postgres.h>
 
 static enum fan_status refuse(struct fan_error *error)
@@ -41,3 +42,43 @@ static enum fan_status open_none(const struct fan_env *env,
 }
 
 const struct fan__outbox fan__outbox_postgres = { .open = open_none };
+
+enum fan_status fan_capture_open(struct fan_broker *broker,
+                                 const struct fan_capture_options *options,
+                                 struct fan_capture **ret_capture, struct fan_error *ret_error)
+{
+    (void)broker;
+    (void)options;
+    (void)ret_capture;
+    return refuse(ret_error);
+}
+
+enum fan_status fan_capture_start(struct fan_capture *capture)
+{
+    (void)capture;
+    return FAN_UNSUPPORTED;
+}
+
+void fan_capture_stop(struct fan_capture *capture)
+{
+    (void)capture;
+}
+
+void fan_capture_free(struct fan_capture *capture)
+{
+    (void)capture;
+}
+
+void fan_capture_stats(struct fan_capture *capture, struct fan_capture_stats *ret_stats)
+{
+    (void)capture;
+    (void)ret_stats;
+}
+
+enum fan_status fan_capture_remove(const char *database, const char *slot,
+                                   struct fan_error *ret_error)
+{
+    (void)database;
+    (void)slot;
+    return refuse(ret_error);
+}

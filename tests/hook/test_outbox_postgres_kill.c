@@ -238,10 +238,34 @@ static void test_H12_L09_postgres_kill_at_every_step_loses_and_repeats_nothing(v
     PQfinish(conn);
 }
 
+static void test_H13_a_server_without_logical_decoding_is_told(void **state)
+{
+    struct place *place = *state;
+    static const char *const tables[] = { "orders" };
+    struct fan_broker *broker = broker_started(place->uri);
+    struct fan_capture_options options = { .size = FAN_CAPTURE_OPTIONS_SIZE,
+                                           .database = uri_of("fan", "fan"),
+                                           .tables = tables,
+                                           .table_count = 1 };
+    struct fan_capture *capture = NULL;
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_capture_open(broker, &options, &capture, &error), FAN_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "set wal_level = logical"));
+    fan_broker_free(broker);
+}
+
+/* An outbox needs no logical decoding. */
+static int plain_server_start(void **state)
+{
+    (void)state;
+    return test_postgres_start(&server, "wal_level=replica") ? 0 : -1;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_H12_L09_postgres_kill_at_every_step_loses_and_repeats_nothing),
+        at_a_place(test_H13_a_server_without_logical_decoding_is_told),
     };
-    return cmocka_run_group_tests(tests, server_start, server_end);
+    return cmocka_run_group_tests(tests, plain_server_start, server_end);
 }
