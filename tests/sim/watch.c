@@ -125,17 +125,8 @@ void sim_watch_gap(struct sim_watch *watch, const struct fan_gap *gap)
 
 void sim_watch_reached(struct sim_watch *watch, uint64_t seq)
 {
-    struct sim_world *world = watch->world;
     if (watch->foreign || seq <= watch->seq)
         return;
-    /* What was removed is told ahead of the next event, which may not be there yet. */
-    for (size_t i = index_after(world, watch->seq);
-         i < world->model.count && world->model.events[i].seq <= seq; i++) {
-        const struct sim_event *event = &world->model.events[i];
-        if (event->removed && sim_matches(world, event, watch->topic, watch->pattern))
-            seq = event->seq - 1;
-    }
     pass_over(watch, seq + 1);
-    if (seq > watch->seq)
-        watch->seq = seq;
+    watch->seq = seq;
 }
