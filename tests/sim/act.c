@@ -1,6 +1,8 @@
 /* What can happen in a world, and how often. */
 #include "sim.h"
 
+#include <fanfare/keep.h>
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,7 +55,7 @@ void sim_instance_start(struct sim_world *world, unsigned index)
     options.stepped = true;
     options.provider = &sim_provider;
     options.mode = sim_chance(world, 100) ? FAN_MODE_SYNC : FAN_MODE_ASYNC;
-    options.lease_ms = 500 + (uint32_t)sim_random(world, 10000);
+    options.lease_ms = 500 + (uint32_t)sim_random(world, LEASE_MS_MAX - 500);
     options.retention = instance->retains ? &world->retention : NULL;
     options.retention_interval_ms =
         50 + (uint32_t)sim_random(world, sim_chance(world, 500) ? 300 : 5000);
@@ -91,7 +93,7 @@ static void free_broker(struct sim_world *world, struct sim_instance *instance)
     fan_broker_free(instance->broker);
     instance->broker = NULL;
     free_pending(world, instance);
-    sim_model_forget(world, instance->index);
+    sim_model_forget(world, instance->index, -1);
     for (unsigned g = 0; g < GROUP_COUNT_MAX; g++)
         instance->bindings[g].handler = NULL;
     instance->live = NULL;
@@ -118,6 +120,8 @@ void sim_instance_step(struct sim_world *world, unsigned index)
               fan_status_name(status));
     if (world->ports[index].crashed)
         sim_instance_crash(world, index);
+    else
+        sim_publish_check_stats(world, index);
 }
 
 /* What it handled must be told by now: a stop leaves nothing to the leases that it can settle. */
@@ -163,7 +167,7 @@ void sim_instance_stop(struct sim_world *world, unsigned index)
         sim_instance_crash(world, index);
         return;
     }
-    if (sound)
+    if (sound && !instance->unhandled)
         check_stopped(world, index);
     sim_check(world, "H09", fan_broker_step(instance->broker) == FAN_CLOSED,
               "i%u steps after its stop", index);
@@ -191,8 +195,10 @@ static void act_instance(struct sim_world *world)
         sim_instance_stop(world, index);
     else if (dice < 970)
         sim_handle(world, index, (unsigned)sim_random(world, world->group_count));
-    else if (dice < 985)
+    else if (dice < 980)
         sim_handle_live(world, index);
+    else if (dice < 985 && world->group_count > 0)
+        sim_unhandle(world, index, (unsigned)sim_random(world, world->group_count));
     else
         world->ports[index].cut_until_ns =
             sim_now_ns() + (int64_t)sim_random(world, 3000) * NS_PER_MS;
@@ -234,30 +240,55 @@ static void act_trouble(struct sim_world *world)
         world->fault_permille = world->unknown_permille = 0;
 }
 
-/* Somebody looks after dead letters. */
-static void act_operator(struct sim_world *world)
+/* A dead letter of a group, redriven or discarded; now and then what is not dead, too. */
+static void move_one(struct sim_world *world, struct fan_store *store)
 {
-    struct fan_store *store = NULL;
-    if (world->model.count == 0 ||
-        fan_store_open_provider(&sim_provider, "sim:4", &world->env, &store, NULL) != FAN_OK)
-        return;
     size_t first = (size_t)sim_random(world, world->model.count);
     unsigned group = (unsigned)sim_random(world, world->group_count);
     struct fan_group_name name = { world->groups[group].name, world->groups[group].handler };
-    if (sim_chance(world, 100)) {
-        enum fan_status status = fan_store_accept_clock(store, NULL);
-        sim_trace(world, "the clock is accepted: %s", fan_status_name(status));
-    }
+    bool any = sim_chance(world, 50);
     for (size_t i = 0; i < world->model.count; i++) {
         const struct sim_event *event = &world->model.events[(first + i) % world->model.count];
-        if (event->removed || event->deliveries[group].status != FAN_EVENT_FAILED)
+        if (event->removed || (!any && event->deliveries[group].status != FAN_EVENT_FAILED))
             continue;
         enum fan_status status =
             fan_group_move(store, &name, event->seq,
                            sim_chance(world, 700) ? FAN_EVENT_PENDING : FAN_EVENT_COMPLETED);
-        sim_check(world, "P04", status == FAN_OK || !world->quiet,
-                  "a dead letter cannot be moved: %s", fan_status_name(status));
-        break;
+        sim_trace(world, "%s/%s %" PRIu64 " is to be moved: %s", name.group, name.handler,
+                  event->seq, fan_status_name(status));
+        return;
+    }
+}
+
+/* An event goes, or what it said. */
+static void remove_one(struct sim_world *world, struct fan_store *store, bool erase)
+{
+    char id[16];
+    snprintf(id, sizeof(id), "e%u", (unsigned)sim_random(world, world->publication_count));
+    enum fan_status status = erase ? fan_store_erase(store, id) : fan_store_delete(store, id);
+    sim_trace(world, "%s is %s: %s", id, erase ? "erased" : "deleted", fan_status_name(status));
+}
+
+/* Somebody looks after the log. */
+static void act_operator(struct sim_world *world)
+{
+    struct fan_store *store = NULL;
+    uint64_t dice = sim_random(world, 100);
+    if (world->model.count == 0 || world->group_count == 0 || world->ports[MEMBER].open ||
+        fan_store_open_provider(&sim_provider, "sim:4", &world->env, &store, NULL) != FAN_OK)
+        return;
+    unsigned group = (unsigned)sim_random(world, world->group_count);
+    struct fan_group_name name = { world->groups[group].name, world->groups[group].handler };
+    if (dice < 70) {
+        move_one(world, store);
+    } else if (dice < 85) {
+        remove_one(world, store, dice < 75);
+    } else if (dice < 95) {
+        enum fan_status status = fan_store_accept_clock(store, NULL);
+        sim_trace(world, "the clock is accepted: %s", fan_status_name(status));
+    } else if (dice < 97) {
+        enum fan_status status = fan_group_delete(store, &name);
+        sim_trace(world, "deleting a group: %s", fan_status_name(status));
     }
     fan_store_close(store);
 }

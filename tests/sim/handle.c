@@ -12,6 +12,9 @@ static void check_call(const struct sim_binding *binding, const struct sim_event
 {
     struct sim_world *world = binding->world;
     const struct sim_delivery *delivery = &event->deliveries[binding->group];
+    int64_t deleted_ns = world->groups[binding->group].deleted_ns;
+    if (event->removed || (deleted_ns > 0 && sim_now_ns() < deleted_ns + LEASE_MS_MAX * NS_PER_MS))
+        return;
     sim_check(world, "P09",
               delivery->status == FAN_EVENT_PROCESSING && delivery->port == binding->instance,
               "i%u handles %" PRIu64 ", which it does not hold", binding->instance, event->seq);
@@ -60,6 +63,17 @@ static int64_t time_of_call_ms(struct sim_world *world)
     return (int64_t)sim_random(world, dice < 90 ? 300 : dice < 97 ? 4000 : 40000);
 }
 
+/* A handler may free itself. */
+static void remove_within(struct sim_world *world, const struct sim_binding *binding)
+{
+    struct sim_instance *instance = &world->instances[binding->instance];
+    struct sim_binding *own = &instance->bindings[binding->group];
+    sim_trace(world, "i%u's handler of group %u frees itself", binding->instance, binding->group);
+    fan_handler_free(own->handler);
+    own->handler = NULL;
+    instance->unhandled = true;
+}
+
 static enum fan_verdict handle(void *context, const struct fan_event *event,
                                const struct fan_handling *handling)
 {
@@ -80,9 +94,11 @@ static enum fan_verdict handle(void *context, const struct fan_event *event,
     uint64_t token = known->deliveries[binding->group].token;
     sim_check(world, "P09", !answer->called || answer->token != token,
               "i%u handles %" PRIu64 " twice at once", binding->instance, known->seq);
-    *answer = (struct sim_answer){
-        .called = true, .token = token, .attempt = handling->attempt, .lapses = handling->lapses
-    };
+    *answer = (struct sim_answer){ .called = true,
+                                   .binding = binding->number,
+                                   .token = token,
+                                   .attempt = handling->attempt,
+                                   .lapses = handling->lapses };
     sim_trace(world, "i%u handles %s/%s %" PRIu64 " attempt %u", binding->instance, handling->group,
               handling->handler, known->seq, handling->attempt);
     int64_t begun_ns = sim_now_ns();
@@ -91,6 +107,11 @@ static enum fan_verdict handle(void *context, const struct fan_event *event,
     enum fan_verdict verdict = decide(world);
     if (time_ms > 0)
         linger(world, time_ms);
+    /* The call may have outlived its instance's patience, but not the instance. */
+    if (sim_chance(world, 30))
+        sim_publish_async(world, binding->instance);
+    if (!world->quiet && sim_chance(world, 5))
+        remove_within(world, binding);
     answer->verdict = verdict;
     answer->overran = timeout_ms > 0 && sim_now_ns() - begun_ns >= timeout_ms * NS_PER_MS;
     answer->ended = true;
@@ -104,7 +125,9 @@ void sim_handle(struct sim_world *world, unsigned instance, unsigned group)
     struct sim_binding *binding = &i->bindings[group];
     if (!i->broker || group >= world->group_count || binding->handler)
         return;
-    *binding = (struct sim_binding){ .world = world, .instance = instance, .group = group };
+    *binding = (struct sim_binding){
+        .world = world, .instance = instance, .group = group, .number = ++world->binding_number
+    };
     const struct fan_handler_options options = {
         .size = FAN_HANDLER_OPTIONS_SIZE,
         .group = g->name,
@@ -126,6 +149,17 @@ void sim_handle(struct sim_world *world, unsigned instance, unsigned group)
         binding->handler = NULL;
 }
 
+void sim_unhandle(struct sim_world *world, unsigned instance, unsigned group)
+{
+    struct sim_binding *binding = &world->instances[instance].bindings[group];
+    if (!binding->handler)
+        return;
+    sim_trace(world, "i%u handles no more for group %u", instance, group);
+    fan_handler_free(binding->handler);
+    binding->handler = NULL;
+    sim_model_forget(world, instance, (int)group);
+}
+
 static enum fan_verdict handle_live(void *context, const struct fan_event *event,
                                     const struct fan_handling *handling)
 {
@@ -134,6 +168,7 @@ static enum fan_verdict handle_live(void *context, const struct fan_event *event
     if (world->ports[i->index].crashed || world->failed)
         return FAN_VERDICT_DONE;
     i->handled++;
+    i->live_handled++;
     if (handling->gap)
         sim_watch_gap(&i->live_watch, handling->gap);
     sim_watch_event(&i->live_watch, event);

@@ -259,7 +259,9 @@ static void claim_one(struct sim_port *port, unsigned group,
               delivery->attempts, delivery->lapses);
     /* Who let it lapse, and holds its answer still, gives that one under this claim. */
     struct sim_answer *answer = &delivery->answers[port->index];
-    if (answer->called && answer->lapses < claim->lapses &&
+    if (port->index != MEMBER && answer->called &&
+        answer->binding == world->instances[port->index].bindings[group].number &&
+        answer->lapses < claim->lapses &&
         claim->attempt - answer->attempt == claim->lapses - answer->lapses) {
         answer->token = claim->token;
         answer->attempt = claim->attempt;
@@ -390,6 +392,7 @@ static void settle_one(struct sim_port *port, unsigned group, const struct fan_s
         delivery->answers[port->index] = (struct sim_answer){ .called = false };
     if (right)
         apply(delivery, item);
+    port->processed += right && item->verdict != FAN_VERDICT_HAND_BACK;
 }
 
 void sim_model_settled(struct sim_port *port, const struct fan_group_name *name,
@@ -451,12 +454,26 @@ void sim_model_accepted(struct sim_world *world)
     world->model.clock_offset_us = sim_wall_us() - sim_now_ns() / NS_PER_US;
 }
 
-void sim_model_forget(struct sim_world *world, unsigned port)
+void sim_model_forget(struct sim_world *world, unsigned port, int group)
 {
     for (size_t i = 0; i < world->model.count; i++)
         for (unsigned g = 0; g < world->group_count; g++)
-            world->model.events[i].deliveries[g].answers[port] =
-                (struct sim_answer){ .called = false };
+            if (group < 0 || g == (unsigned)group)
+                world->model.events[i].deliveries[g].answers[port] =
+                    (struct sim_answer){ .called = false };
+}
+
+void sim_model_deleted(struct sim_world *world, const struct fan_group_name *name)
+{
+    int group = sim_group_find(world, name);
+    if (group < 0)
+        return;
+    world->groups[group].exists = false;
+    world->groups[group].deleted_ns = sim_now_ns();
+    for (size_t i = 0; i < world->model.count; i++)
+        world->model.events[i].deliveries[group] =
+            (struct sim_delivery){ .status = FAN_EVENT_PENDING };
+    sim_trace(world, "group %s/%s is deleted", name->group, name->handler);
 }
 
 static bool is_finished(struct sim_world *world, const struct sim_event *event)
@@ -565,6 +582,12 @@ void sim_model_retained(struct sim_world *world, const struct fan_retention *ret
                         const struct fan_retained *retained)
 {
     struct looking looking = { .world = world, .retention = retention };
+    struct fan_group_name name = { retained->group, retained->handler };
+    if (retained->groups_expired > 0) {
+        sim_check(world, "P11", sim_group_find(world, &name) >= 0, "no group %s/%s to expire",
+                  name.group, name.handler);
+        sim_model_deleted(world, &name);
+    }
     for (size_t i = 0; retained->expired + retained->discarded > 0 && i < world->model.count; i++) {
         looking.event = &world->model.events[i];
         if (!looking.event->removed &&

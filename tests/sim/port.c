@@ -85,7 +85,8 @@ static enum fan_status port_open(const char *uri, const struct fan_env *env, voi
             return status;
     }
     port->open = true;
-    port->head_seen = port->stored = port->unsure = 0;
+    port->head_seen = port->stored = port->unsure = port->processed = 0;
+    port->settled_unsure = false;
     *ret_self = port;
     *ret_epoch = fan_store_epoch(port->store);
     return FAN_OK;
@@ -312,7 +313,10 @@ static enum fan_status port_group_delete(void *self, const struct fan_group_name
     struct passage passage = enter(port, true);
     if (passage.way == WAY_FAILS)
         return passage.fault;
-    return leave(&passage, fan_group_delete(port->store, name));
+    enum fan_status status = fan_group_delete(port->store, name);
+    if (status == FAN_OK)
+        sim_model_deleted(port->world, name);
+    return leave(&passage, status);
 }
 
 /* A plant: the first delivery that another holds is let go of, and so given at once. */
@@ -367,6 +371,7 @@ static enum fan_status port_settle(void *self, const struct fan_group_name *name
 {
     struct sim_port *port = self;
     struct passage passage = enter(port, true);
+    port->settled_unsure |= passage.way != WAY_THROUGH && passage.fault == FAN_UNKNOWN;
     if (passage.way == WAY_FAILS || count > ITEM_COUNT_MAX)
         return passage.fault;
     uint64_t tokens[ITEM_COUNT_MAX];

@@ -109,9 +109,11 @@ static void done(void *context, const struct fan_published *published)
     end(world, &pending->attempt, published->status, published->cursor.seq);
 }
 
-static void publish_async(struct sim_world *world, unsigned instance)
+void sim_publish_async(struct sim_world *world, unsigned instance)
 {
     struct sim_instance *i = &world->instances[instance];
+    if (world->publication_count + UNIT_COUNT_MAX > PUBLICATION_COUNT_MAX)
+        return;
     unsigned index = choose(world);
     struct fan_event_draft draft;
     char id[16];
@@ -212,7 +214,7 @@ void sim_publish(struct sim_world *world, unsigned instance)
     if (world->publication_count + UNIT_COUNT_MAX > PUBLICATION_COUNT_MAX)
         return;
     if (dice < 50)
-        publish_async(world, instance);
+        sim_publish_async(world, instance);
     else if (dice < 65)
         publish_unit(world, instance);
     else
@@ -237,4 +239,9 @@ void sim_publish_check_stats(struct sim_world *world, unsigned instance)
     sim_check(world, "L13", stats.handled == i->handled,
               "i%u counts %" PRIu64 " calls of handlers, not %" PRIu64, instance, stats.handled,
               i->handled);
+    if (port->settled_unsure)
+        return;
+    sim_check(world, "L13", stats.processed == port->processed + i->live_handled,
+              "i%u counts %" PRIu64 " verdicts, the log %" PRIu64, instance, stats.processed,
+              port->processed + i->live_handled);
 }

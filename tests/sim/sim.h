@@ -60,7 +60,8 @@ struct sim_answer {
     bool ended; /* false while the call runs */
     bool overran;
     enum fan_verdict verdict;
-    uint64_t token; /* of the claim for which it is, or which took that one's place */
+    unsigned binding; /* the handler's number */
+    uint64_t token;   /* of the claim for which it is, or which took that one's place */
     unsigned attempt;
     unsigned lapses;
 };
@@ -112,8 +113,11 @@ struct sim_group {
     enum fan_start start;
     struct fan_retry_policy retry;
     bool exists;
+    int64_t deleted_ns; /* what was claimed before may be held and handled for as long as a lease */
     uint64_t start_seq;
 };
+
+#define LEASE_MS_MAX 10500
 
 struct sim_lease {
     bool held;
@@ -145,14 +149,17 @@ struct sim_port {
     unsigned crash_in; /* calls; 0: not asked for */
     int64_t cut_until_ns;
     uint64_t head_seen;
-    uint64_t stored; /* since it was opened */
-    uint64_t unsure; /* events whose append had no answer, likewise */
+    uint64_t stored;     /* since it was opened */
+    uint64_t unsure;     /* events whose append had no answer, likewise */
+    uint64_t processed;  /* verdicts settled, likewise */
+    bool settled_unsure; /* a settlement had no answer: it may be counted or not */
 };
 
 struct sim_binding {
     struct sim_world *world;
     unsigned instance;
     unsigned group;
+    unsigned number;
     struct fan_handler *handler;
 };
 
@@ -210,6 +217,8 @@ struct sim_instance {
     uint64_t outcomes;
     bool uncounted; /* who left before the answer may be counted or not */
     uint64_t handled;
+    uint64_t live_handled;
+    bool unhandled; /* a handler was removed in the middle of its call */
 };
 
 /* The member's claims. */
@@ -242,6 +251,7 @@ struct sim_world {
     unsigned group_count;
     struct sim_reader readers[READER_COUNT_MAX];
     unsigned reader_number;
+    unsigned binding_number;
     struct sim_publication *publications;
     unsigned publication_count;
     struct sim_claim claims[CLAIM_COUNT_MAX];
@@ -330,8 +340,9 @@ void sim_model_moved(struct sim_world *world, const struct fan_group_name *name,
 void sim_model_retained(struct sim_world *world, const struct fan_retention *retention,
                         const struct fan_retained *retained);
 void sim_model_accepted(struct sim_world *world);
-/* Forgets what an instance said: it is gone. */
-void sim_model_forget(struct sim_world *world, unsigned port);
+/* Forgets what an instance said, for one group or (-1) all: it is gone. */
+void sim_model_forget(struct sim_world *world, unsigned port, int group);
+void sim_model_deleted(struct sim_world *world, const struct fan_group_name *name);
 /* Looks for what was removed since. */
 void sim_model_look(struct sim_world *world);
 
@@ -374,10 +385,12 @@ void sim_act_member(struct sim_world *world);
 
 /* handle.c: handlers, and what they say. */
 void sim_handle(struct sim_world *world, unsigned instance, unsigned group);
+void sim_unhandle(struct sim_world *world, unsigned instance, unsigned group);
 void sim_handle_live(struct sim_world *world, unsigned instance);
 
 /* publish.c */
 void sim_publish(struct sim_world *world, unsigned instance);
+void sim_publish_async(struct sim_world *world, unsigned instance);
 void sim_publish_check_stats(struct sim_world *world, unsigned instance);
 
 /* settle.c: faults end, and everything must come to its end. */

@@ -167,6 +167,7 @@ static void make_retention(struct sim_world *world)
             sim_chance(world, 700) ? 1 + sim_random(world, sim_chance(world, 500) ? 4 : 60) : 0,
         .owed_age_ms = sim_chance(world, 300) ? 5000 + sim_random(world, 60000) : 0,
         .dead_age_ms = sim_chance(world, 300) ? 5000 + sim_random(world, 30000) : 0,
+        .group_age_ms = sim_chance(world, 100) ? FAN_GROUP_AGE_MS_MIN : 0,
         .limit = 1 + (size_t)sim_random(world, 40),
     };
 }
