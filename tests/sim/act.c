@@ -71,7 +71,7 @@ void sim_instance_start(struct sim_world *world, unsigned index)
     for (unsigned g = 0; g < world->group_count; g++)
         if (world->quiet || sim_chance(world, 700))
             sim_handle(world, index, g);
-    if (sim_chance(world, 300))
+    if (sim_chance(world, world->tight ? 900 : 300))
         sim_handle_live(world, index);
 }
 
@@ -304,8 +304,9 @@ void sim_act_weigh(struct sim_world *world)
     for (unsigned i = 0; i < ACT_COUNT; i++)
         world->weights[i] =
             usual[i] * factors[sim_random(world, i < 2 ? 4 : sizeof(factors) / sizeof(*factors))];
+    world->tight = sim_chance(world, 250);
     for (unsigned i = 0; i < INSTANCE_COUNT_MAX; i++)
-        world->lazy[i] = sim_chance(world, 300) ? 900 : 0;
+        world->lazy[i] = sim_chance(world, world->tight ? 600 : 300) ? 900 : 0;
     if (sim_chance(world, 300))
         world->fault_permille = (unsigned)sim_random(world, 300);
     if (sim_chance(world, 300))

@@ -108,7 +108,7 @@ static enum fan_verdict handle(void *context, const struct fan_event *event,
     if (time_ms > 0)
         linger(world, time_ms);
     /* The call may have outlived its instance's patience, but not the instance. */
-    if (sim_chance(world, 30))
+    if (!world->quiet && sim_chance(world, 30))
         sim_publish_async(world, binding->instance);
     if (!world->quiet && sim_chance(world, 5))
         remove_within(world, binding);
@@ -181,9 +181,12 @@ void sim_handle_live(struct sim_world *world, unsigned instance)
     if (!i->broker || i->live)
         return;
     const char *pattern = sim_chance(world, 500) ? "a.>" : NULL;
-    const struct fan_handler_options options = {
-        .size = FAN_HANDLER_OPTIONS_SIZE, .pattern = pattern, .handle = handle_live, .context = i
-    };
+    const char *topic = world->tight && sim_chance(world, 700) ? "k1" : NULL;
+    const struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                                 .topic = topic,
+                                                 .pattern = pattern,
+                                                 .handle = handle_live,
+                                                 .context = i };
     if (fan_broker_handle(i->broker, &options, &i->live, NULL) != FAN_OK) {
         i->live = NULL;
         return;
@@ -191,6 +194,7 @@ void sim_handle_live(struct sim_world *world, unsigned instance)
     /* It began at the head that it was shown, which may be an old one. */
     i->live_watch = (struct sim_watch){ .world = world,
                                         .number = ++world->reader_number,
+                                        .topic = topic,
                                         .pattern = pattern,
                                         .lossless = true,
                                         .seq = world->ports[instance].head_seen,

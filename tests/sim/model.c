@@ -259,7 +259,7 @@ static void claim_one(struct sim_port *port, unsigned group,
               delivery->attempts, delivery->lapses);
     /* Who let it lapse, and holds its answer still, gives that one under this claim. */
     struct sim_answer *answer = &delivery->answers[port->index];
-    if (port->index != MEMBER && answer->called &&
+    if (port->index != MEMBER && port->answers && answer->called &&
         answer->binding == world->instances[port->index].bindings[group].number &&
         answer->lapses < claim->lapses &&
         claim->attempt - answer->attempt == claim->lapses - answer->lapses) {

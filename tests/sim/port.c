@@ -349,6 +349,7 @@ static enum fan_status port_claim(void *self, const struct fan_group_name *name,
         return passage.fault;
     drop_lease(port, name);
     enum fan_status status = fan_group_claim(port->store, name, options, batch, claims);
+    port->answers = passage.way == WAY_THROUGH;
     if (status == FAN_OK)
         sim_model_claimed(port, name, options, batch, claims);
     return leave(&passage, status);

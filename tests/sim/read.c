@@ -24,6 +24,10 @@ static void open_reader(struct sim_world *world, struct sim_reader *reader)
     };
     if (options.topic && !*options.topic)
         options.topic = NULL;
+    if (world->tight) {
+        options.policy = sim_chance(world, 500) ? FAN_POLICY_DROP_NEWEST : FAN_POLICY_DROP_OLDEST;
+        options.buffer_count = 1 + (size_t)sim_random(world, 2);
+    }
     uint64_t head_seq = world->model.head_seq;
     bool foreign = false;
     if (options.start == FAN_START_CURSOR) {

@@ -12,9 +12,9 @@
 
 #define ROUND_COUNT_MAX 2000
 #define ROUND_MS 250
-/* What was published under a wall clock a day ahead is due in a day. */
+/* What was published under a wall clock that is days ahead is due in days. */
 #define LATE_ROUND_COUNT 1000
-#define LATE_ROUND_MS 600000
+#define LATE_ROUND_MS INT64_C(3600000)
 
 static uint64_t count_owed(struct sim_world *world)
 {

@@ -152,6 +152,7 @@ struct sim_port {
     uint64_t stored;     /* since it was opened */
     uint64_t unsure;     /* events whose append had no answer, likewise */
     uint64_t processed;  /* verdicts settled, likewise */
+    bool answers;        /* the call that is under way will be answered */
     bool settled_unsure; /* a settlement had no answer: it may be counted or not */
 };
 
@@ -260,6 +261,7 @@ struct sim_world {
 
     unsigned weights[ACT_COUNT];       /* how often each kind of act comes, in this world */
     unsigned lazy[INSTANCE_COUNT_MAX]; /* how many of its turns in 1,000 an instance sleeps */
+    bool tight;                        /* small buffers, and nobody reads the log for them */
     bool quiet;                        /* no faults any more */
     unsigned fault_permille;
     unsigned unknown_permille;

@@ -23,7 +23,7 @@ STORAGE = {
     "late-commit": "L7 L4",
     "no-fence": "P09",
     "duplicate-after-unknown": "L9",
-    "torn-unit": "L9 L10",
+    "torn-unit": "L9 L10 P05",
     "early-lease": "P09 H05",
     "greedy-retention": "P11",
 }

@@ -130,7 +130,7 @@ static void make_groups(struct sim_world *world)
 {
     static const char *const patterns[] = { NULL, "a.>", "*.*.create", "c.d.*" };
     static const enum fan_start starts[] = { FAN_START_BEGINNING, FAN_START_NOW };
-    world->group_count = (unsigned)sim_random(world, GROUP_COUNT_MAX + 1);
+    world->group_count = (unsigned)sim_random(world, world->tight ? 2 : GROUP_COUNT_MAX + 1);
     for (unsigned i = 0; i < world->group_count; i++) {
         struct sim_group *group = &world->groups[i];
         *group = (struct sim_group){
@@ -155,9 +155,15 @@ static void make_groups(struct sim_world *world)
     }
 }
 
-/* Bounds of retention, in two worlds of three. */
+/* Bounds of retention, in most worlds; where little is kept, what nobody read yet goes. */
 static void make_retention(struct sim_world *world)
 {
+    if (world->tight) {
+        world->retention = (struct fan_retention){ .size = FAN_RETENTION_SIZE,
+                                                   .count = 1 + sim_random(world, 3),
+                                                   .limit = 40 };
+        return;
+    }
     if (sim_chance(world, 333))
         return;
     world->retention = (struct fan_retention){
