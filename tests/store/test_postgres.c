@@ -2,6 +2,7 @@
 #include "postgres.h"
 #include "test.h"
 
+#include <fanfare/group.h>
 #include <fanfare/store.h>
 
 #include <libpq-fe.h>
@@ -114,6 +115,37 @@ static void test_L10_the_head_never_goes_back_over_postgres(void **state)
     fan_store_close(store);
 }
 
+/*
+ * Whoever sets the server's clock moves nothing: to the log it is the same as if its offset were
+ * another.
+ */
+static void test_R02_setting_the_servers_clock_moves_no_lease(void **state)
+{
+    (void)state;
+    char value[64];
+    uint64_t fence = 0;
+    uint64_t other = 0;
+    struct fan_store *store = open_store("schema=clock");
+    struct fan_store *second = open_store("schema=clock");
+    assert_ok(fan_lease_acquire(store, "lease", "a", 60000, &fence));
+    run("UPDATE clock.clock SET offset_us = offset_us + 7200000000", value, sizeof(value));
+    assert_int_equal(fan_lease_acquire(second, "lease", "b", 1000, &other), FAN_EXISTS);
+    assert_ok(fan_lease_renew(store, "lease", "a", fence, 60000));
+    run("SELECT generation || ' ' || abs(offset_us) / 10000000 FROM clock.clock", value,
+        sizeof(value));
+    assert_string_equal(value, "2 0");
+    run("UPDATE clock.clock SET offset_us = offset_us - 86400000000", value, sizeof(value));
+    assert_ok(fan_lease_renew(store, "lease", "a", fence, 1));
+    while (fan_lease_acquire(second, "lease", "b", 1000, &other) == FAN_EXISTS)
+        continue;
+    assert_true(other > fence);
+    run("SELECT generation || ' ' || abs(offset_us) / 10000000 FROM clock.clock", value,
+        sizeof(value));
+    assert_string_equal(value, "3 0");
+    fan_store_close(store);
+    fan_store_close(second);
+}
+
 /* Another log in its place is not the one that cursors were given for. */
 static void test_P13_a_log_that_was_made_anew_is_another(void **state)
 {
@@ -142,6 +174,7 @@ int main(void)
         cmocka_unit_test(test_P07_a_log_is_made_once_and_keeps_its_epoch),
         cmocka_unit_test(test_P20_names_are_ones_own),
         cmocka_unit_test(test_L10_the_head_never_goes_back_over_postgres),
+        cmocka_unit_test(test_R02_setting_the_servers_clock_moves_no_lease),
         cmocka_unit_test(test_P13_a_log_that_was_made_anew_is_another),
     };
     return cmocka_run_group_tests(tests, start, end);

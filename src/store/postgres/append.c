@@ -381,6 +381,7 @@ static enum fan_status append_with_care(struct append *append, struct fan_error 
     struct look look = { .mask = 15 };
     while (look.mask < append->count * 2)
         look.mask = look.mask * 2 + 1;
+    fan__free(env, append->existing);
     append->existing = fan__alloc_zero(env, append->count, sizeof(*append->existing));
     look.table = fan__alloc_zero(env, look.mask + 1, sizeof(*look.table));
     enum fan_status status = FAN_NO_MEMORY;

@@ -35,12 +35,13 @@ static enum fan_status set(struct fan__postgres *store, const char *keyword, con
         i++;
     if (i == KEYWORD_MAX)
         return FAN_INVALID;
-    char *copy = fan__strdup(store->env, value);
     if (!store->keywords[i])
         store->keywords[i] = fan__strdup(store->env, keyword);
+    if (!store->keywords[i])
+        return FAN_NO_MEMORY;
     fan__free(store->env, store->values[i]);
-    store->values[i] = copy;
-    return copy && store->keywords[i] ? FAN_OK : FAN_NO_MEMORY;
+    store->values[i] = fan__strdup(store->env, value);
+    return store->values[i] ? FAN_OK : FAN_NO_MEMORY;
 }
 
 /* Who, where and which database, as libpq reads a URI: up to the question mark. */

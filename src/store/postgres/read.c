@@ -82,11 +82,21 @@ static void list_page(struct listing *listing, const PGresult *page)
     fan__postgres_states_free(&states);
 }
 
+/* How many events the list may still need; with a status, any number of them. */
+static size_t page_count(const struct listing *listing)
+{
+    const struct fan_query *query = listing->query;
+    uint64_t left = query->limit - fan_batch_count(listing->batch);
+    if (query->offset > listing->passed)
+        left += query->offset - listing->passed;
+    return query->has_status || left > PAGE_COUNT ? PAGE_COUNT : (size_t)left;
+}
+
 /* Adds what a walk gives until the list is full. */
 static void list_walk(struct listing *listing, struct fan__postgres_walk *walk)
 {
     while (!is_full(listing)) {
-        PGresult *page = fan__postgres_walk_next(walk, PAGE_COUNT);
+        PGresult *page = fan__postgres_walk_next(walk, page_count(listing));
         if (!page)
             break;
         list_page(listing, page);
