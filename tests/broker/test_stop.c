@@ -92,7 +92,12 @@ struct storm {
     unsigned started;
     unsigned astray; /* ended by anything but the stop */
     uint64_t accepted;
+    uint64_t taken; /* without waiting: each is to be answered, once */
+    uint64_t answered;
+    uint64_t stored; /* of those */
 };
+
+#define STORM_FLIGHT 64
 
 static void *storm_publish(void *context)
 {
@@ -115,6 +120,44 @@ static void *storm_publish(void *context)
     return NULL;
 }
 
+static void on_stormed(void *context, const struct fan_published *published)
+{
+    struct storm *storm = context;
+    fan__mutex_lock(&storm->mutex);
+    storm->answered++;
+    storm->stored += published->status == FAN_OK;
+    storm->astray += published->status != FAN_OK && published->status != FAN_CLOSED;
+    fan__cond_broadcast(&storm->changed);
+    fan__mutex_unlock(&storm->mutex);
+}
+
+/* As many at a time as there may be without an answer; who gets none in ever so long gives up. */
+static void *storm_publish_async(void *context)
+{
+    struct storm *storm = context;
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    enum fan_status status;
+    do {
+        fan__mutex_lock(&storm->mutex);
+        storm->started++;
+        storm->taken++;
+        bool in_time = true;
+        while (storm->taken - storm->answered > STORM_FLIGHT && in_time)
+            in_time = fan__cond_wait_until(&storm->changed, &storm->mutex, fan__deadline_ns(20000));
+        storm->astray += !in_time;
+        fan__cond_broadcast(&storm->changed);
+        fan__mutex_unlock(&storm->mutex);
+        status = fan_broker_publish_async(storm->broker, &draft, on_stormed, storm, NULL);
+        if (!in_time)
+            break;
+    } while (status == FAN_OK);
+    fan__mutex_lock(&storm->mutex);
+    storm->taken -= status != FAN_OK;
+    storm->astray += status != FAN_CLOSED && status != FAN_OK;
+    fan__mutex_unlock(&storm->mutex);
+    return NULL;
+}
+
 static void storm_once(const char *scheme, unsigned round)
 {
     struct place place;
@@ -131,7 +174,9 @@ static void storm_once(const char *scheme, unsigned round)
     fan__cond_init(&storm.changed);
     pthread_t threads[50];
     for (int i = 0; i < 50; i++)
-        assert_int_equal(pthread_create(&threads[i], NULL, storm_publish, &storm), 0);
+        assert_int_equal(pthread_create(&threads[i], NULL,
+                                        i % 5 == 0 ? storm_publish_async : storm_publish, &storm),
+                         0);
     fan__mutex_lock(&storm.mutex);
     while (storm.started < round % 50 + 1)
         fan__cond_wait(&storm.changed, &storm.mutex);
@@ -141,6 +186,8 @@ static void storm_once(const char *scheme, unsigned round)
     for (int i = 0; i < 50; i++)
         pthread_join(threads[i], NULL);
     assert_int_equal(storm.astray, 0);
+    assert_int_equal(storm.answered, storm.taken);
+    storm.accepted += storm.stored;
     struct fan_store_stats stats = { .size = sizeof(stats) };
     assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
     /* Nothing is held by who is gone, and every accepted event is there. */
@@ -333,6 +380,60 @@ static void test_P09_who_lost_its_lease_to_itself_does_not_run_it_again(void **s
     place_remove(&place);
 }
 
+/* ------------------------------------------------------------------ removed past its limit */
+
+struct removal {
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    struct fan_handler *handler;
+    bool freed;
+};
+
+static void *remove_handler(void *context)
+{
+    struct removal *removal = context;
+    fan_handler_free(removal->handler);
+    fan__mutex_lock(&removal->mutex);
+    removal->freed = true;
+    fan__cond_broadcast(&removal->changed);
+    fan__mutex_unlock(&removal->mutex);
+    return NULL;
+}
+
+/* The store knows by then that there was no verdict; the function runs on all the same. */
+static void test_H08_H05_freeing_waits_for_a_call_past_its_time_limit(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    struct removal removal = { .freed = false };
+    struct probe probe;
+    pthread_t thread;
+    probe_init(&probe);
+    fan__mutex_init(&removal.mutex);
+    fan__cond_init(&removal.changed);
+    probe.held = 1;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    options.timeout_ms = 20;
+    assert_ok(fan_broker_handle(broker, &options, &removal.handler, NULL));
+    publish(broker, "a.b.c", NULL);
+    wait_for_stats(broker, retried, 1);
+    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
+    wait_for_stats(broker, handlers, 0);
+    int64_t until_ns = fan__deadline_ns(100);
+    fan__mutex_lock(&removal.mutex);
+    while (!removal.freed && fan__cond_wait_until(&removal.changed, &removal.mutex, until_ns))
+        ;
+    assert_false(removal.freed);
+    fan__mutex_unlock(&removal.mutex);
+    probe_let_go(&probe);
+    pthread_join(thread, NULL);
+    assert_int_equal(probe.done, 1);
+    assert_int_equal(stats_of(broker).late, 1);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -342,6 +443,7 @@ int main(void)
         cmocka_unit_test(test_R01_outcomes_outlive_a_store_that_fails),
         cmocka_unit_test(test_P09_who_lost_its_lease_to_itself_does_not_run_it_again),
         cmocka_unit_test(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
+        on_every_store(test_H08_H05_freeing_waits_for_a_call_past_its_time_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
