@@ -3,9 +3,13 @@
  * on a log whose provider kills it before or after a call, or it dies inside a handler; the parent
  * keeps the ledger of effects, which come through a pipe, and starts it again until all is settled.
  *
- *     each event ends as completed; within one life no handler sees an event twice; what the log
- *     says is completed is not run again. So a second effect is that of a crash between the effect
- *     and its record, and of nothing else.
+ *     each event ends as completed, but those that are failed; within one life no handler sees an
+ *     event twice, but those that are retried; what the log says is completed or dead is not run
+ *     again. So a second effect is that of a crash between the effect and its record, and of
+ *     nothing else.
+ *
+ * Some events are retried after their first attempt, whose record is a step like any other, and
+ * one is failed.
  *
  * FANFARE_SOAK=1 runs 200 crashes at random, FANFARE_SEED chooses them; else each point once.
  */
@@ -23,6 +27,8 @@
 #define LEASE_MS 1500
 #define LIVES_MAX 8
 #define POISON 7
+#define FAILED 11
+#define RETRIED(number) ((number) % 8 == 5)
 
 enum point {
     POINT_NONE,
@@ -119,10 +125,12 @@ static void say(int handler, int number)
 static enum fan_verdict on_event(void *context, const struct fan_event *event,
                                  const struct fan_handling *handling)
 {
-    (void)handling;
     const int *handler = context;
     int number = atoi(fan_event_id(event) + strlen("event-"));
     pass(POINT_EFFECT_BEFORE);
+    /* A first attempt without effect: whoever died of it has made the next one. */
+    if (RETRIED(number) && handling->attempt == 1)
+        return FAN_VERDICT_RETRY;
     if (child.poisoned && number == POISON)
         kill(getpid(), SIGKILL);
     /* Where a renewal is to be met, one call lasts until there was one. */
@@ -133,7 +141,7 @@ static enum fan_verdict on_event(void *context, const struct fan_event *event,
     fan__mutex_unlock(&child.mutex);
     say(*handler, number);
     pass(POINT_EFFECT_AFTER);
-    return FAN_VERDICT_DONE;
+    return number == FAILED ? FAN_VERDICT_FAIL : FAN_VERDICT_DONE;
 }
 
 static void publish_all(struct fan_broker *broker)
@@ -185,6 +193,7 @@ static void live(const struct place *place)
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.provider = &provider;
     options.lease_ms = LEASE_MS;
+    options.retry = (struct fan_retry_policy){ .delay_ms = 1 };
     struct fan_broker *broker = NULL;
     if (fan_broker_open(place->uri, &options, &broker, NULL) != FAN_OK)
         _exit(2);
@@ -213,6 +222,7 @@ struct ledger {
     unsigned this_life[HANDLER_COUNT][EVENT_COUNT];
     enum fan_event_status status[HANDLER_COUNT][EVENT_COUNT];
     enum fan_dead_reason reason[HANDLER_COUNT][EVENT_COUNT];
+    unsigned attempts[HANDLER_COUNT][EVENT_COUNT];
     int number;
 };
 
@@ -222,6 +232,7 @@ static bool see_delivery(void *context, const struct fan_delivery *delivery)
     int handler = strcmp(delivery->group, groups[1]) == 0;
     ledger->status[handler][ledger->number] = delivery->status;
     ledger->reason[handler][ledger->number] = delivery->reason;
+    ledger->attempts[handler][ledger->number] = delivery->attempts;
     return true;
 }
 
@@ -267,8 +278,9 @@ static bool follow(const struct place *place, struct ledger *ledger, int *ret_re
             continue;
         }
         assert_true(record.number < EVENT_COUNT);
-        /* What was completed when this life began is not run again, nor anything twice in it. */
+        /* What was settled when this life began is not run again, nor anything twice in it. */
         if (ledger->status[record.handler][record.number] == FAN_EVENT_COMPLETED ||
+            ledger->status[record.handler][record.number] == FAN_EVENT_FAILED ||
             ledger->this_life[record.handler][record.number] > 0)
             fail_msg("event %d came to handler %d again", record.number, record.handler);
         ledger->this_life[record.handler][record.number]++;
@@ -285,11 +297,14 @@ static void check_end(const struct place *place, struct ledger *ledger, bool poi
     for (int handler = 0; handler < HANDLER_COUNT; handler++) {
         for (int number = 0; number < EVENT_COUNT; number++) {
             bool dead = poisoned && number == POISON;
+            bool failed = number == FAILED;
             assert_int_equal(ledger->status[handler][number],
-                             dead ? FAN_EVENT_FAILED : FAN_EVENT_COMPLETED);
-            assert_int_equal(ledger->reason[handler][number],
-                             dead ? FAN_DEAD_LAPSES : FAN_DEAD_NONE);
+                             dead || failed ? FAN_EVENT_FAILED : FAN_EVENT_COMPLETED);
+            assert_int_equal(ledger->reason[handler][number], dead     ? FAN_DEAD_LAPSES
+                                                              : failed ? FAN_DEAD_FAILED
+                                                                       : FAN_DEAD_NONE);
             assert_true((ledger->effects[handler][number] > 0) == !dead);
+            assert_true(ledger->attempts[handler][number] >= (RETRIED(number) ? 2 : 1));
         }
     }
 }
