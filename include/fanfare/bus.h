@@ -19,7 +19,7 @@
  *
  * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults), 64 rings within
  * a quarter of that; topic and type 255 bytes. A subscription takes less than 1 KiB, and up to 48
- * bytes more for each message of its buffer while it is too slow for its ring.
+ * bytes more, out of that bound, for each message of its buffer while it is too slow for its ring.
  */
 #ifndef FANFARE_BUS_H
 #define FANFARE_BUS_H

@@ -76,7 +76,8 @@ struct fan_subscription_counters {
  *
  * Returns: FAN_CLOSED on a closed bus; FAN_INVALID with the field at fault; FAN_UNSUPPORTED for
  *          FAN_POLICY_REFILL on a bare bus; FAN_MISUSE for FAN_POLICY_BLOCK on a bus not opened for
- *          it; FAN_NO_MEMORY.
+ *          it; FAN_NO_MEMORY, also for FAN_POLICY_LATEST with a larger buffer than the bus's bound
+ *          on memory has room for.
  * Memory:  options are copied. *ret_subscription is yours, for fan_subscription_free.
  * Thread:  any. Blocks: never.
  */

@@ -77,7 +77,7 @@ struct fan_bus {
     /* From here on: no longer. */
     struct fan__mutex mutex;
     struct fan__cond wake_done; /* with the mutex: a wake has returned */
-    atomic_size_t held_size;    /* bytes of all blocks and segments that exist */
+    atomic_size_t held_size;    /* bytes of all blocks, segments and arrays of queues that exist */
 
     /* Publishers that wait for a FAN_POLICY_BLOCK reader, or for one that does; on a line apart. */
     char before_gate[FAN__LINE_SIZE];
@@ -166,8 +166,9 @@ struct fan_subscription {
     uint64_t conflated;
     uint64_t queued_max;
 
-    atomic_size_t held_size; /* bytes of what is queued or lent */
-    atomic_bool asked;       /* it is among those the lane is to attend to */
+    atomic_size_t held_size;  /* bytes of what is queued or lent */
+    atomic_size_t array_size; /* and of the queue's array; written with its lock */
+    atomic_bool asked;        /* it is among those the lane is to attend to */
     struct fan_subscription *asked_next;
 
     atomic_uint sleep_word;      /* 1 while the reader sleeps */
@@ -236,6 +237,12 @@ void fan__subscription_end(struct fan_subscription *subscription);
 
 /* Lets go of a block that was taken out of its queue or lent. */
 void fan__subscription_release(struct fan_subscription *subscription, struct fan__block *block);
+
+/* Counts the bytes of its queue's array in the budget; with its lock, after they changed. */
+void fan__subscription_charge(struct fan_subscription *subscription);
+
+/* Gives its queue's array back when that is empty, also a small one if `all`; with its lock. */
+void fan__subscription_trim(struct fan_subscription *subscription, bool all);
 
 /* Lets go of a segment that its queue has used up; with its lock. */
 void fan__subscription_release_used_up(struct fan_subscription *subscription);

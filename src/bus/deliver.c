@@ -1,9 +1,9 @@
 /*
  * Subscriptions with queues: who takes a message, and what a queue does that has no room. In the
- * turn, and under the subscription's lock where its queue is touched; only who has the turn holds
- * two of these locks at once. The policies are in give(), the budget in within_budget(): while the
- * bus holds more than its bound, a subscription may hold at most its share, an equal part; those
- * that hold more lose messages until the others fit.
+ * turn, and under the subscription's lock where its queue is touched; nobody holds two of these
+ * locks at once. The policies are in take(), the budget in find_room(): while the bus holds more
+ * than its bound, a subscription may hold at most its share, an equal part; those that hold more
+ * lose messages until the others fit.
  */
 #include "bus/bus.h"
 
@@ -15,7 +15,8 @@
 static size_t held_by(const struct fan_subscription *subscription)
 {
     /* relaxed, as all that is held: sums that readers lower at any time. */
-    return atomic_load_explicit(&subscription->held_size, memory_order_relaxed);
+    return atomic_load_explicit(&subscription->held_size, memory_order_relaxed) +
+           atomic_load_explicit(&subscription->array_size, memory_order_relaxed);
 }
 
 static size_t held_in_all(const struct fan_bus *bus)
@@ -33,27 +34,80 @@ static size_t share_size(const struct fan_bus *bus)
 static bool must_wait_for(const struct fan_subscription *subscription, size_t block_size)
 {
     const struct fan_bus *bus = subscription->bus;
-    size_t held = held_by(subscription);
+    size_t size = block_size + fan__queue_growth(&subscription->queue);
     if (fan__queue_full(&subscription->queue))
         return true;
-    return held > 0 && held_in_all(bus) + block_size > bus->memory_size_max &&
-           held + block_size > share_size(bus);
+    /* relaxed: see held_by. */
+    return atomic_load_explicit(&subscription->held_size, memory_order_relaxed) > 0 &&
+           held_in_all(bus) + size > bus->memory_size_max &&
+           held_by(subscription) + size > share_size(bus);
+}
+
+void fan__subscription_charge(struct fan_subscription *subscription)
+{
+    size_t size = fan__queue_size(&subscription->queue);
+    /* relaxed: sums. What it shrinks by wraps around. */
+    size_t before = atomic_load_explicit(&subscription->array_size, memory_order_relaxed);
+    atomic_store_explicit(&subscription->array_size, size, memory_order_relaxed);
+    atomic_fetch_add_explicit(&subscription->bus->held_size, size - before, memory_order_relaxed);
+}
+
+void fan__subscription_trim(struct fan_subscription *subscription, bool all)
+{
+    if (subscription->queue.count > 0)
+        return;
+    fan__queue_trim(&subscription->queue, subscription->bus->env, all);
+    fan__subscription_charge(subscription);
+}
+
+/*
+ * Lets its array grow where it must; FAN_FULL when neither the budget nor its share has room for
+ * that: within its share, others make way when it is given the message. With its lock.
+ */
+static enum fan_status reserve(struct fan_subscription *subscription)
+{
+    const struct fan_bus *bus = subscription->bus;
+    size_t growth = fan__queue_growth(&subscription->queue);
+    if (growth == 0)
+        return FAN_OK;
+    if (subscription->policy != FAN_POLICY_BLOCK &&
+        held_in_all(bus) + growth > bus->memory_size_max &&
+        held_by(subscription) + growth > share_size(bus))
+        return FAN_FULL;
+    enum fan_status status = fan__queue_reserve(&subscription->queue, bus->env);
+    fan__subscription_charge(subscription);
+    return status;
+}
+
+static bool keeps_oldest(const struct fan_subscription *subscription)
+{
+    return subscription->policy == FAN_POLICY_DROP_NEWEST ||
+           subscription->policy == FAN_POLICY_BLOCK;
+}
+
+/* Where the budget does not let its array grow, it makes do with what it has. With its lock. */
+static enum fan__verdict verdict_of(const struct fan_subscription *subscription,
+                                    enum fan_status reserved)
+{
+    if (reserved == FAN_OK)
+        return FAN__KEEP;
+    if (reserved == FAN_NO_MEMORY)
+        return FAN__NO_MEMORY;
+    return keeps_oldest(subscription) || subscription->queue.count == 0 ? FAN__LOSE : FAN__KEEP;
 }
 
 enum fan__verdict fan__subscription_prepare(struct fan_subscription *subscription,
                                             size_t block_size, bool may_wait)
 {
-    enum fan__verdict verdict = FAN__KEEP;
+    enum fan__verdict verdict;
     fan__mutex_lock(&subscription->lock);
-    bool full = fan__queue_full(&subscription->queue);
     if (subscription->policy == FAN_POLICY_BLOCK && may_wait &&
         must_wait_for(subscription, block_size))
         verdict = FAN__WAIT;
-    else if (full && (subscription->policy == FAN_POLICY_BLOCK ||
-                      subscription->policy == FAN_POLICY_DROP_NEWEST))
+    else if (fan__queue_full(&subscription->queue) && keeps_oldest(subscription))
         verdict = FAN__LOSE;
-    else if (fan__queue_reserve(&subscription->queue, subscription->bus->env) != FAN_OK)
-        verdict = FAN__NO_MEMORY;
+    else
+        verdict = verdict_of(subscription, reserve(subscription));
     fan__mutex_unlock(&subscription->lock);
     subscription->keep = verdict == FAN__KEEP;
     return verdict;
@@ -80,93 +134,83 @@ static void drop(struct fan_subscription *subscription, bool oldest)
         fan__subscription_release(subscription, block);
 }
 
-static bool keeps_oldest(const struct fan_subscription *subscription)
-{
-    return subscription->policy == FAN_POLICY_DROP_NEWEST ||
-           subscription->policy == FAN_POLICY_BLOCK;
-}
-
-/* Locks another subscription than the one whose lock is held. */
-static void lock_other(struct fan_subscription *other, const struct fan_subscription *own)
-{
-    if (other != own)
-        fan__mutex_lock(&other->lock);
-}
-
-static void unlock_other(struct fan_subscription *other, const struct fan_subscription *own)
-{
-    if (other != own)
-        fan__mutex_unlock(&other->lock);
-}
-
 /* The one above its share that holds most and may be made to lose, or NULL. */
-static struct fan_subscription *find_hog(const struct fan_subscription *own)
+static struct fan_subscription *find_hog(struct fan_bus *bus)
 {
-    struct fan_bus *bus = own->bus;
     struct fan_subscription *hog = NULL;
     size_t size = share_size(bus);
     for (struct fan__link *at = bus->all.next; at != &bus->all; at = at->next) {
         struct fan_subscription *other = FAN__HOLDER(at, struct fan_subscription, all_link);
         if (held_by(other) <= size || other->policy == FAN_POLICY_BLOCK)
             continue;
-        lock_other(other, own);
+        fan__mutex_lock(&other->lock);
         if (fan__queue_count(&other->queue) > 0) {
             hog = other;
             size = held_by(other);
         }
-        unlock_other(other, own);
+        fan__mutex_unlock(&other->lock);
     }
     return hog;
 }
 
-static void drop_from_hog(struct fan_subscription *hog, const struct fan_subscription *own)
+static void drop_from_hog(struct fan_subscription *hog)
 {
-    lock_other(hog, own);
+    fan__mutex_lock(&hog->lock);
     if (fan__queue_count(&hog->queue) > 0)
         drop(hog, !keeps_oldest(hog));
     bool parked = hog->parked;
-    unlock_other(hog, own);
+    fan__mutex_unlock(&hog->lock);
     /* It is not full any more. */
     if (parked)
         fan__lane_ask(hog->lane, hog);
 }
 
-/*
- * Whether the budget lets the subscription hold this block, whose size is in the bus's sum already,
- * after making those above their share lose what is in its way. With its lock.
- */
-static bool within_budget(struct fan_subscription *subscription, const struct fan__block *block)
-{
-    struct fan_bus *bus = subscription->bus;
-    while (held_in_all(bus) > bus->memory_size_max) {
-        if (held_by(subscription) + block->size > share_size(bus))
-            return false;
-        struct fan_subscription *hog = find_hog(subscription);
-        if (!hog)
-            return false;
-        drop_from_hog(hog, subscription);
-    }
-    return true;
-}
+/* Whether there is room for a block whose size is in the bus's sum already. */
+enum room {
+    ROOM,
+    ROOM_OF_OTHERS, /* those above their share are to make way */
+    ROOM_NONE,
+};
 
-/* Makes room as the policy says; false when the block is the one to be lost. With its lock. */
-static bool make_room(struct fan_subscription *subscription, const struct fan__block *block)
+/*
+ * Makes room as the policy says, out of its own queue. With its lock. `others`: somebody may be
+ * above his share. For one that blocks, the gate has seen to its room: others may have to make way
+ * for it, but it is not asked for more than the gate did.
+ */
+static enum room make_room(struct fan_subscription *subscription, const struct fan__block *block,
+                           bool others)
 {
-    struct fan__queue *queue = &subscription->queue;
-    /*
-     * The gate has seen to its room. Others may have to make way for it, but it is not asked for
-     * more than the gate did.
-     */
-    if (subscription->policy == FAN_POLICY_BLOCK) {
-        (void)within_budget(subscription, block);
-        return !fan__queue_full(queue);
-    }
-    while (fan__queue_full(queue) || !within_budget(subscription, block)) {
+    const struct fan_bus *bus = subscription->bus;
+    const struct fan__queue *queue = &subscription->queue;
+    for (;;) {
+        /* A reader that has emptied it since may have given its array back. */
+        bool fits = !fan__queue_full(queue) && reserve(subscription) == FAN_OK;
+        if (fits && held_in_all(bus) <= bus->memory_size_max)
+            return ROOM;
+        if (fits && others && held_by(subscription) + block->size <= share_size(bus))
+            return ROOM_OF_OTHERS;
+        if (fits && subscription->policy == FAN_POLICY_BLOCK)
+            return ROOM;
         if (keeps_oldest(subscription) || fan__queue_count(queue) == 0)
-            return false;
+            return ROOM_NONE;
         drop(subscription, true);
     }
-    return true;
+}
+
+/* As make_room, and others make way; without its lock meanwhile, so that nobody has two. */
+static bool find_room(struct fan_subscription *subscription, const struct fan__block *block)
+{
+    bool others = true;
+    enum room room;
+    while ((room = make_room(subscription, block, others)) == ROOM_OF_OTHERS) {
+        fan__mutex_unlock(&subscription->lock);
+        struct fan_subscription *hog = find_hog(subscription->bus);
+        if (hog)
+            drop_from_hog(hog);
+        others = hog != NULL;
+        fan__mutex_lock(&subscription->lock);
+    }
+    return room == ROOM;
 }
 
 static void park(struct fan_subscription *subscription)
@@ -213,7 +257,9 @@ static void take(struct fan_subscription *subscription, struct fan__block *block
             fan__subscription_release(subscription, replaced);
         }
     }
-    if (!make_room(subscription, block)) {
+    if (!find_room(subscription, block)) {
+        /* Nor is room for what it did not get kept. */
+        fan__subscription_trim(subscription, true);
         lose(subscription, block->message.seq);
         return;
     }

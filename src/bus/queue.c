@@ -57,14 +57,43 @@ bool fan__queue_full(const struct fan__queue *queue)
     return fan__queue_count(queue) >= queue->count_max;
 }
 
-enum fan_status fan__queue_reserve(struct fan__queue *queue, const struct fan_env *env)
+size_t fan__queue_size(const struct fan__queue *queue)
+{
+    size_t table = queue->buckets ? (queue->bucket_mask + (size_t)1) * sizeof(*queue->buckets) : 0;
+    return queue->capacity * sizeof(*queue->slots) + table;
+}
+
+/* What the array must have room for when one more is pushed. */
+static uint32_t capacity_wanted(const struct fan__queue *queue)
 {
     if (queue->free != FAN__SLOT_NONE || queue->touched < queue->capacity ||
         queue->count == queue->count_max)
-        return FAN_OK;
+        return queue->capacity;
     uint32_t capacity = queue->capacity > 0 ? queue->capacity * 2 : CAPACITY_MIN;
-    if (capacity > queue->count_max)
-        capacity = queue->count_max;
+    return capacity < queue->count_max ? capacity : queue->count_max;
+}
+
+size_t fan__queue_growth(const struct fan__queue *queue)
+{
+    return (capacity_wanted(queue) - queue->capacity) * sizeof(*queue->slots);
+}
+
+void fan__queue_trim(struct fan__queue *queue, const struct fan_env *env, bool all)
+{
+    if (queue->count > 0 || queue->buckets || (queue->capacity <= CAPACITY_MIN && !all))
+        return;
+    fan__free(env, queue->slots);
+    queue->slots = NULL;
+    queue->capacity = 0;
+    queue->touched = 0;
+    queue->free = FAN__SLOT_NONE;
+}
+
+enum fan_status fan__queue_reserve(struct fan__queue *queue, const struct fan_env *env)
+{
+    uint32_t capacity = capacity_wanted(queue);
+    if (capacity == queue->capacity)
+        return FAN_OK;
     struct fan__slot *slots = fan__resize(env, queue->slots, capacity * sizeof(*slots));
     if (!slots)
         return FAN_NO_MEMORY;

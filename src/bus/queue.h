@@ -7,9 +7,9 @@
  *     front|segment    [loss|block] <-> [loss|block] <-> [loss|block]   loss behind the last
  *
  * Slots are one array, linked by index, so that FAN_POLICY_LATEST can take one out of the middle; a
- * keyed queue also has a table from key to slot. The array grows to its bound, at reserve only. Not
- * locked: its subscription's lock covers it. It holds blocks and a segment, but leaves their
- * counting to its owner.
+ * keyed queue also has a table from key to slot. The array grows to its bound, at reserve only, and
+ * is given back when the queue is empty. Not locked: its subscription's lock covers it. It holds
+ * blocks and a segment, but leaves their counting, and that of its array, to its owner.
  */
 #ifndef FAN_BUS_QUEUE_H
 #define FAN_BUS_QUEUE_H
@@ -66,9 +66,18 @@ void fan__queue_deinit(struct fan__queue *queue, const struct fan_env *env);
 size_t fan__queue_count(const struct fan__queue *queue);
 bool fan__queue_full(const struct fan__queue *queue);
 
+/* Bytes of its array and its table. */
+size_t fan__queue_size(const struct fan__queue *queue);
+
+/* Bytes more that it wants before one more block can be pushed; 0 where it has a free slot. */
+size_t fan__queue_growth(const struct fan__queue *queue);
+
 /* Sees to it that one more block can be pushed, unless the queue is full. */
 FAN_MUST_CHECK enum fan_status fan__queue_reserve(struct fan__queue *queue,
                                                   const struct fan_env *env);
+
+/* Frees the array of an empty queue, unless it is small and not `all` is to go, or it is keyed. */
+void fan__queue_trim(struct fan__queue *queue, const struct fan_env *env, bool all);
 
 /* Adds a block at the end; there must be room. */
 void fan__queue_push(struct fan__queue *queue, struct fan__block *block);

@@ -278,6 +278,7 @@ static void lend_queued(struct fan_subscription *subscription, size_t count_max,
     }
     subscription->lent_count = count;
     add(&subscription->delivered, count);
+    fan__subscription_trim(subscription, false);
 }
 
 /* Whether its empty queue may be left for the ring. */
@@ -308,6 +309,7 @@ static enum fan_status leave_queue(struct fan_subscription *subscription)
         if (!subscription->ended) {
             subscription->parked = false;
             subscription->lost_in_a_row = 0;
+            fan__subscription_trim(subscription, true);
             fan__lane_join(subscription->lane, subscription);
         }
     }

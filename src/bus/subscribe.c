@@ -125,6 +125,7 @@ static struct fan_subscription *make(struct fan_bus *bus,
     atomic_init(&subscription->lapped, 0);
     atomic_init(&subscription->queued_max_lane, 0);
     atomic_init(&subscription->held_size, 0);
+    atomic_init(&subscription->array_size, 0);
     atomic_init(&subscription->asked, false);
     atomic_init(&subscription->sleep_word, 0);
     fan__link_init(&subscription->all_link);
@@ -169,6 +170,10 @@ static enum fan_status attach(struct fan_subscription *subscription,
         filter.pattern = NULL;
     if (bus->closed)
         return FAN_CLOSED;
+    /* relaxed: a sum. */
+    if (fan__queue_size(&subscription->queue) >
+        bus->memory_size_max - atomic_load_explicit(&bus->held_size, memory_order_relaxed))
+        return FAN_NO_MEMORY;
     struct fan__lane *lane = fan__lane_get(bus, &filter);
     if (!lane)
         return FAN_NO_MEMORY;
@@ -180,6 +185,7 @@ static enum fan_status attach(struct fan_subscription *subscription,
     bus->all_count++;
     bus->holders++;
     count_attached(subscription, true);
+    fan__subscription_charge(subscription);
     fan__lane_join(lane, subscription);
     return FAN_OK;
 }
@@ -241,6 +247,7 @@ static void discard(struct fan_subscription *subscription)
         fan__subscription_release(subscription, fan__queue_pop(queue));
     }
     fan__queue_clear_loss(queue);
+    fan__subscription_trim(subscription, true);
     fan__mutex_unlock(&subscription->lock);
     fan__link_leave(&subscription->lane_link);
 }
@@ -334,6 +341,8 @@ void fan_subscription_free(struct fan_subscription *subscription)
     fan__subscription_count(subscription, &counters);
     fan__counters_add(&bus->departed, &counters);
     fan__link_leave(&subscription->all_link);
+    fan__queue_deinit(&subscription->queue, bus->env);
+    fan__subscription_charge(subscription);
     bus->all_count--;
     fan__lane_drop(subscription->lane);
     fan__bus_open_gate(bus);

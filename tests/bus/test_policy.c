@@ -408,7 +408,7 @@ static void test_L12_those_that_block_do_not_lift_the_budget(void **state)
     static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
     for (size_t p = 0; p < 2; p++) {
         struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-        options.memory_size_max = 10 << 10;
+        options.memory_size_max = 11 << 10;
         options.block_timeout_ms = 1;
         struct fan_bus *bus = open_with(&options);
         struct fan_subscription_options filter = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
@@ -431,6 +431,48 @@ static void test_L12_those_that_block_do_not_lift_the_budget(void **state)
         fan_subscription_free(hog);
         fan_bus_free(bus);
     }
+}
+
+static void test_L12_the_arrays_of_queues_count_in_the_budget(void **state)
+{
+    (void)state;
+    enum { COUNT = 20, PUBLISHED = 500 };
+    struct test_memory memory;
+    test_memory_init(&memory);
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.env = &memory.env;
+    options.by_reference = true;
+    options.memory_size_max = 64 << 10;
+    struct fan_bus *bus = open_with(&options);
+    /* With what they keep of it, small messages are smaller than their places in 20 queues. */
+    struct fan_subscription *all[COUNT];
+    for (size_t i = 0; i < COUNT; i++)
+        all[i] = subscribe(bus, i % 2 ? FAN_POLICY_DROP_OLDEST : FAN_POLICY_DROP_NEWEST, 1000);
+    for (int i = 0; i < PUBLISHED; i++) {
+        publish(bus, NULL, "a");
+        check_budget(bus);
+    }
+    struct fan_bus_counters counters = bus_counters_of(bus);
+    assert_true(counters.dropped > 0);
+    assert_in_range(counters.queued, COUNT * 16, COUNT * PUBLISHED / 2);
+    for (size_t i = 0; i < COUNT; i++)
+        check_reads_and_gaps(all[i], PUBLISHED);
+    /* Read to the end, they hold none of the larger ones, and there is room for everybody. */
+    assert_in_range(bus->held_size, 0, COUNT * 16 * sizeof(struct fan__slot));
+    publish(bus, NULL, "a");
+    for (size_t i = 0; i < COUNT; i++)
+        expect_seq(all[i], PUBLISHED + 1);
+    /* One that wants its places at once is refused, if there are too many. */
+    struct fan_subscription_options latest = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                               .policy = FAN_POLICY_LATEST,
+                                               .buffer_count = 2000 };
+    struct fan_subscription *refused = NULL;
+    assert_int_equal(fan_bus_subscribe(bus, &latest, &refused, NULL), FAN_NO_MEMORY);
+    for (size_t i = 0; i < COUNT; i++)
+        fan_subscription_free(all[i]);
+    assert_int_equal(bus->held_size, 0);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
 static struct fan_message numbered(uint64_t seq)
@@ -562,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_L12_the_budget_takes_from_those_above_their_share),
         cmocka_unit_test(test_L12_the_budget_takes_nothing_from_those_that_block),
         cmocka_unit_test(test_L12_those_that_block_do_not_lift_the_budget),
+        cmocka_unit_test(test_L12_the_arrays_of_queues_count_in_the_budget),
         cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
         cmocka_unit_test(test_notify_keeps_sequences_with_holes),
         cmocka_unit_test(test_notify_without_memory_is_a_gap),
