@@ -25,8 +25,8 @@ static inline int server_end(void **state)
 /* A URI of the server's by its socket: who, and which database. */
 static inline const char *uri_of(const char *user, const char *database)
 {
-    static char uri[4][256];
-    static unsigned turn;
+    static _Thread_local char uri[4][256];
+    static _Thread_local unsigned turn;
     char *text = uri[turn++ % 4];
     snprintf(text, sizeof(uri[0]), "postgres://%s@/%s?host=%s&port=%u", user, database,
              server.folder, server.port);
