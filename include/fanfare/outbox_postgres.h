@@ -54,6 +54,34 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_outbox_postgres_record(
     struct pg_conn *conn, const char *schema, const struct fan_event_draft *draft,
     const struct fan_event_defaults *defaults, struct fan_error *ret_error);
 
+/*
+ * database  URI, postgres://...
+ * schema    as above
+ * tables    as SQL writes them: `public.users`, `"My Table"`
+ * release   drops their triggers again
+ */
+struct fan_outbox_postgres_capture_options {
+    size_t size;
+    const char *database;
+    const char *schema;
+    const char *const *tables;
+    size_t table_count;
+    bool release;
+};
+
+#define FAN_OUTBOX_POSTGRES_CAPTURE_OPTIONS_SIZE sizeof(struct fan_outbox_postgres_capture_options)
+
+/*
+ * Has triggers record every change of tables in the outbox, which is created if need be: `create`,
+ * and `capture` or `release` in SQL, by URI and in one transaction.
+ *
+ * Returns: FAN_INVALID with the field; FAN_NOT_FOUND for no such table; FAN_DENIED for who does not
+ *          own it; FAN_UNAVAILABLE; as fan_outbox_postgres_create.
+ * Thread:  any. Blocks: for the server.
+ */
+FAN_MUST_CHECK FAN_API enum fan_status fan_outbox_postgres_capture(
+    const struct fan_outbox_postgres_capture_options *options, struct fan_error *ret_error);
+
 #ifdef __cplusplus
 }
 #endif

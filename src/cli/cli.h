@@ -30,6 +30,10 @@ int fan__cli_backup(struct fan__common *common, int argc, char **argv);
 int fan__cli_restore(struct fan__common *common, int argc, char **argv);
 int fan__cli_verify(struct fan__common *common, int argc, char **argv);
 int fan__cli_retain(struct fan__common *common, int argc, char **argv);
+int fan__cli_capture(struct fan__common *common, int argc, char **argv);
+
+/* Reads a size such as 500M or 10G, or ends the program with a usage error. */
+uint64_t fan__read_size(const struct argp_state *state, const char *option, const char *text);
 
 /* Reads a decimal number from `least` to `most`, or ends the program with a usage error. */
 uint64_t fan__read_number(const struct argp_state *state, const char *option, const char *text,

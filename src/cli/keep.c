@@ -51,8 +51,8 @@ static uint64_t read_amount(const struct argp_state *state, const char *option, 
     if (!good || number == 0 || !units[unit] ||
         __builtin_mul_overflow(number, factors[unit], &number))
         argp_error(state, "--%s: '%s'; expected %s", option, text,
-                   strcmp(option, "bytes") == 0 ? "a size such as 500M or 10G"
-                                                : "a time such as 90s, 30m, 12h or 7d");
+                   units[0][0] == '\0' ? "a size such as 500M or 10G"
+                                       : "a time such as 90s, 30m, 12h or 7d");
     return number;
 }
 
@@ -63,7 +63,7 @@ static uint64_t read_age(const struct argp_state *state, const char *option, con
     return read_amount(state, option, text, units, factors);
 }
 
-static uint64_t read_size(const struct argp_state *state, const char *option, const char *text)
+uint64_t fan__read_size(const struct argp_state *state, const char *option, const char *text)
 {
     static const char *const units[] = { "", "B", "K", "M", "G", "T", NULL };
     static const uint64_t factors[] = { 1, 1, 1 << 10, 1 << 20, 1 << 30, (uint64_t)1 << 40 };
@@ -102,7 +102,7 @@ static error_t parse(int key, char *value, struct argp_state *state)
         keep->retention.count = fan__read_number(state, "count", value, 1, INT64_MAX);
         return 0;
     case KEEP_BYTES:
-        keep->retention.bytes = read_size(state, "bytes", value);
+        keep->retention.bytes = fan__read_size(state, "bytes", value);
         return 0;
     case KEEP_OWED:
         keep->retention.owed_age_ms = read_age(state, "owed-age", value);

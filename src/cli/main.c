@@ -17,7 +17,9 @@
 /* argp looks for it from within libc, so it must be seen there. */
 FAN_API const char *argp_program_version = "fanfare " FANFARE_VERSION;
 
-#define VERBS "pub, tail, get, ls, stats, run, dead, groups, backup, restore, verify or retain"
+#define VERBS                                                                                      \
+    "pub, tail, get, ls, stats, run, dead, groups, backup, restore, verify, retain or "            \
+    "capture"
 
 static const struct verb {
     const char *name;
@@ -36,6 +38,7 @@ static const struct verb {
     { "restore", fan__cli_restore, "make a log of a backup" },
     { "verify", fan__cli_verify, "look for damage in a log" },
     { "retain", fan__cli_retain, "remove from a log what is finished and old" },
+    { "capture", fan__cli_capture, "bring what happens in PostgreSQL into a log" },
 };
 
 static error_t parse_common(int key, char *value, struct argp_state *state)
@@ -113,6 +116,7 @@ static const char start_words[] =
     "  restore make it of a backup\n"
     "  verify  look for damage\n"
     "  retain  remove what is finished and old\n"
+    "  capture bring what happens in PostgreSQL into it\n"
     "\n"
     "`fanfare VERB --help` tells the options of each. Exit codes: 0 done, 1 something failed, "
     "2 wrong usage.";

@@ -1,6 +1,7 @@
 /* The writing half of the outbox in PostgreSQL, on the caller's connection. */
 #include "hook/outbox_postgres.h"
 
+#include "base/adopt.h"
 #include "base/env.h"
 #include "base/status.h"
 #include "hook/pg.h"
@@ -8,6 +9,7 @@
 #include <fanfare/json.h>
 #include <fanfare/outbox.h>
 
+#include <stdio.h>
 #include <string.h>
 
 enum fan_status fan__outbox_postgres_name(const char **schema, struct fan_error *error)
@@ -149,5 +151,52 @@ enum fan_status fan_outbox_postgres_record(PGconn *conn, const char *schema,
     if (status == FAN_OK)
         status = insert(conn, schema, event, env, ret_error);
     fan_event_free(event, env);
+    return status;
+}
+
+static enum fan_status capture_tables(struct fan__pg *pg,
+                                      const struct fan_outbox_postgres_capture_options *options,
+                                      struct fan_error *error)
+{
+    struct fan__buffer sql;
+    struct fan__pg_call begin = { .sql = "BEGIN" };
+    struct fan__pg_call commit = { .sql = "COMMIT" };
+    fan__buffer_init(&sql, NULL);
+    fan__outbox_postgres_add(&sql,
+                             options->release ? "SELECT @.release($1::regclass)"
+                                              : "SELECT @.capture($1::regclass)",
+                             options->schema);
+    fan__buffer_add(&sql, "", 1);
+    enum fan_status status = sql.failed ? fan__fail(error, FAN_NO_MEMORY, "", "out of memory")
+                                        : fan__pg_run(pg, &begin, "the outbox", NULL, error);
+    for (size_t i = 0; i < options->table_count && status == FAN_OK; i++) {
+        struct fan__pg_call call = { sql.data, &options->tables[i], 1 };
+        status = fan__pg_run(pg, &call, options->tables[i], NULL, error);
+        if (status != FAN_OK && error)
+            snprintf(error->field, sizeof(error->field), "tables[%zu]", i);
+    }
+    fan__buffer_deinit(&sql);
+    return status == FAN_OK ? fan__pg_run(pg, &commit, "the outbox", NULL, error) : status;
+}
+
+enum fan_status fan_outbox_postgres_capture(
+    const struct fan_outbox_postgres_capture_options *options, struct fan_error *ret_error)
+{
+    struct fan_outbox_postgres_capture_options adopted;
+    struct fan__pg pg = { NULL, false };
+    if (!fan__adopt(&adopted, sizeof(adopted), options, sizeof(adopted)))
+        return fan__fail(ret_error, FAN_INVALID, "size",
+                         "must be FAN_OUTBOX_POSTGRES_CAPTURE_OPTIONS_SIZE");
+    enum fan_status status = fan__outbox_postgres_name(&adopted.schema, ret_error);
+    if (status == FAN_OK && !adopted.database)
+        status = fan__fail(ret_error, FAN_INVALID, "database", "must be given");
+    if (status == FAN_OK)
+        status = fan__pg_open(&pg, adopted.database, false, ret_error);
+    /* For the functions that are the caller's, too, it is a blocking one. */
+    if (status == FAN_OK && PQsetnonblocking(pg.conn, 0) == 0 && !adopted.release)
+        status = fan_outbox_postgres_create(pg.conn, adopted.schema, ret_error);
+    if (status == FAN_OK)
+        status = capture_tables(&pg, &adopted, ret_error);
+    fan__pg_close(&pg);
     return status;
 }

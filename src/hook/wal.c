@@ -230,13 +230,6 @@ void fan__lsn_format(uint64_t lsn, char text[FAN__LSN_TEXT_SIZE])
              (uint32_t)lsn);
 }
 
-uint64_t fan__lsn_parse(const char *text)
-{
-    unsigned high;
-    unsigned low;
-    return sscanf(text, "%X/%X", &high, &low) == 2 ? (uint64_t)high << 32 | low : 0;
-}
-
 /* --- relations ---------------------------------------------------------------------------- */
 
 static struct fan__wal_relation *relation_of(struct fan__wal *wal, uint32_t oid)

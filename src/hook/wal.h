@@ -107,7 +107,5 @@ void fan__wal_add_segment(struct fan__buffer *buffer, const char *name);
 
 /* A place in the server's log: 16/B374D848. */
 void fan__lsn_format(uint64_t lsn, char text[FAN__LSN_TEXT_SIZE]);
-/* 0 for what is none. */
-uint64_t fan__lsn_parse(const char *text);
 
 #endif

@@ -31,6 +31,13 @@ enum fan_status fan_outbox_postgres_record(struct pg_conn *conn, const char *sch
     return refuse(ret_error);
 }
 
+enum fan_status fan_outbox_postgres_capture(
+    const struct fan_outbox_postgres_capture_options *options, struct fan_error *ret_error)
+{
+    (void)options;
+    return refuse(ret_error);
+}
+
 static enum fan_status open_none(const struct fan_env *env,
                                  const struct fan_outbox_relay_options *options, void **ret_self,
                                  struct fan_error *error)
