@@ -14,6 +14,10 @@
 
 #include <inttypes.h>
 
+#ifdef WITH_POSTGRES
+#include "../postgres.h"
+#endif
+
 #define LIVES 3
 #define PUBLISHERS 3
 #define EACH 30 /* events of a publisher in one life */
@@ -351,24 +355,60 @@ static void run_seed(const char *uri, uint64_t seed)
     free(storm);
 }
 
-static void test_L06_L07_L08_L09_laws_hold_in_a_storm(void **state)
+/* The seed that was asked for, or so many; many more in a soak. */
+static void each_seed(uint64_t count, void (*run)(void *context, uint64_t seed), void *context)
 {
     const char *only = getenv("FANFARE_SEED");
     const char *soak = getenv("FANFARE_SOAK");
     uint64_t first = only ? strtoull(only, NULL, 10) : 1;
-    uint64_t count = only ? 1 : soak && strcmp(soak, "0") != 0 ? 500 : 2;
-    for (uint64_t seed = first; seed < first + count; seed++) {
-        struct place place;
-        place_make(&place, *state);
-        run_seed(place.uri, seed);
-        place_remove(&place);
-    }
+    if (only)
+        count = 1;
+    else if (soak && strcmp(soak, "0") != 0)
+        count *= 250;
+    for (uint64_t seed = first; seed < first + count; seed++)
+        run(context, seed);
 }
+
+static void run_place(void *scheme, uint64_t seed)
+{
+    struct place place;
+    place_make(&place, scheme);
+    run_seed(place.uri, seed);
+    place_remove(&place);
+}
+
+static void test_L06_L07_L08_L09_laws_hold_in_a_storm(void **state)
+{
+    each_seed(2, run_place, *state);
+}
+
+#ifdef WITH_POSTGRES
+static void run_postgres(void *server, uint64_t seed)
+{
+    char uri[256];
+    char options[48];
+    snprintf(options, sizeof(options), "schema=seed%" PRIu64, seed);
+    test_postgres_uri(server, options, uri, sizeof(uri));
+    run_seed(uri, seed);
+}
+
+static void test_L06_L07_L08_L09_laws_hold_in_a_storm_over_postgres(void **state)
+{
+    (void)state;
+    struct test_postgres server;
+    assert_true(test_postgres_start(&server, NULL));
+    each_seed(1, run_postgres, &server);
+    test_postgres_end(&server);
+}
+#endif
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_every_store(test_L06_L07_L08_L09_laws_hold_in_a_storm),
+#ifdef WITH_POSTGRES
+        cmocka_unit_test(test_L06_L07_L08_L09_laws_hold_in_a_storm_over_postgres),
+#endif
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
