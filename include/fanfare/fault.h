@@ -4,28 +4,38 @@
  *
  *     fault:seed=7,errors=5%,append.torn=1%:sqlite:events.db
  *
- * Faults are `name=value,...`, the later one wins. What happens to a call follows from the seed,
- * the kind of call and its number among those of its kind: the same seed and calls, the same
- * faults.
+ * Faults are `name=value,...`; the later one wins. KIND=RATE is for all calls that it can meet,
+ * CALL.KIND=RATE for one, by its name in provider.h (append, read, settle ...); a rate is `5%` or
+ * `0.5%`. What happens to a call follows from the seed, its kind and its number among those of its
+ * kind: the same seed and calls, the same faults.
  *
- * KIND=RATE of all calls to which it applies, CALL.KIND=RATE of one; RATE is `5%` or `0.5%`. CALL
- * is the name in provider.h (append, read, settle ...). Before the call, which is then not done:
+ * Before the call, which is then not done:
  *
- *     unavailable, io, no_space  that answer; no_space of writes alone
- *     errors                     one of them
- *     stall                      nothing for stall_ms (1000) or until fan_store_wake,
- * fan_fault_set; then unavailable crash                      as io, and so is every later call Of
- * writes, with the answer FAN_UNKNOWN (crash_done: and all later calls as io):
+ *     unavailable, io   that answer
+ *     no_space          that answer, to writes
+ *     errors            one of these three
+ *     stall             nothing for stall_ms (1000), or until a wake or other faults;
+ *                       then unavailable
+ *     crash             io, and so is every call from then on
  *
- *     unknown_lost, unknown_done, unknown  it was not done; it was; one of the two
- *     torn                       of append, settle, renew: a prefix (of units, of items) was done
- *     crash_done                 it was done
- * Of wait: `deaf` hears nothing until its time-out or fan_store_wake, `early` says at once that
- * there is something, `delay` comes late.
+ * Of a write, answered with FAN_UNKNOWN:
  *
- *     delay                      the call begins delay_ms (0-3) late, by the system's clock
+ *     unknown_lost      it was not done
+ *     unknown_done      it was done
+ *     unknown           one of these two
+ *     torn              a prefix of it was done: of an append's units, of the
+ *                       items of a settle or renew
+ *     crash_done        it was done, and every call from then on is io
  *
- * And: seed=N (1), limit=N (no more faults than that, delays apart), crashed=yes.
+ * Of a wait:
+ *
+ *     deaf              nothing is heard until the time-out, or a wake
+ *     early             it says at once that there is something
+ *
+ * Of any call, beside these: `delay` begins it delay_ms (0-3) late, by the system's clock; a wait
+ * ends late.
+ *
+ * And: seed=N (1); limit=N, no more faults than that, delays apart; crashed=yes.
  */
 #ifndef FANFARE_FAULT_H
 #define FANFARE_FAULT_H

@@ -8,10 +8,10 @@
  * storage does, are batched, and are safe from any thread. Sequences rise in the order in which
  * events become visible: whoever sees n has seen, or will never see, all before n.
  *
- * URIs: `memory:`, `sqlite:PATH`, `postgres://...`. Options follow as `?name=value&...`
- * (docs/stores.md). Sums: an event's status is that of its deliveries: failed if any is dead,
- * completed when all are done or no group wants it, processing while any is claimed, else pending.
- * retry_count is the highest attempt less one.
+ * URIs: `memory:`, `sqlite:PATH`, `postgres://...`, and over them `fault:` (fault.h) and `tee:`
+ * (tee.h). Options follow as `?name=value&...` (docs/stores.md). Sums: an event's status is that of
+ * its deliveries: failed if any is dead, completed when all are done or no group wants it,
+ * processing while any is claimed, else pending. retry_count is the highest attempt less one.
  */
 #ifndef FANFARE_STORE_H
 #define FANFARE_STORE_H
