@@ -434,6 +434,33 @@ static void test_H08_H05_freeing_waits_for_a_call_past_its_time_limit(void **sta
     place_remove(&place);
 }
 
+/* What lies in front of a live handler is not for it any more. */
+static void test_H08_freeing_a_live_handler_waits_for_one_call_alone(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_started(&place);
+    struct removal removal = { .freed = false };
+    struct probe probe;
+    pthread_t thread;
+    probe_init(&probe);
+    fan__mutex_init(&removal.mutex);
+    fan__cond_init(&removal.changed);
+    probe.held = 1;
+    struct fan_handler_options options = probe_options(&probe, NULL, NULL);
+    assert_ok(fan_broker_handle(broker, &options, &removal.handler, NULL));
+    for (int i = 0; i < 5; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 1);
+    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
+    wait_for_stats(broker, handlers, 0);
+    probe_let_go(&probe);
+    pthread_join(thread, NULL);
+    assert_int_equal(probe.done, 1);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +471,7 @@ int main(void)
         cmocka_unit_test(test_P09_who_lost_its_lease_to_itself_does_not_run_it_again),
         cmocka_unit_test(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
         on_every_store(test_H08_H05_freeing_waits_for_a_call_past_its_time_limit),
+        on_every_store(test_H08_freeing_a_live_handler_waits_for_one_call_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
