@@ -252,23 +252,50 @@ static enum fan_status publish_one(struct call *call, const struct fan_message *
 
 /* ------------------------------------------------------------------ one like the one before */
 
-/* Whether a message is of a route, and its payload fits a slot. */
-static inline bool is_of_route(const struct fan_message *message, const struct fan__route *route)
+/* Whether a message is of a route's type, with a payload that fits a slot beside its texts. */
+static inline bool is_of_type(const struct fan_message *message, const struct fan__route *route)
 {
     const char *type = message->type;
-    const char *topic = message->topic;
     size_t size = message->payload.size;
     if (message->size != FAN_MESSAGE_SIZE || message->kind != route->kind ||
         size - route->payload_size_min > route->payload_size_span ||
         (!message->payload.data && size > 0))
         return false;
     /* A kind's name is known by its address, or need not be given. */
-    if (type != route->type &&
-        (route->type ? type != NULL : !type || strcmp(type, route->key) != 0))
-        return false;
-    if (!topic || topic[0] == '\0')
+    return type == route->type || (route->type ? !type : type && strcmp(type, route->key) == 0);
+}
+
+static inline bool is_of_topic(const struct fan_message *message, const struct fan__route *route)
+{
+    if (!message->topic || message->topic[0] == '\0')
         return route->topic_size == 0;
-    return strcmp(topic, route->key + route->type_size + 1) == 0;
+    return route->topic_size > 0 && strcmp(message->topic, route->key + route->type_size + 1) == 0;
+}
+
+/*
+ * The image, where one is wanted, of a message that has another topic than its route, or a payload
+ * of half words. False when it does not fit a slot, or its topic is too long.
+ */
+static bool image_of(struct fan__image *ret_image, const struct fan_bus *bus,
+                     const struct fan_message *message, bool wanted)
+{
+    const struct fan__route *route = bus->last_route;
+    struct fan__draft draft = {
+        .message = message,
+        .kind = message->kind,
+        .type = route->key,
+        .type_size = route->type_size,
+        .topic = message->topic ? message->topic : "",
+    };
+    draft.topic_size = strnlen(draft.topic, FAN_TEXT_SIZE_MAX + 1);
+    if (draft.topic_size > FAN_TEXT_SIZE_MAX)
+        return false;
+    if (!wanted)
+        return true;
+    if (!fan__slot_fits(bus, &draft))
+        return false;
+    fan__image_init(ret_image, bus, &draft);
+    return true;
 }
 
 /* Whether nobody on the lane wants anything but a slot written, if that. */
@@ -286,12 +313,27 @@ static inline bool publish_same(struct fan_bus *bus, const struct fan_message *m
 {
     const struct fan__route *route = bus->last_route;
     size_t size = message->payload.size;
-    if (!route || !is_of_route(message, route) || size % sizeof(uint64_t) != 0)
+    if (!route || !is_of_type(message, route))
+        return false;
+    bool same_topic = is_of_topic(message, route);
+    if (!same_topic && !route->any_topic)
         return false;
     struct fan__lane *lanes = bus->last_lanes;
+    bool on_ring = false; /* else nobody reads now, and nothing is to be written */
     for (const struct fan__lane *lane = lanes; lane; lane = lane->match_next) {
         if (!is_plain(lane))
             return false;
+        on_ring |= fan__lane_on_ring(lane);
+    }
+    struct fan__image image;
+    if (same_topic && size % sizeof(uint64_t) == 0) {
+        image.sizes = fan__image_sizes(size, route->text_sizes);
+        image.payload = message->payload.data;
+        image.payload_words = size / sizeof(uint64_t);
+        image.rest = route->key + route->text_at;
+        image.rest_words = route->text_words;
+    } else if (!image_of(&image, bus, message, on_ring)) {
+        return false;
     }
     uint64_t seq = ++bus->seq;
     int64_t time_us = message->time_us;
@@ -303,15 +345,8 @@ static inline bool publish_same(struct fan_bus *bus, const struct fan_message *m
     for (struct fan__lane *lane = lanes; lane; lane = lane->match_next) {
         /* relaxed: only the turn moves it. */
         uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
-        if (fan__lane_on_ring(lane)) {
-            struct fan__image image;
-            image.sizes = fan__image_sizes(size, route->text_sizes);
-            image.payload = message->payload.data;
-            image.payload_words = size / sizeof(uint64_t);
-            image.rest = route->key + route->text_at;
-            image.rest_words = route->text_words;
+        if (on_ring && fan__lane_on_ring(lane))
             fan__slot_write(lane, tail, &image, seq, time_us);
-        }
         move_tail(lane, tail, seq);
     }
     return true;

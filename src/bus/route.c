@@ -49,6 +49,7 @@ static void remember_slot(const struct fan_bus *bus, struct fan__route *route,
     route->text_at = (uint16_t)(bus->kinds ? draft->type_size + 1 : 0);
     route->text_words = (uint16_t)((text_size + sizeof(uint64_t) - 1) / sizeof(uint64_t));
     route->type = bus->kinds ? draft->type : NULL;
+    route->any_topic = bus->topics.count == 0;
     /* Where nothing fits, no payload is as large. */
     route->payload_size_min = text_size > room ? SIZE_MAX : 0;
     route->payload_size_span = text_size > room ? 0 : room - text_size;
@@ -135,7 +136,13 @@ struct fan__lane *fan__route_find(struct fan_bus *bus, const struct fan__draft *
 {
     if (draft->route && draft->route == bus->last_route)
         return bus->last_lanes;
-    bus->last_lanes = look_up(bus, draft, &bus->last_route);
+    struct fan__draft wanted = *draft;
+    /* Where nobody wants a topic, all are found by their types. */
+    if (bus->topics.count == 0) {
+        wanted.topic = "";
+        wanted.topic_size = 0;
+    }
+    bus->last_lanes = look_up(bus, &wanted, &bus->last_route);
     return bus->last_lanes;
 }
 

@@ -10,6 +10,8 @@
 
 #include "bus/block.h"
 
+#include <stdbool.h>
+
 #define FAN__ROUTE_COUNT 64
 #define FAN__ROUTE_KEY_SIZE 72 /* with room for a whole word behind it */
 #define FAN__ROUTE_LANE_COUNT 6
@@ -30,6 +32,7 @@ struct fan__route {
     size_t payload_size_min;
     size_t payload_size_span; /* and so many more at most */
     const char *type;         /* the name of the kind, where there are kinds */
+    bool any_topic;           /* no lane wants a topic, so this is of all of them */
     struct fan__lane *lanes[FAN__ROUTE_LANE_COUNT];
     char key[FAN__ROUTE_KEY_SIZE + sizeof(uint64_t)]; /* type NUL topic NUL */
 };
