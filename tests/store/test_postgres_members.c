@@ -201,11 +201,8 @@ struct fate {
 };
 
 struct ledger {
-    struct line *lines;
-    size_t count;
     struct fate *fates; /* by sequence */
     uint64_t last[KEY_COUNT];
-    uint64_t ended[KEY_COUNT];
 };
 
 /* Of a key nothing begins before all that is older has ended. */
@@ -244,11 +241,14 @@ static size_t ledger_count(const char *path, char what)
 
 static void check_ledger(struct fan_store *store, const char *path, size_t count)
 {
-    struct ledger ledger = { .count = 0 };
+    struct ledger ledger = { .fates = NULL };
     uint64_t previous_of_key[KEY_COUNT] = { 0 };
     uint64_t *previous = calloc(count + 1, sizeof(*previous));
     ledger.fates = calloc(count + 1, sizeof(*ledger.fates));
-    assert_true(previous && ledger.fates);
+    assert_non_null(previous);
+    assert_non_null(ledger.fates);
+    if (!previous || !ledger.fates)
+        return;
     /* The log is fresh, and has one writer: sequences are 1, 2, 3 ... */
     for (size_t seq = 1; seq <= count; seq++) {
         previous[seq] = previous_of_key[(seq - 1) % KEY_COUNT];
@@ -484,11 +484,10 @@ static void *read_store(void *argument)
         }
         if (status == FAN_OK)
             cursor = result.scanned_seq;
-        if (status != FAN_OK && status != FAN_UNAVAILABLE)
+        if (status == FAN_OK && cursor >= result.head_seq)
+            status = fan_store_wait(store, cursor, 100);
+        if (status != FAN_OK && status != FAN_AGAIN && status != FAN_UNAVAILABLE)
             give_up(churn, fan_status_text(status));
-        if (status == FAN_OK && cursor < result.head_seq)
-            continue;
-        status = fan_store_wait(store, cursor, 100);
         if (until_s == 0 && atomic_load(&churn->written))
             until_s = now_s() + DEADLINE_S;
         if (until_s > 0 && now_s() > until_s)

@@ -40,7 +40,15 @@
 #define FAN__POSTGRES_USERS "AND ($6::bigint = 0 OR e.user_id = $6::bigint) "
 #define FAN__POSTGRES_IN_SET                                                                       \
     "AND ($5::bigint[] IS NULL OR e.series IN (SELECT unnest($5::bigint[]))) "
-#define FAN__POSTGRES_PAGE_ALL(order) FAN__POSTGRES_PAGE("@event e", FAN__POSTGRES_BETWEEN, order)
+/* Where all of it is small enough, which sums tell for less, nothing need be cut off. */
+#define FAN__POSTGRES_PAGE_ALL(order)                                                              \
+    "WITH t AS MATERIALIZED (SELECT sum(" FAN__POSTGRES_BYTES ") AS bytes FROM (SELECT "           \
+    "e.payload, e.metadata FROM @event e WHERE " FAN__POSTGRES_BETWEEN "ORDER BY e.seq " order     \
+    " LIMIT $3::bigint) e) (SELECT " FAN__POSTGRES_COLUMNS                                         \
+    "FROM @event e WHERE " FAN__POSTGRES_BETWEEN                                                   \
+    "AND (SELECT bytes FROM t) < $4::bigint ORDER BY e.seq " order                                 \
+    " LIMIT $3::bigint) UNION ALL (" FAN__POSTGRES_PAGE(                                           \
+        "@event e", FAN__POSTGRES_BETWEEN "AND (SELECT bytes FROM t) >= $4::bigint ", order) ")"
 #define FAN__POSTGRES_PAGE_WINDOW(order)                                                           \
     FAN__POSTGRES_PAGE(                                                                            \
         "@event e",                                                                                \
