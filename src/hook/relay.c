@@ -38,6 +38,7 @@
 #define DELAY_MS_MIN 50
 #define DELAY_MS_MAX 5000
 #define HIDDEN_MS_MIN 2
+#define HIDDEN_MS_MAX 20
 
 struct fan_outbox_relay {
     const struct fan_env *env;
@@ -277,7 +278,7 @@ static uint32_t pause_ms(const struct fan_outbox_relay *relay, enum fan_status s
         return status == FAN_AGAIN || quarter_ms < relay->poll_ms ? relay->poll_ms : quarter_ms;
     }
     uint32_t least_ms = hidden ? HIDDEN_MS_MIN : DELAY_MS_MIN;
-    uint32_t most_ms = hidden ? relay->poll_ms : DELAY_MS_MAX;
+    uint32_t most_ms = hidden ? HIDDEN_MS_MAX : DELAY_MS_MAX;
     *delay_ms = *delay_ms < least_ms ? least_ms : *delay_ms * 2;
     if (*delay_ms > most_ms)
         *delay_ms = most_ms;
