@@ -14,6 +14,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Options of a subscription, by their fields. */
+#define OPTIONS(...)                                                                               \
+    &(struct fan_subscription_options)                                                             \
+    {                                                                                              \
+        FAN_SUBSCRIPTION_OPTIONS_SIZE, __VA_ARGS__                                                 \
+    }
+
 /* Counts blocks that are allocated; refuses all once `left` (unless negative) is used up. */
 struct test_memory {
     struct fan_env env;

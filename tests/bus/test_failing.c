@@ -3,12 +3,6 @@
 
 #include <sys/resource.h>
 
-#define OPTIONS(...)                                                                               \
-    &(struct fan_subscription_options)                                                             \
-    {                                                                                              \
-        FAN_SUBSCRIPTION_OPTIONS_SIZE, __VA_ARGS__                                                 \
-    }
-
 static enum fan_status subscribe_some(struct fan_bus *bus, struct fan_cancel *cancel,
                                       struct fan_subscription **subscriptions)
 {

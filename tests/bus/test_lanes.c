@@ -22,12 +22,6 @@
 #define SANITIZED 0
 #endif
 
-#define OPTIONS(...)                                                                               \
-    &(struct fan_subscription_options)                                                             \
-    {                                                                                              \
-        FAN_SUBSCRIPTION_OPTIONS_SIZE, __VA_ARGS__                                                 \
-    }
-
 static struct fan_bus *open_in(struct test_memory *memory, bool single_publisher)
 {
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
