@@ -33,6 +33,8 @@ struct writer {
     uint64_t attempted; /* events of this writer, by number from 1 */
     uint64_t acknowledged;
     uint64_t failed_calls;
+    uint64_t unknown_calls; /* of those */
+    uint64_t found;         /* events that a call with an unknown outcome had stored */
     uint64_t last_seq;
     char problem[256];
 };
@@ -123,8 +125,10 @@ static enum fan_status put(struct writer *writer, struct fan_store *store, struc
         if (items[i].ret_status != FAN_OK || items[i].ret_seq <= writer->last_seq)
             snprintf(writer->problem, sizeof(writer->problem), "%s has %" PRIu64 " after %" PRIu64,
                      fan_event_id(items[i].event), items[i].ret_seq, writer->last_seq);
+        writer->found += items[i].ret_duplicate;
         writer->last_seq = items[i].ret_seq;
     }
+    writer->unknown_calls += status == FAN_UNKNOWN;
     return status;
 }
 
@@ -276,8 +280,14 @@ static void load_end(struct load *load)
     assert_true(test_postgres_tell(&server, "cut"));
     set(load, &load->reader_stops);
     pthread_join(load->reader, NULL);
-    for (size_t i = 0; i < WRITER_COUNT; i++)
-        assert_string_equal(load->writers[i].problem, "");
+    for (size_t i = 0; i < WRITER_COUNT; i++) {
+        const struct writer *writer = &load->writers[i];
+        print_message("# acknowledged %" PRIu64 ", failed calls %" PRIu64 ", %" PRIu64
+                      " of them with an unknown outcome, which had stored %" PRIu64 "\n",
+                      writer->acknowledged, writer->failed_calls, writer->unknown_calls,
+                      writer->found);
+        assert_string_equal(writer->problem, "");
+    }
     assert_string_equal(load->problem, "");
     assert_ok(fan_store_open(load->uri, NULL, &store, NULL));
     check_log(load, store);
