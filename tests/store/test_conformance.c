@@ -50,8 +50,9 @@ static size_t print_server(const struct place *place, char *uri, size_t size)
 {
     uri[0] = '\0';
 #ifdef POSTGRES_PY
-    char options[32];
-    snprintf(options, sizeof(options), "schema=s%u", place->number);
+    /* A busy machine is no reason for a call to fail. */
+    char options[48];
+    snprintf(options, sizeof(options), "schema=s%u&timeout_ms=60000", place->number);
     test_postgres_uri(&place->server, options, uri, size);
 #else
     (void)place;

@@ -173,6 +173,7 @@ static enum fan_status make(const char *uri, const struct fan_env *env,
     fan__mutex_init(&store->pool_mutex);
     fan__cond_init(&store->pool_returned);
     fan__mutex_init(&store->clock_mutex);
+    fan__number_init(&store->writer_pid, 0);
     fan__mutex_init(&store->keep_mutex);
     *ret_store = store;
     store->keywords = fan__alloc_zero(env, KEYWORD_MAX + 1, sizeof(*store->keywords));

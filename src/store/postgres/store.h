@@ -19,6 +19,7 @@
 #define FAN_STORE_POSTGRES_STORE_H
 
 #include "base/buffer.h"
+#include "base/number.h"
 #include "base/thread.h"
 #include "store/postgres/sql.h"
 
@@ -135,6 +136,7 @@ struct fan__postgres {
     struct fan__postgres_clock clock;
 
     struct fan__postgres_tail *tail;
+    struct fan__number writer_pid; /* the server's process for the writer */
 
     /* Retention, which one thread at a time is at. */
     struct fan__mutex keep_mutex;

@@ -92,27 +92,45 @@ static void begin(struct fan__postgres_tail *tail)
     (void)has_news(tail, -1, tail->retry_ms / 2 + random % (tail->retry_ms / 2));
 }
 
-static void take_notices(struct fan__postgres_connection *connection)
+/* Whether another process said something: what our own writer says is known (tail_moved). */
+static bool take_notices(struct fan__postgres_connection *connection)
 {
+    bool news = false;
     if (!PQconsumeInput(connection->conn))
         fan__postgres_fail(connection, FAN_UNAVAILABLE);
     PGnotify *notice;
-    while ((notice = PQnotifies(connection->conn)) != NULL)
+    while ((notice = PQnotifies(connection->conn)) != NULL) {
+        uint32_t pid = (uint32_t)notice->be_pid;
+        news = news || pid != fan__number_get(&connection->store->writer_pid);
         PQfreemem(notice);
+    }
+    return news;
+}
+
+/* Sleeps until there is news, or for poll_ms, and looks. */
+static void follow(struct fan__postgres_tail *tail)
+{
+    int64_t until_ns = fan__deadline_ns(tail->store->poll_ms);
+    bool due = false;
+    while (!due && !stops(tail) && tail->connection->status == FAN_OK) {
+        int64_t left_ns = until_ns - fan__deadline_ns(0);
+        due = left_ns <= 0;
+        uint32_t left_ms = due ? 0 : (uint32_t)(left_ns / FAN__NS_PER_MS + 1);
+        if (!due && has_news(tail, PQsocket(tail->connection->conn), left_ms))
+            due = take_notices(tail->connection);
+    }
+    if (due)
+        look(tail);
 }
 
 static void run(void *context)
 {
     struct fan__postgres_tail *tail = context;
     while (!stops(tail)) {
-        if (!tail->connection) {
+        if (tail->connection)
+            follow(tail);
+        else
             begin(tail);
-        } else {
-            if (has_news(tail, PQsocket(tail->connection->conn), tail->store->poll_ms))
-                take_notices(tail->connection);
-            if (!stops(tail))
-                look(tail);
-        }
         if (tail->connection && tail->connection->status != FAN_OK) {
             fan__postgres_disconnect(tail->connection);
             tail->connection = NULL;
