@@ -6,10 +6,11 @@
  *                        ^           ^
  *                    a reader     another: a reader is a position, and writes nothing here
  *
- * A message is written once, however many read it. A slot holds the message and its stamp, which
- * is odd while the slot is being written and names the position afterwards; a reader copies the
- * slot out, looks at the stamp again, and then moves its place by compare-and-swap. Who fails at
- * either starts over, so it never returns what was overwritten or what is no longer its own.
+ * A message is written once, however many read it. A reader copies the slot out, and then moves its
+ * place by compare-and-swap, which fails when the place was marked meanwhile; nobody's slot is
+ * overwritten before its place is marked. A slot also has a stamp, which is odd while it is being
+ * written and names the position afterwards: who is marked looks at it before and after the copy.
+ * Who fails at either starts over, so it never returns what was overwritten.
  *
  * The ring holds at least twice the buffer of every reader on it. `gate` is the position at which
  * somebody will be full (or overwritten), so that up to there a publish looks at no reader. There,
@@ -144,7 +145,7 @@ static inline enum fan_status fan__lane_pass(struct fan__lane *lane, bool large,
 /* Lowers the gate for one who is on the ring and has ended. */
 void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscription);
 
-/* slot.c. */
+/* slot.c; writing is in slot.h. */
 bool fan__slot_fits(const struct fan_bus *bus, const struct fan__draft *draft);
 /* The bytes of its texts, and what is below the payload's size in the word of sizes. */
 size_t fan__text_bytes(const struct fan_bus *bus, const struct fan__draft *draft);

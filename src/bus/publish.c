@@ -1,5 +1,7 @@
 /*
- * Publishing: check, find the lanes, pass their gates, write once into each.
+ * Publishing: check, find the lanes, pass their gates, write once into each. What is like the
+ * message before it, and meets nobody who wants more than a slot written, does so in one go
+ * (publish_same).
  *
  * A publisher that must wait for a reader takes the gate, so that nobody publishes in between while
  * the turn is free; all who wait for the gate or for room do so until their own deadlines. They

@@ -2,8 +2,8 @@
  * Which lanes want a message, by kind or type and by topic. What was found is remembered in a
  * small table, so that a filter that does not match costs nothing, however many there are; a type
  * with a topic is remembered when it comes a second time, so that topics which come once do not
- * push out those that come often; what a type alone wants is remembered apart. Everything is
- * forgotten when a lane comes or goes. In the turn.
+ * push out those that come often; what a type alone wants is remembered apart, and is all there is
+ * where nobody wants a topic. Everything is forgotten when a lane comes or goes. In the turn.
  */
 #ifndef FAN_BUS_ROUTE_H
 #define FAN_BUS_ROUTE_H

@@ -15,7 +15,7 @@ static void publish_pulse(struct fan_bus *bus, uint64_t number)
 static void expect_pulse(struct fan_subscription *subscription, uint64_t number)
 {
     const struct fan_message *message;
-    struct heartbeat_pulse pulse;
+    struct heartbeat_pulse pulse = { .occurred_at_us = 0 };
     assert_ok(fan_subscription_next(subscription, 0, &message));
     assert_ok(pulse_read(message, &pulse));
     assert_int_equal(pulse.occurred_at_us, number);

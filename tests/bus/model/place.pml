@@ -2,8 +2,8 @@
  * One subscription with drop_newest that goes from the ring to a queue of its own, is parked, and
  * comes back, as src/bus/lane.c (pass, move_off, attend), deliver.c and read.c do it: one
  * publisher, one reader, a buffer of BUFFER messages, a ring of twice that. Operations on the
- * place, the tail and the locks are steps of their own; copies of slots take two, so that they may
- * be torn.
+ * place, the tail and the locks are steps of their own; writing a slot takes two, so that a reader may
+ * find it half written.
  *
  * The reader must get each message once, in order, whole, and be told exactly which it lost; the
  * publisher may only lose one that found BUFFER messages unread. Each MISTAKE_… must be found.
@@ -197,21 +197,18 @@ inline read()
         :: end == at -> again = true
         :: end > at && end - at > BUFFER /* moved just now: look again */
         :: end > at && end - at <= BUFFER ->
+            /* Not overwritten as long as nobody has taken its place from it. */
             number = slot[at % RING];
-            if
-            :: number != slot[at % RING] || number != at /* its stamp is another */
-            :: else ->
 #ifdef MISTAKE_NO_COMPARE
-                atomic { position = at + 1; queued = false; deliver(number) }
+            atomic { position = at + 1; queued = false; deliver(number) }
 #else
-                atomic {
-                    if
-                    :: position == at && !queued -> position = at + 1; deliver(number)
-                    :: else
-                    fi
-                }
+            atomic {
+                if
+                :: position == at && !queued -> position = at + 1; deliver(number)
+                :: else
+                fi
+            }
 #endif
-            fi
         fi
     :: in_queue ->
         acquire(lock);
