@@ -406,8 +406,10 @@ static size_t claim_and_retry(struct fan__suite *suite, struct restless *restles
         uint64_t seq = claims->items[i].seq;
         bool other = seq > restless->last;
         others += other;
-        if (!other)
+        if (!other) {
+            CHECK(suite, restless->last - seq < RESTLESS_COUNT);
             restless->turns[restless->last - seq]++;
+        }
         items[i] = (struct fan_settle){ .seq = seq,
                                         .token = claims->items[i].token,
                                         .verdict = other ? FAN_VERDICT_DONE : FAN_VERDICT_RETRY };
