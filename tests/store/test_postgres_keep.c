@@ -3,6 +3,7 @@
 #include "test.h"
 
 #include <fanfare/batch.h>
+#include <fanfare/env.h>
 #include <fanfare/group.h>
 #include <fanfare/keep.h>
 
@@ -14,6 +15,12 @@
 
 static struct test_postgres server;
 static const struct fan_group_name name = { "g", "h" };
+
+static double now_s(void)
+{
+    const struct fan_env *env = fan_env_default();
+    return (double)env->monotonic_ns(env->context) / 1e9;
+}
 
 static int start(void **state)
 {
@@ -269,6 +276,33 @@ static void test_P24_copies_are_postgres_own_and_get_an_epoch(void **state)
     fan_store_close(store);
 }
 
+/* A process that stands still in the middle of a claim, as one that was stopped. */
+static void test_R01_a_claim_that_stands_still_holds_up_no_append(void **state)
+{
+    (void)state;
+    char uri[256];
+    struct fan_store *store = filled("schema=still&timeout_ms=1500", false);
+    snprintf(uri, sizeof(uri), "postgres://fan@/fan?host=%s&port=%u", server.folder, server.port);
+    PGconn *conn = PQconnectdb(uri);
+    PQclear(PQexec(conn, "BEGIN; SELECT 1 FROM still.grp FOR UPDATE; "
+                         "UPDATE still.clock SET high_us = high_us + 1"));
+    assert_int_equal(PQtransactionStatus(conn), PQTRANS_INTRANS);
+    /* Past the second after which an append tells the log how far the clock came. */
+    double until_s = now_s() + 1.5;
+    while (now_s() < until_s)
+        put_many(store, 1, "t");
+    struct fan_batch *batch = NULL;
+    struct fan_claim claim;
+    const struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me" };
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_UNAVAILABLE);
+    PQclear(PQexec(conn, "ROLLBACK"));
+    PQfinish(conn);
+    assert_ok(fan_group_claim(store, &name, &options, batch, &claim));
+    fan_batch_free(batch);
+    fan_store_close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_P11_what_a_group_leaves_in_postgres_goes_by_slices),
         cmocka_unit_test(test_P11_series_out_of_use_are_forgotten_in_postgres),
         cmocka_unit_test(test_P24_copies_are_postgres_own_and_get_an_epoch),
+        cmocka_unit_test(test_R01_a_claim_that_stands_still_holds_up_no_append),
     };
     return cmocka_run_group_tests(tests, start, end);
 }
