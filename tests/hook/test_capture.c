@@ -373,6 +373,12 @@ static void test_H13_R01_what_ends_in_between_loses_and_repeats_nothing(void **s
     wait_until(stats_of(capture).error.status == FAN_OK);
     assert_true(stats_of(capture).failures > 0);
     assert_int_equal(stats_of(capture).gaps, 0);
+    /* One that answers nothing, not even an error. */
+    assert_true(test_postgres_tell(&server, "stop"));
+    wait_until(stats_of(capture).error.status == FAN_UNAVAILABLE);
+    assert_true(test_postgres_tell(&server, "cont"));
+    insert_numbers(conn, 50, 60);
+    assert_numbers(reader, 50, 60);
     /* The place follows: nothing is kept for what is durable, also where others write. */
     run_pg(conn, "CREATE TABLE noise(t text); INSERT INTO noise SELECT repeat('x', 1000) FROM"
                  " generate_series(1, 1000); DROP TABLE noise");

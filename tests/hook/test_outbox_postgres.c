@@ -663,6 +663,14 @@ static void test_H12_R01_postgres_a_server_that_ends_under_the_relay_is_waited_f
     }
     wait_until(waiting_pg(conn) == 0);
     wait_until(relay_stats(relay).error.status == FAN_OK);
+    /* One that answers nothing, not even an error. */
+    assert_ok(record_pg(conn, "before", NULL));
+    assert_string_equal(fan_event_id(next_event(reader)), "before");
+    assert_true(test_postgres_tell(&server, "stop"));
+    wait_until(relay_stats(relay).error.status == FAN_UNAVAILABLE);
+    assert_true(test_postgres_tell(&server, "cont"));
+    assert_ok(record_pg(conn, "after", NULL));
+    assert_string_equal(fan_event_id(next_event(reader)), "after");
     assert_no_event(reader);
     fan_outbox_relay_free(relay);
     fan_reader_free(reader);
