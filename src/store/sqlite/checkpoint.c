@@ -9,11 +9,14 @@
  * rest itself. (A log that grows costs each commit a second wait, for the file's new size.) Readers
  * that stay in a snapshot put it off, which is why ours never do.
  *
+ * The thread has another chore: the deliveries of groups that were deleted go by short
+ * transactions, with as long a rest after each.
+ *
  * On a full disk the log's frames have to be moved first, or whatever is freed goes to more of them
  * until none of it is left for the database: then they can never be moved. So the writer tries when
  * a commit was refused for want of space, and after the first one that was not.
  */
-#include "store/sqlite/store.h"
+#include "store/sqlite/group.h"
 
 #include "base/env.h"
 #include "base/status.h"
@@ -21,6 +24,8 @@
 #define FRAME_COUNT_REST 600
 #define FRAME_COUNT_LEAST 16
 #define PASS_COUNT_MAX 3
+/* Of deliveries that are looked at in one transaction. */
+#define CLEAR_ROW_COUNT 1000
 /* After one that failed on a full disk, as many times as long as it took. */
 #define RELIEF_REST_TIMES 10
 
@@ -33,6 +38,7 @@ struct fan__sqlite_checkpoint {
     int frame_count_next; /* where the thread is asked again, as the log did not start anew */
     int frame_count_last;
     bool asked;
+    bool clears; /* there are deliveries of groups that are gone */
     bool rest;
     bool room; /* all frames were moved after a commit that was refused for want of space */
     bool stop;
@@ -76,22 +82,52 @@ static int pass(struct fan__sqlite_connection *connection)
     return code == SQLITE_OK ? frames - moved : -1;
 }
 
+/* With the lock, which it gives up meanwhile. */
+static void move_frames(struct fan__sqlite_checkpoint *checkpoint)
+{
+    fan__mutex_unlock(&checkpoint->mutex);
+    int left = pass(checkpoint->connection);
+    for (int i = 1; i < PASS_COUNT_MAX && left >= FRAME_COUNT_REST; i++)
+        left = pass(checkpoint->connection);
+    fan__mutex_lock(&checkpoint->mutex);
+    checkpoint->asked = false;
+    checkpoint->rest = true;
+}
+
+/* The same. What fails is left to who next deletes a group or opens the log. */
+static void clear_groups(struct fan__sqlite_checkpoint *checkpoint)
+{
+    struct fan__sqlite *store = checkpoint->connection->store;
+    checkpoint->clears = false;
+    fan__mutex_unlock(&checkpoint->mutex);
+    int64_t begun_ns = fan__deadline_ns(0);
+    bool more = fan__sqlite_write_begin_unsynced(store) == FAN_OK;
+    if (more) {
+        more = fan__sqlite_group_clear(store, CLEAR_ROW_COUNT);
+        more = fan__sqlite_write_end(store, FAN_OK, 0, NULL) == FAN_OK && more;
+    }
+    int64_t ended_ns = fan__deadline_ns(0);
+    fan__mutex_lock(&checkpoint->mutex);
+    if (!more)
+        return;
+    checkpoint->clears = true;
+    int64_t until_ns = ended_ns + (ended_ns - begun_ns);
+    bool in_time = true;
+    while (in_time && !checkpoint->stop && !checkpoint->asked)
+        in_time = fan__cond_wait_until(&checkpoint->changed, &checkpoint->mutex, until_ns);
+}
+
 static void run(void *context)
 {
     struct fan__sqlite_checkpoint *checkpoint = context;
     fan__mutex_lock(&checkpoint->mutex);
     while (!checkpoint->stop) {
-        if (!checkpoint->asked) {
+        if (checkpoint->asked)
+            move_frames(checkpoint);
+        else if (checkpoint->clears)
+            clear_groups(checkpoint);
+        else
             fan__cond_wait(&checkpoint->changed, &checkpoint->mutex);
-            continue;
-        }
-        fan__mutex_unlock(&checkpoint->mutex);
-        int left = pass(checkpoint->connection);
-        for (int i = 1; i < PASS_COUNT_MAX && left >= FRAME_COUNT_REST; i++)
-            left = pass(checkpoint->connection);
-        fan__mutex_lock(&checkpoint->mutex);
-        checkpoint->asked = false;
-        checkpoint->rest = true;
     }
     fan__mutex_unlock(&checkpoint->mutex);
 }
@@ -145,6 +181,15 @@ void fan__sqlite_checkpoint_finish(struct fan__sqlite *store, enum fan_status st
     }
 }
 
+void fan__sqlite_checkpoint_clear(struct fan__sqlite *store)
+{
+    struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
+    fan__mutex_lock(&checkpoint->mutex);
+    checkpoint->clears = true;
+    fan__cond_signal(&checkpoint->changed);
+    fan__mutex_unlock(&checkpoint->mutex);
+}
+
 bool fan__sqlite_checkpoint_made_room(struct fan__sqlite *store)
 {
     struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
@@ -153,6 +198,17 @@ bool fan__sqlite_checkpoint_made_room(struct fan__sqlite *store)
     checkpoint->room = false;
     fan__mutex_unlock(&checkpoint->mutex);
     return room;
+}
+
+/* Whether a process died before all was cleared. */
+static bool has_dropped(struct fan__sqlite_connection *connection)
+{
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_DROPPED_FIRST);
+    bool any = fan__sqlite_step(connection, statement);
+    if (any)
+        sqlite3_reset(statement);
+    connection->status = FAN_OK;
+    return any;
 }
 
 enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct fan_error *error)
@@ -167,6 +223,7 @@ enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct f
     store->checkpoint = checkpoint;
     enum fan_status status = fan__sqlite_connect(store, &checkpoint->connection, error);
     if (status == FAN_OK) {
+        checkpoint->clears = has_dropped(checkpoint->connection);
         status = fan__thread_start(&checkpoint->thread, "fan-checkpoint", run, checkpoint);
         if (status != FAN_OK)
             (void)fan__fail(error, status, NULL, "no thread for the checkpointer");
@@ -181,12 +238,12 @@ void fan__sqlite_checkpoint_stop(struct fan__sqlite *store)
     struct fan__sqlite_checkpoint *checkpoint = store->checkpoint;
     if (!checkpoint)
         return;
-    sqlite3_wal_hook(store->writer->db, NULL, NULL);
     fan__mutex_lock(&checkpoint->mutex);
     checkpoint->stop = true;
     fan__cond_signal(&checkpoint->changed);
     fan__mutex_unlock(&checkpoint->mutex);
     fan__thread_join(&checkpoint->thread);
+    sqlite3_wal_hook(store->writer->db, NULL, NULL);
     fan__sqlite_disconnect(checkpoint->connection);
     fan__cond_deinit(&checkpoint->changed);
     fan__mutex_deinit(&checkpoint->mutex);

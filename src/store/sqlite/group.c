@@ -10,9 +10,6 @@
 /* Partitions are agreed on by all processes, so this seed is part of the format. */
 #define KEY_SEED UINT64_C(0x66616e666172652e)
 
-/* How many rows are looked at in one transaction, for those of a group that is gone. */
-#define CLEAR_ROW_COUNT 10000
-
 int64_t fan__sqlite_key_of(const char *topic)
 {
     return (int64_t)(fan__hash(KEY_SEED, topic, strlen(topic)) >> 1);
@@ -193,16 +190,6 @@ bool fan__sqlite_group_clear(struct fan__sqlite *store, size_t row_count)
     return writer->status == FAN_OK;
 }
 
-/* The group is gone already: what fails here is left to the next deletion, or to retention. */
-static void clear_all(struct fan__sqlite *store)
-{
-    bool more = true;
-    while (more && fan__sqlite_write_begin_unsynced(store) == FAN_OK) {
-        more = fan__sqlite_group_clear(store, CLEAR_ROW_COUNT);
-        more = fan__sqlite_write_end(store, FAN_OK, 0, NULL) == FAN_OK && more;
-    }
-}
-
 enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name *name)
 {
     struct fan__sqlite *store = self;
@@ -213,6 +200,6 @@ enum fan_status fan__sqlite_group_delete(void *self, const struct fan_group_name
     fan__sqlite_group_drop(store, found.group.id, found.group.token);
     status = fan__sqlite_write_end(store, FAN_OK, 0, NULL);
     if (status == FAN_OK)
-        clear_all(store);
+        fan__sqlite_checkpoint_clear(store);
     return status;
 }

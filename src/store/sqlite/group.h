@@ -31,8 +31,8 @@ enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection
                                        struct fan__sqlite_found *ret_found);
 
 /*
- * Deletes a group, in the transaction that runs. Its deliveries are nobody's from then on, and go
- * with calls of fan__sqlite_group_clear: as many as a group may have are too many for one commit.
+ * Deletes a group, in the transaction that runs. Its deliveries are nobody's from then on: as many
+ * as a group may have are too many for one commit, so they go by fan__sqlite_checkpoint_clear.
  */
 void fan__sqlite_group_drop(struct fan__sqlite *store, int64_t id, uint64_t token);
 

@@ -167,9 +167,21 @@ struct open {
     int64_t completed_us;
 };
 
+/* What a deleted group has left is nobody's. */
+static bool is_somebodys(const struct keeping *keeping, const struct open *open)
+{
+    for (size_t i = 0; i < keeping->groups.count; i++) {
+        if (keeping->groups.items[i].id == open->group_id)
+            return true;
+    }
+    return false;
+}
+
 static void look_at_open(struct keeping *keeping, const struct open *open)
 {
     struct fan__sqlite_connection *writer = keeping->writer;
+    if (!is_somebodys(keeping, open))
+        return;
     if (open->status == FAN_EVENT_FAILED) {
         if (!is_past(keeping->retention->dead_age_ms, keeping->now_us - open->completed_us))
             return;
@@ -565,27 +577,18 @@ static void run_slice(struct keeping *keeping)
     }
 }
 
-/* Groups come first: the next that is to go, and the rows of those that are gone. */
-static bool look_at_groups(struct keeping *keeping)
-{
-    struct fan__sqlite_pass *pass = keeping->pass;
-    if (!pass->runs || memcmp(&pass->retention, keeping->retention, sizeof(pass->retention)) != 0) {
-        pass->runs = false;
-        if (expire_group(keeping))
-            return true;
-    }
-    return fan__sqlite_group_clear(keeping->store, keeping->left);
-}
-
 static void run(struct keeping *keeping)
 {
     struct fan__sqlite_pass *pass = keeping->pass;
     struct fan_retained *retained = keeping->retained;
     fan__sqlite_marks_head(keeping->store);
     fan__sqlite_groups_load(keeping->writer, &keeping->groups);
-    retained->more = look_at_groups(keeping);
-    if (!retained->more && !pass->runs)
-        begin_pass(keeping);
+    if (!pass->runs || memcmp(&pass->retention, keeping->retention, sizeof(pass->retention)) != 0) {
+        pass->runs = false;
+        retained->more = expire_group(keeping);
+        if (!retained->more)
+            begin_pass(keeping);
+    }
     if (!retained->more)
         run_slice(keeping);
     retained->more = retained->more || pass->runs;
@@ -623,6 +626,8 @@ static enum fan_status retain_slice(struct fan__sqlite *store,
     status = fan__sqlite_write_end(store, FAN_OK, 0, error);
     if (status != FAN_OK)
         store->pass.runs = false;
+    else if (ret_retained->groups_expired > 0)
+        fan__sqlite_checkpoint_clear(store);
     return status;
 }
 

@@ -235,6 +235,9 @@ enum fan_status fan__sqlite_head(void *self, uint64_t *ret_seq);
 enum fan_status fan__sqlite_checkpoint_start(struct fan__sqlite *store, struct fan_error *error);
 void fan__sqlite_checkpoint_stop(struct fan__sqlite *store);
 
+/* Has the thread clear what deleted groups have left, when there is anything. */
+void fan__sqlite_checkpoint_clear(struct fan__sqlite *store);
+
 /* The writer's part, between two commits and with the writer's lock, after one with `status`. */
 void fan__sqlite_checkpoint_finish(struct fan__sqlite *store, enum fan_status status);
 
