@@ -186,10 +186,15 @@ enum fan_status fan__refusal(const struct fan__submission *submission, enum fan_
     return submission->unsure ? FAN_UNKNOWN : status;
 }
 
-/* Takes the answer of an append; with `unsure`, one before it had none. */
-static void take_answer(struct fan_broker *broker, size_t count, enum fan_status status,
+/*
+ * Takes the answer of an append; with `unsure`, one before it had none. Refused then is in doubt,
+ * too: what that one stored may be gone again, and the log does not know the id any more. Gives
+ * whether something may have been stored that nobody was told of.
+ */
+static bool take_answer(struct fan_broker *broker, size_t count, enum fan_status status,
                         bool unsure)
 {
+    bool doubt = unsure && status != FAN_OK;
     for (size_t i = 0; i < count; i++) {
         struct fan__submission *submission = broker->taken[i];
         const struct fan_append *item = &broker->items[i];
@@ -197,9 +202,12 @@ static void take_answer(struct fan_broker *broker, size_t count, enum fan_status
             submission->unsure = true;
             submission->unsure_after_seq = broker->notified_seq;
         }
-        submission->status = status == FAN_OK ? item->ret_status : fan__refusal(submission, status);
-        if (submission->status != FAN_OK)
+        submission->status = status == FAN_OK ? item->ret_status : status;
+        if (submission->status != FAN_OK) {
+            submission->status = fan__refusal(submission, submission->status);
+            doubt |= status == FAN_OK && submission->unsure;
             continue;
+        }
         submission->seq = item->ret_seq;
         submission->known = item->ret_duplicate;
         /* What came into the log since the doubt began is what was in doubt. */
@@ -208,9 +216,10 @@ static void take_answer(struct fan_broker *broker, size_t count, enum fan_status
             !(submission->unsure && item->ret_seq > submission->unsure_after_seq);
         fan__event_set_seq(submission->event, submission->seq);
     }
+    return doubt;
 }
 
-/* Gives whether something may have been stored that nobody was told of. */
+/* As take_answer. */
 static bool append(struct fan_broker *broker, size_t count, enum fan_status *ret_status,
                    struct fan_error *error)
 {
@@ -227,9 +236,8 @@ static bool append(struct fan_broker *broker, size_t count, enum fan_status *ret
         status = fan_store_append(broker->store, broker->items, count, error);
         unsure |= status == FAN_UNKNOWN;
     } while (status == FAN_UNKNOWN && ++tries < UNKNOWN_TRIES);
-    take_answer(broker, count, status, unsure);
     *ret_status = status;
-    return unsure && status != FAN_OK;
+    return take_answer(broker, count, status, unsure);
 }
 
 /* Answers an asynchronous publisher and frees what was kept for it. */
