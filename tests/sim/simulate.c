@@ -28,6 +28,7 @@ static bool read_plant(const char *text, enum sim_plant *ret_plant)
 }
 
 /* An assertion of the library's own is a broken law, too. */
+/* NOLINTBEGIN(bugprone-signal-handler,cert-sig30-c): abort calls it, on the one thread there is */
 static void aborted(int number)
 {
     struct sim_world *world = sim_world_here();
@@ -37,6 +38,7 @@ static void aborted(int number)
     sim_broken(world, "assert", "the library found itself wrong");
     sim_world_report(world);
 }
+/* NOLINTEND(bugprone-signal-handler,cert-sig30-c) */
 
 int main(int count, char **arguments)
 {
