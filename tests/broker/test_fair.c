@@ -92,7 +92,8 @@ struct ward {
     struct fan__mutex mutex;
     struct fan__cond changed;
     struct fan_broker *broker;
-    unsigned needed; /* how many others one call waits for */
+    unsigned needed;    /* how many others one call waits for */
+    uint32_t linger_ms; /* how long each call lasts */
     size_t inside;
     size_t suspects_inside;
     size_t suspects;
@@ -111,6 +112,9 @@ static enum fan_verdict on_ward(void *context, const struct fan_event *event,
     ward->inside++;
     ward->suspects_inside += suspect;
     ward->beside += ward->suspects_inside > 0 && ward->inside > 1;
+    int64_t until_ns = fan__deadline_ns(ward->linger_ms);
+    while (ward->linger_ms > 0 && fan__cond_wait_until(&ward->changed, &ward->mutex, until_ns))
+        ;
     size_t wanted = ward->others + ward->needed;
     while (suspect && ward->others < wanted && !ward->let_go)
         fan__cond_wait(&ward->changed, &ward->mutex);
@@ -163,6 +167,7 @@ static void test_L08_what_runs_alone_has_nothing_beside_it(void **state)
     place_make(&place, *state);
     ward_open(&ward, &place);
     ward.broker->dispatch->alone_ns = 60000 * FAN__NS_PER_MS;
+    ward.linger_ms = 3;
     for (int i = 0; i < 100; i++)
         publish(ward.broker, "a.b.c", NULL);
     ward_handle(&ward, "ward", NULL);
