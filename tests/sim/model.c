@@ -388,7 +388,8 @@ static void settle_one(struct sim_port *port, unsigned group, const struct fan_s
               (int)item->verdict, fan_status_name(item->ret_status));
     if (right)
         check_verdict(port, group, event, item);
-    if (delivery && delivery->answers[port->index].token == item->token)
+    /* Who is not told that it is lost tries again. */
+    if (delivery && delivery->answers[port->index].token == item->token && (right || port->answers))
         delivery->answers[port->index] = (struct sim_answer){ .called = false };
     if (right)
         apply(delivery, item);

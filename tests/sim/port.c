@@ -382,6 +382,7 @@ static enum fan_status port_settle(void *self, const struct fan_group_name *name
     enum fan_status status = fan_group_settle(port->store, name, items, count);
     for (size_t i = 0; i < count; i++)
         items[i].token = tokens[i];
+    port->answers = passage.way == WAY_THROUGH;
     if (status == FAN_OK)
         sim_model_settled(port, name, items, count);
     return leave(&passage, status);

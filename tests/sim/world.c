@@ -193,7 +193,10 @@ static bool open_log(struct sim_world *world)
         snprintf(world->uri, sizeof(world->uri), "memory:?capacity=%" PRIu64, world->capacity);
     }
     world->model.clock_offset_us = sim_wall_us() - sim_now_ns() / NS_PER_US;
+    uint64_t fence = 0;
+    /* A log in SQLite keeps the clock of its first commit, which is this one. */
     return fan_store_open(world->uri, &world->env, &world->store, NULL) == FAN_OK &&
+           fan_lease_acquire(world->store, "first", "world", 1, &fence) == FAN_OK &&
            fan_batch_new(&world->env, &world->page) == FAN_OK;
 }
 
