@@ -5,6 +5,7 @@
 #include "base/env.h"
 #include "base/status.h"
 #include "broker/dispatch.h"
+#include "broker/metrics.h"
 #include "event/json.h"
 #include "server/daemon.h"
 #include "server/field.h"
@@ -103,8 +104,11 @@ static size_t bury(struct fan__seat *seat)
                                                  .verdict = FAN_VERDICT_FAIL,
                                                  .error = LAPSES_TEXT,
                                                  .reason = FAN_DEAD_LAPSES };
-    if (count > 0)
-        seat->status = settle(seat, dead, count);
+    if (count == 0)
+        return seat->count;
+    seat->status = settle(seat, dead, count);
+    if (seat->status == FAN_OK)
+        fan__metrics_settled(seat->claims->daemon->broker, &seat->name, dead, count);
     return seat->count - count;
 }
 

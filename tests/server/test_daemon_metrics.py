@@ -265,7 +265,6 @@ def test_P16_stats_tell_how_far_a_copy_is():
         assert "copy" not in daemon.get("/v1/stats")
 
 
-
 def test_L13_a_lost_claim_and_a_hand_back_count_as_in_process():
     with Daemon() as daemon:
         make_group(daemon)
@@ -283,6 +282,26 @@ def test_L13_a_lost_claim_and_a_hand_back_count_as_in_process():
         name = 'eventbroker_events_processed_total{source="frontend",type="a",status="completed"}'
         assert samples[name] == 1
         assert samples["eventbroker_verdicts_lost_total"] == 2
+
+
+def test_L13_what_lapses_three_times_counts_as_failed_as_in_process():
+    with folder() as place:
+        for store in ("memory:", f"sqlite:{place}/log.db"):
+            with Daemon(store) as daemon:
+                make_group(daemon)
+                daemon.publish([{"type": "a", "source": "system"}] * 2)
+                asked = {"owner": "me", "lease_ms": 100, "wait_ms": 60000}
+                for _ in range(6):
+                    (_,) = post(daemon, "/v1/groups/mail/claim", asked)["claims"]
+                while len(daemon.get("/v1/dead")["dead"]) < 2:
+                    answer = post(daemon, "/v1/groups/mail/claim", {**asked, "wait_ms": 200})
+                    assert answer["claims"] == [], answer
+                stats = daemon.get("/v1/stats")["broker"]
+                assert stats["dead"] == 2, stats
+                assert (stats["failed"], stats["processed"], stats["lost"]) == (2, 2, 0), stats
+                samples = prometheus_text(text_of(daemon))
+            name = 'eventbroker_events_processed_total{source="system",type="a",status="failed"}'
+            assert samples[name] == 2, samples
 
 
 def test_H17_stats_tell_instance_mode_and_provider():
