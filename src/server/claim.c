@@ -21,6 +21,8 @@
 #include <string.h>
 
 #define LAPSES_TEXT "its holders were lost before they settled it"
+/* Of claims for one, each second begins with what is due again. */
+#define SINGLES_MAX 2
 
 /* A request that waits. */
 struct fan__waiter {
@@ -69,85 +71,170 @@ static enum fan_status settle(struct fan__seat *seat, struct fan_settle *items, 
     return fan_group_settle(seat->claims->daemon->store, &seat->name, items, count);
 }
 
+/* Writes the claims that came last, whose events the batch has. */
 static void write_claims(struct fan__seat *seat)
 {
     struct fan__buffer *json = &seat->json;
-    fan__buffer_clear(json);
-    fan__buffer_add_text(json, "{\"claims\":[");
-    size_t written = 0;
-    for (size_t i = 0; i < seat->count; i++) {
+    size_t first = seat->count - fan_batch_count(seat->batch);
+    for (size_t i = first; i < seat->count; i++) {
         const struct fan_claim *claim = &seat->given[i];
-        if (claim->lapses >= FAN__LAPSES_MAX)
-            continue;
         fan__buffer_add_format(json,
                                "%s\n{\"seq\":%" PRIu64 ",\"token\":\"%" PRIu64
                                "\",\"attempt\":%u,\"lapses\":%u,\"event\":",
-                               written++ > 0 ? "," : "", claim->seq, claim->token, claim->attempt,
+                               i > 0 ? "," : "", claim->seq, claim->token, claim->attempt,
                                claim->lapses);
-        fan__event_to_json(fan_batch_event(seat->batch, i), NULL, 0, json);
+        fan__event_to_json(fan_batch_event(seat->batch, i - first), NULL, 0, json);
         fan__buffer_add(json, "}", 1);
     }
-    fan__buffer_add_text(json, "]}\n");
-    if (json->failed)
-        seat->status = FAN_NO_MEMORY;
 }
 
-/* Buries what lapsed too often. Tells how many claims are left to be given. */
-static size_t bury(struct fan__seat *seat)
+/* Adds to what is given what lapsed less often than `below`, 0 for all. */
+static enum fan_status claim_some(struct fan__seat *seat, size_t limit, unsigned below)
 {
-    struct fan_settle dead[FAN__CLAIM_LIMIT_MAX];
-    size_t count = 0;
-    for (size_t i = 0; i < seat->count; i++)
-        if (seat->given[i].lapses >= FAN__LAPSES_MAX)
-            dead[count++] = (struct fan_settle){ .seq = seat->given[i].seq,
-                                                 .token = seat->given[i].token,
-                                                 .verdict = FAN_VERDICT_FAIL,
-                                                 .error = LAPSES_TEXT,
-                                                 .reason = FAN_DEAD_LAPSES };
-    if (count == 0)
-        return seat->count;
-    seat->status = settle(seat, dead, count);
-    if (seat->status == FAN_OK)
-        fan__metrics_settled(seat->claims->daemon->broker, &seat->name, dead, count);
-    return seat->count - count;
+    struct fan_claim_options options = seat->asking->options;
+    options.limit = limit;
+    options.lapses_below = below;
+    enum fan_status status = fan_group_claim(seat->claims->daemon->store, &seat->name, &options,
+                                             seat->batch, seat->given + seat->count);
+    if (status == FAN_OK)
+        seat->count += fan_batch_count(seat->batch);
+    return status;
 }
 
-static void hand_back(struct fan__seat *seat)
+static const struct fan_claim *last_of(const struct fan__seat *seat)
+{
+    return &seat->given[seat->count - 1];
+}
+
+/* Makes a dead letter of the last one. */
+static enum fan_status bury(struct fan__seat *seat)
+{
+    struct fan_settle dead = { .seq = last_of(seat)->seq,
+                               .token = last_of(seat)->token,
+                               .verdict = FAN_VERDICT_FAIL,
+                               .error = LAPSES_TEXT,
+                               .reason = FAN_DEAD_LAPSES };
+    enum fan_status status = settle(seat, &dead, 1);
+    if (status != FAN_OK)
+        return status;
+    fan__metrics_settled(seat->claims->daemon->broker, &seat->name, &dead, 1);
+    seat->count--;
+    return FAN_OK;
+}
+
+/* Adds one of all that is due, whatever became of its holders. */
+static enum fan_status claim_one(struct fan__seat *seat)
+{
+    enum fan_status status = claim_some(seat, 1, 0);
+    while (status == FAN_OK && last_of(seat)->lapses >= FAN__LAPSES_MAX) {
+        status = bury(seat);
+        if (status == FAN_OK)
+            status = claim_some(seat, 1, 0);
+    }
+    return status;
+}
+
+static bool is_suspect(const struct fan__seat *seat)
+{
+    return seat->count > 0 && last_of(seat)->lapses == FAN__LAPSES_MAX - 1;
+}
+
+static enum fan_status hand_back(struct fan__seat *seat, size_t count)
 {
     struct fan_settle items[FAN__CLAIM_LIMIT_MAX];
-    for (size_t i = 0; i < seat->count; i++)
+    for (size_t i = 0; i < count; i++)
         items[i] = (struct fan_settle){ .seq = seat->given[i].seq,
                                         .token = seat->given[i].token,
                                         .verdict = FAN_VERDICT_HAND_BACK };
-    /* What cannot be handed back comes free when its lease ends. */
-    if (seat->count > 0 && settle(seat, items, seat->count) != FAN_OK)
+    return count > 0 ? settle(seat, items, count) : FAN_OK;
+}
+
+/* What cannot be handed back comes free when its lease ends. */
+static void hand_back_all(struct fan__seat *seat)
+{
+    if (hand_back(seat, seat->count) != FAN_OK)
         fan__log(seat->claims->daemon->env, FAN_LOG_WARNING,
                  "%zu claims of a client that has gone stay until their leases end", seat->count);
+}
+
+static void begin_claims(struct fan__seat *seat)
+{
+    fan__buffer_clear(&seat->json);
+    fan__buffer_add_text(&seat->json, "{\"claims\":[");
+}
+
+/* Gives up what came before a suspect, which is given alone. None of that is a suspect. */
+static enum fan_status keep_suspect(struct fan__seat *seat)
+{
+    enum fan_status status = hand_back(seat, seat->count - 1);
+    seat->given[0] = *last_of(seat);
+    seat->count = 1;
+    begin_claims(seat);
+    write_claims(seat);
+    return status;
+}
+
+/*
+ * Whether to look for suspects, which claims for many leave out. By chance, as who asks next, for
+ * how many and on which loop is not known: so they come up where there is always something else.
+ */
+static bool looks_for_suspects(const struct fan__seat *seat)
+{
+    unsigned char random;
+    fan__random(seat->claims->daemon->env, &random, sizeof(random));
+    return random % FAN__CLAIM_SUSPECT_SHARE == 0;
+}
+
+/* One by one, until it is a suspect or one is due again: no suspect is due before that. */
+static enum fan_status claim_singly(struct fan__seat *seat, size_t limit)
+{
+    enum fan_status status = FAN_OK;
+    for (unsigned i = 0; i < SINGLES_MAX && seat->count < limit; i++) {
+        status = claim_one(seat);
+        if (status != FAN_OK)
+            break;
+        if (is_suspect(seat))
+            return keep_suspect(seat);
+        write_claims(seat);
+        if (last_of(seat)->attempt > 1)
+            break;
+    }
+    return status == FAN_AGAIN && seat->count > 0 ? FAN_OK : status;
+}
+
+static enum fan_status claim(struct fan__seat *seat)
+{
+    size_t limit = seat->asking->options.limit;
+    enum fan_status status = FAN_AGAIN;
+    bool single = limit == 1 || looks_for_suspects(seat);
+    if (single)
+        status = claim_singly(seat, limit);
+    if (is_suspect(seat) || seat->count == limit || (single && status != FAN_OK))
+        return status;
+    status = claim_some(seat, limit - seat->count, FAN__LAPSES_MAX - 1);
+    if (status == FAN_OK)
+        write_claims(seat);
+    else if (status == FAN_AGAIN)
+        status = seat->count > 0 ? FAN_OK : claim_singly(seat, 1);
+    return status;
 }
 
 static void on_claim_run(struct fan__job *job)
 {
     struct fan__seat *seat = (struct fan__seat *)job;
-    const struct fan_claim_options *options = &seat->asking->options;
-    size_t left = 0;
-    do {
-        seat->count = 0;
-        seat->status = fan_group_claim(seat->claims->daemon->store, &seat->name, options,
-                                       seat->batch, seat->given);
-        if (seat->status == FAN_OK) {
-            seat->count = fan_batch_count(seat->batch);
-            left = bury(seat);
-        }
-    } while (seat->status == FAN_OK && left == 0);
-    if (seat->status == FAN_OK)
-        write_claims(seat);
+    seat->count = 0;
+    begin_claims(seat);
+    seat->status = claim(seat);
+    fan__buffer_add_text(&seat->json, "]}\n");
+    if (seat->status == FAN_OK && seat->json.failed)
+        seat->status = FAN_NO_MEMORY;
     if (seat->status != FAN_OK && seat->status != FAN_AGAIN)
-        hand_back(seat);
+        hand_back_all(seat);
 }
 
 static void on_hand_back_run(struct fan__job *job)
 {
-    hand_back((struct fan__seat *)job);
+    hand_back_all((struct fan__seat *)job);
 }
 
 /* ---- Waiting ---- */

@@ -12,6 +12,10 @@
  * A delivery whose holders were lost FAN__LAPSES_MAX times is not given again, as in the broker: it
  * becomes a dead letter.
  *
+ * One that lapsed once less is given alone, so that the death it may bring is of nothing else: a
+ * claim for many leaves such suspects out, and is given one when nothing else is due, or when it
+ * is among the one in FAN__CLAIM_SUSPECT_SHARE that look for them first.
+ *
  * Bounds of a loop: FAN__CLAIM_COUNT_MAX that wait at once; of a wait: FAN__CLAIM_WAIT_MS_MAX.
  */
 #ifndef FAN_SERVER_CLAIM_H
@@ -29,6 +33,7 @@ struct fan__seat;
 #define FAN__CLAIM_WAIT_MS_MAX 60000
 #define FAN__CLAIM_LOOK_MS 200
 #define FAN__CLAIM_QUIET_MS 10
+#define FAN__CLAIM_SUSPECT_SHARE 16
 
 /* What the claims of one loop share. */
 struct fan__claims {

@@ -382,6 +382,44 @@ def test_L08_what_lapses_three_times_is_a_dead_letter(daemon):
 
 
 @on_stores
+def test_L08_what_kills_its_member_is_a_dead_letter_alone(daemon):
+    publish(daemon, 20)
+    make(daemon)
+    done = []
+    while not daemon.get("/v1/dead")["dead"] or len(done) < 19:
+        # A member that is lost when it comes to e7, with all that it has not settled.
+        got = claim(daemon, limit=20, lease_ms=100, wait_ms=500)
+        if any(one["lapses"] == 2 for one in got):
+            assert len(got) == 1, got
+        if all(one["event"]["id"] != "e7" for one in got) and got:
+            assert settle(daemon, got, "done")["settled"] == len(got)
+            done += got
+    (letter,) = daemon.get("/v1/dead")["dead"]
+    assert (letter["id"], letter["reason"], letter["lapses"]) == ("e7", "lapses", 3)
+    group = ask(daemon, "GET", "/v1/groups")["groups"][0]
+    assert (group["completed"], group["failed"], group["pending"]) == (19, 1, 0)
+
+
+@on_stores
+def test_L08_what_two_were_lost_with_comes_alone_beside_a_backlog(daemon):
+    publish(daemon, 1)
+    make(daemon)
+    for _ in range(2):
+        (_,) = claim(daemon, lease_ms=100, wait_ms=LONG_MS)
+    publish(daemon, 2, first=2)
+    got = []
+    while not any(one["lapses"] for one in got):
+        got = claim(daemon, limit=2, wait_ms=LONG_MS)
+        # What is handed back and what is retried: there are always two that are due.
+        back = [one for one in got if not one["lapses"]]
+        if back:
+            settle(daemon, back[:1], "hand_back")
+        if back[1:]:
+            settle(daemon, back[1:], "retry", delay_ms=0)
+    assert [(one["seq"], one["lapses"]) for one in got] == [(1, 2)]
+
+
+@on_stores
 def test_H05_reasons_are_kept(daemon):
     publish(daemon, 2)
     make(daemon)
