@@ -76,8 +76,9 @@ typedef enum fan_verdict (*fan_handle)(void *context, const struct fan_event *ev
  * start        where a group that is made by this call begins
  * retry        NULL for the broker's
  * timeout_ms   how long one call may take until the delivery counts as a retry with "no verdict";
- *              a later verdict is ignored, and the worker is busy until the function returns (so
- *              that an ordered handler may meet the next of a topic before that). 0: no limit
+ *              a later verdict is ignored. The worker is busy until the function returns, and until
+ *              then the event's next attempt does not begin in this process; a function that never
+ *              returns costs one worker for each such event. 0: no limit
  * ordered      of each topic one event at a time, in order, in all processes
  * concurrency  how many calls at a time in this process; 0: as many as there are workers
  */

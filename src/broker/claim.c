@@ -198,7 +198,7 @@ static void take(struct fan__dispatch *dispatch, struct fan_handler *handler,
         if (handler->removed || dispatch->cut) {
             fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
             fan__task_run_over(task);
-        } else if (is_suspect(dispatch, task, &may_come)) {
+        } else if (fan__task_park(dispatch, task) || is_suspect(dispatch, task, &may_come)) {
             continue;
         } else if (handler->concurrency > 0) {
             fan__task_push(&handler->waiting, task);

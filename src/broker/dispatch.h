@@ -66,6 +66,7 @@ struct fan__task {
 
     bool admitted;  /* counted by a handler of its own pace */
     bool suspected; /* counted among the suspects */
+    bool parked;    /* counted among what waits for an earlier call, and not ended */
     bool begun;
     bool ended; /* has an outcome, which stands below */
     bool run_over;
@@ -123,6 +124,7 @@ struct fan_handler {
     size_t window;                 /* how much it may hold, by how long that lies in the queue */
     int64_t waited_ns;             /* the longest stay in the queue since the last claim */
     size_t held;                   /* claimed and not settled */
+    size_t parked;                 /* of those, behind an earlier call of the same event */
     unsigned admitted;             /* of its own pace: in the queue or running */
     struct fan__task_list waiting;
     struct fan__task *ended; /* and not settled, linked by next_end */
@@ -138,6 +140,8 @@ struct fan__call {
     struct fan__task *task; /* NULL for a live handler */
     struct fan_cancel *cancel;
     int64_t limit_ns;
+    bool stuck;              /* past its limit, and counted as that */
+    struct fan__task *after; /* the same event's next attempts, until it returns */
     pthread_t thread;
 };
 
@@ -200,6 +204,7 @@ struct fan__dispatch {
     size_t claimed_size;    /* in bytes of their events */
     unsigned idle;          /* workers that sleep */
     unsigned active;        /* workers in a handler */
+    unsigned stuck;         /* of those, past its time limit */
     uint32_t durable_count; /* handlers of groups that are not removed */
     uint64_t order;
     uint64_t turn;
@@ -295,6 +300,13 @@ void fan__task_settled(struct fan__dispatch *dispatch, struct fan__task *task);
 void fan__tasks_hand_back(struct fan__dispatch *dispatch, struct fan_handler *handler);
 /* Brings waiting tasks of a handler with its own pace into the queue. */
 void fan__task_admit(struct fan__dispatch *dispatch, struct fan_handler *handler);
+/*
+ * While an earlier call of the same event runs here, past its time limit, the next attempt is not
+ * begun: it stays claimed, and one event has one worker at most. False when there is none.
+ */
+bool fan__task_park(struct fan__dispatch *dispatch, struct fan__task *task);
+/* The call is over, and what waited for that goes on. */
+void fan__tasks_unpark(struct fan__dispatch *dispatch, struct fan__call *call);
 /* Ends calls past their time limit; gives the next limit. */
 int64_t fan__tasks_check_limits(struct fan__dispatch *dispatch);
 

@@ -5,6 +5,7 @@
 
 #include <fanfare/cancel.h>
 
+#include <inttypes.h>
 #include <stdio.h>
 
 void fan__task_list_init(struct fan__task_list *list)
@@ -74,6 +75,12 @@ void fan__suspect_leave(struct fan__dispatch *dispatch, const struct fan__task *
     fan__waker_ring(&dispatch->work_waker);
 }
 
+static void leave_park(struct fan__task *task)
+{
+    task->handler->parked -= task->parked;
+    task->parked = false;
+}
+
 void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum fan_verdict verdict,
                    const char *words)
 {
@@ -85,6 +92,7 @@ void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum 
     if (task->begun)
         task->duration_ns = fan__deadline_ns(0) - task->begun_ns;
     snprintf(task->words, sizeof(task->words), "%s", words ? words : "");
+    leave_park(task);
     if (!task->begun) {
         dispatch->queued--;
         if (task->admitted) {
@@ -165,6 +173,57 @@ void fan__tasks_hand_back(struct fan__dispatch *dispatch, struct fan_handler *ha
         hand_back(dispatch, handler);
 }
 
+bool fan__task_park(struct fan__dispatch *dispatch, struct fan__task *task)
+{
+    if (dispatch->stuck == 0 || task->lapses >= FAN__LAPSES_MAX)
+        return false;
+    struct fan__call *call = dispatch->calls;
+    while (call && (call->handler != task->handler || !call->task || call->task->seq != task->seq))
+        call = call->next;
+    if (!call)
+        return false;
+    /* Among suspects it would be waited for: it counts as one that runs for too long. */
+    fan__task_acquit(dispatch, task);
+    task->parked = true;
+    task->handler->parked++;
+    task->next = call->after;
+    call->after = task;
+    return true;
+}
+
+void fan__tasks_unpark(struct fan__dispatch *dispatch, struct fan__call *call)
+{
+    struct fan_handler *handler = call->handler;
+    while (call->after) {
+        struct fan__task *task = call->after;
+        call->after = task->next;
+        if (task->ended) {
+            fan__task_run_over(task);
+            continue;
+        }
+        leave_park(task);
+        if (handler->concurrency > 0)
+            fan__task_push(&handler->waiting, task);
+        else
+            fan__task_queue(dispatch, task);
+    }
+    fan__task_admit(dispatch, handler);
+}
+
+/* Says so once for each call, before all workers are in such. */
+static void note_stuck(struct fan__dispatch *dispatch, struct fan__call *call)
+{
+    const struct fan_handler *handler = call->handler;
+    call->stuck = true;
+    dispatch->stuck++;
+    fan__log(dispatch->broker->env, FAN_LOG_WARNING,
+             "group \"%s\", handler \"%s\": no verdict on event %s (sequence %" PRIu64
+             ") within %u ms, and the call goes on; %u of %u workers are held by calls past their "
+             "time limit",
+             handler->group, handler->name, fan_event_id(call->task->event), call->task->seq,
+             handler->timeout_ms, dispatch->stuck, dispatch->worker_count);
+}
+
 int64_t fan__tasks_check_limits(struct fan__dispatch *dispatch)
 {
     int64_t now_ns = fan__deadline_ns(0);
@@ -177,6 +236,7 @@ int64_t fan__tasks_check_limits(struct fan__dispatch *dispatch)
             next_ns = call->limit_ns < next_ns ? call->limit_ns : next_ns;
             continue;
         }
+        note_stuck(dispatch, call);
         fan__task_overran(dispatch, task);
         fan_cancel_fire(call->cancel);
         /* The event's other handlers need not wait for this one. */

@@ -48,17 +48,19 @@ static size_t room_of(const struct fan__dispatch *dispatch, const struct fan_han
 {
     if (dispatch->suspect)
         return 0;
+    /* What waits for an earlier call may do so for long, and takes no room from the others. */
+    size_t held = handler->held - handler->parked;
     if (dispatch->claimed_size >= CLAIMED_SIZE_MAX)
-        return handler->held == 0 ? 1 : 0;
+        return held == 0 ? 1 : 0;
     size_t count = dispatch->durable_count;
     size_t share = dispatch->queue_count_max / (count > 0 ? count : 1);
     if (!dispatch->last_round && share > handler->window)
         share = handler->window;
     if (share == 0)
         share = 1;
-    if (handler->held > share / 2)
+    if (held > share / 2)
         return 0;
-    return dispatch->stepped ? 1 : share - handler->held;
+    return dispatch->stepped ? 1 : share - held;
 }
 
 static bool wants_claim(const struct fan__dispatch *dispatch, const struct fan_handler *handler,

@@ -79,6 +79,7 @@ static void call(struct fan__dispatch *dispatch, struct fan__task *task, struct 
         fan__waker_ring(&dispatch->work_waker);
     enum fan_verdict verdict = fan__call(dispatch, &call, task->event, &handling);
     dispatch->active--;
+    dispatch->stuck -= call.stuck;
     if (call.limit_ns != FAN__FOREVER && !task->ended && fan__deadline_ns(0) >= call.limit_ns)
         fan__task_overran(dispatch, task);
     if (task->ended)
@@ -89,6 +90,7 @@ static void call(struct fan__dispatch *dispatch, struct fan__task *task, struct 
         handler->admitted--;
         fan__task_admit(dispatch, handler);
     }
+    fan__tasks_unpark(dispatch, &call);
     if (dispatch->suspect && dispatch->active == 0)
         fan__cond_broadcast(&dispatch->ready);
 }

@@ -20,6 +20,7 @@ struct probe {
     size_t running_max;
     size_t held;             /* calls that wait to be let go while it is above zero */
     uint64_t held_seq;       /* 0: any event */
+    unsigned lets_attempts;  /* up to which attempt calls are let go all the same */
     uint64_t failing;        /* events up to this sequence get `verdict`, the others DONE; 0: all */
     unsigned fails_attempts; /* up to which attempt; 0: all */
     enum fan_verdict verdict;
@@ -53,7 +54,8 @@ static inline enum fan_verdict probe_call(void *context, const struct fan_event 
     if (probe->running > probe->running_max)
         probe->running_max = probe->running;
     fan__cond_broadcast(&probe->changed);
-    while (probe->held > 0 && (probe->held_seq == 0 || probe->held_seq == seq) &&
+    while (probe->held > 0 && handling->attempt > probe->lets_attempts &&
+           (probe->held_seq == 0 || probe->held_seq == seq) &&
            !(probe->gives_up && fan_cancel_fired(handling->cancel)))
         fan__cond_wait_until(&probe->changed, &probe->mutex, fan__deadline_ns(5));
     bool fails = probe->verdict != FAN_VERDICT_DONE &&

@@ -425,12 +425,17 @@ static void test_H05_no_verdict_in_time_is_a_retry(void **state)
     assert_string_equal(error.message, "group mail: no verdict within 50 ms");
     /* The event's next handler did not wait for the function to return. */
     probe_wait_done(&next, 1);
+    /* The next attempt begins when the first call has returned. */
+    fan__mutex_lock(&probe.mutex);
+    probe.lets_attempts = 1;
+    fan__mutex_unlock(&probe.mutex);
     wait_for_stats(broker, dead, 1);
     struct found found = find(broker, "mail", 1);
     assert_int_equal(found.attempts, 2);
     assert_int_equal(found.reason, FAN_DEAD_RETRIES);
     assert_string_equal(found.error, "no verdict within 50 ms");
-    assert_int_equal(stats_of(broker).workers_active, 2);
+    assert_int_equal(stats_of(broker).workers_active, 1);
+    assert_int_equal(probe.running_max, 1);
     /* What it says then is counted and changes nothing. */
     probe_let_go(&probe);
     wait_for_stats(broker, late, 2);

@@ -1,0 +1,142 @@
+/* Handlers that do not come back: past their time limit, past the deadline of a stop. */
+#include "probe.h"
+
+/* Warnings of calls past their limit, and the last of them. */
+struct hung_log {
+    struct fan__mutex mutex;
+    unsigned count;
+    bool all; /* one told of three workers */
+};
+
+static void hung_log(void *context, enum fan_log_level level, const char *message)
+{
+    struct hung_log *log = context;
+    if (level != FAN_LOG_WARNING || !strstr(message, "past their time limit"))
+        return;
+    fan__mutex_lock(&log->mutex);
+    log->count++;
+    log->all |= strstr(message, "group \"mail\", handler \"\"") && strstr(message, "3 of 10");
+    fan__mutex_unlock(&log->mutex);
+}
+
+static void wait_for_claims(struct fan_broker *broker, uint64_t count, unsigned attempts)
+{
+    for (uint64_t seq = 1; seq <= count; seq++) {
+        struct fan__mutex mutex;
+        struct fan__cond never;
+        fan__mutex_init(&mutex);
+        fan__cond_init(&never);
+        fan__mutex_lock(&mutex);
+        while (find(broker, "mail", seq).attempts < attempts)
+            fan__cond_wait_until(&never, &mutex, fan__deadline_ns(2));
+        fan__mutex_unlock(&mutex);
+        fan__cond_deinit(&never);
+        fan__mutex_deinit(&mutex);
+    }
+}
+
+static void test_H05_H03_hung_events_hold_one_worker_each(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct hung_log log = { .count = 0 };
+    fan__mutex_init(&log.mutex);
+    struct fan_env env = *fan_env_default();
+    env.context = &log;
+    env.log = hung_log;
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.env = &env;
+    broker_options.lease_ms = 300;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    struct probe other;
+    probe_init(&probe);
+    probe_init(&other);
+    probe.held = 1;
+    struct fan_retry_policy retry = { .retries = 3, .delay_ms = 1 };
+    struct fan_handler_options options = probe_options(&probe, "mail", "bad.*");
+    options.timeout_ms = 100;
+    options.retry = &retry;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    options = probe_options(&other, "audit", "good.*");
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    for (int i = 0; i < 3; i++)
+        publish(broker, "bad.one", NULL);
+    wait_for_stats(broker, retried, 3);
+    /* The next attempts are claimed, and not begun; for longer than a lease. */
+    wait_for_claims(broker, 3, 2);
+    for (int i = 0; i < 20; i++)
+        publish(broker, "good.one", NULL);
+    probe_wait_done(&other, 20);
+    int64_t until_ns = fan__deadline_ns(900);
+    fan__mutex_lock(&probe.mutex);
+    while (probe.begun == 3 && fan__cond_wait_until(&probe.changed, &probe.mutex, until_ns))
+        ;
+    assert_int_equal(probe.begun, 3);
+    fan__mutex_unlock(&probe.mutex);
+    assert_int_equal(stats_of(broker).workers_active, 3);
+    for (uint64_t seq = 1; seq <= 3; seq++) {
+        assert_int_equal(find(broker, "mail", seq).attempts, 2);
+        assert_int_equal(find(broker, "mail", seq).lapses, 0);
+    }
+    fan__mutex_lock(&log.mutex);
+    assert_int_equal(log.count, 3);
+    assert_true(log.all);
+    fan__mutex_unlock(&log.mutex);
+    /* When the calls end, the second attempts begin, and are done. */
+    probe_let_go(&probe);
+    wait_for_stats(broker, processed, 3 + 20 + 3);
+    assert_int_equal(stats_of(broker).late, 3);
+    assert_int_equal(probe.begun, 6);
+    assert_int_equal(probe.running_max, 3);
+    for (uint64_t seq = 1; seq <= 3; seq++) {
+        assert_int_equal(probe.attempts[seq], 2);
+        assert_int_equal(find(broker, "mail", seq).status, FAN_EVENT_COMPLETED);
+        assert_int_equal(find(broker, "mail", seq).attempts, 2);
+    }
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+/* What waits behind a call takes no room from the other events of its own handler, either. */
+static void test_H05_H04_what_waits_for_a_hung_call_takes_no_room(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.work_queue_count = 1;
+    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct probe probe;
+    probe_init(&probe);
+    probe.held = 1;
+    probe.held_seq = 1;
+    struct fan_retry_policy retry = { .retries = 3, .delay_ms = 1 };
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    options.timeout_ms = 100;
+    options.retry = &retry;
+    options.concurrency = 2;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    wait_for_stats(broker, retried, 1);
+    wait_for_claims(broker, 1, 2);
+    for (int i = 0; i < 20; i++)
+        publish(broker, "a.b.c", NULL);
+    probe_wait_done(&probe, 20);
+    wait_for_stats(broker, workers_active, 1);
+    probe_let_go(&probe);
+    assert_ok(fan_broker_stop(broker, 60000));
+    assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_COMPLETED);
+    assert_int_equal(find(broker, "mail", 1).attempts, 2);
+    assert_int_equal(probe.begun, 22);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        on_every_store(test_H05_H03_hung_events_hold_one_worker_each),
+        on_every_store(test_H05_H04_what_waits_for_a_hung_call_takes_no_room),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
