@@ -124,9 +124,9 @@ struct fan_delivery {
 };
 
 /*
- * A handler of a group. joined_us is when a member last asked for work (told to the minute while
- * there is none), or when it was made; oldest_us the created time of the first event that is still
- * owed, 0 without one.
+ * A handler of a group. joined_us is when a member was last there, to the minute: made it or made
+ * it again, claimed (also in vain), renewed or settled; oldest_us the created time of the first
+ * event that is still owed, 0 without one.
  */
 struct fan_group_stats {
     size_t size;
@@ -147,7 +147,7 @@ struct fan_group_stats {
  * Creates a group's handler with its place in the log.
  *
  * Returns: FAN_EXISTS when it is there already: its place is kept, its pattern and topic become
- *          these.
+ *          these; it counts as joining.
  * Thread:  any. Blocks: for the storage.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_group_create(struct fan_store *store,

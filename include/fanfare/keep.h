@@ -24,8 +24,11 @@ extern "C" {
  * owed_age_ms   what a group is owed for longer becomes a dead letter (FAN_DEAD_EXPIRED); where an
  *               event has a deliver_at, from then on. A claim that somebody holds is left alone
  * dead_age_ms   a dead letter that is dead for longer is discarded; until then it keeps its event
- * group_age_ms  a group that no member asked for work for longer is deleted, with what it is owed;
- *               at least FAN_GROUP_AGE_MS_MIN, as a store need only know to the minute who asks
+ * group_age_ms  a group in which no member was seen for longer is deleted, with what it is owed;
+ *               who creates it again, claims, renews or settles is seen. At least
+ *               FAN_GROUP_AGE_MS_MIN, as a store need only know to the minute who was there. A
+ *               broker deletes none before it has run for as long itself: time in which none ran
+ *               does not count
  * limit         events that one call looks at; 0 for 1,000
  */
 struct fan_retention {

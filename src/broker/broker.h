@@ -70,9 +70,11 @@ struct fan__keep {
     bool asked;
     bool changed; /* since the thread last looked */
     bool passing; /* a pass is under way */
+    bool spares;  /* it leaves groups, as the broker has not run for long enough */
     bool renew;   /* it began with other bounds: one more follows at once */
     struct fan_retention retention;
     uint32_t interval_ms;
+    int64_t since_ns;        /* when the broker was started, by env's clock */
     int64_t due_ns;          /* the next pass, by env's clock: of a stepped broker */
     struct fan_retained sum; /* of the pass that is under way */
     enum fan_status status;  /* of the last call; what is told again and again is logged once */

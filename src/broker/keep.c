@@ -1,6 +1,9 @@
 /*
  * Retention at work: one pass after the other, slice by slice. Between two slices it rests for as
  * long as a slice took, so that it never has more than half of the storage's time.
+ *
+ * Who was away because no broker ran is not to lose what it is owed: groups expire only where this
+ * broker has run for as long as they may stay away.
  */
 #include "broker/broker.h"
 
@@ -30,6 +33,21 @@ static void log_pass(const struct fan_broker *broker, const struct fan_retained 
                  sum->removed, sum->expired, sum->discarded, sum->trimmed_seq);
 }
 
+/* What may go as of now; a pass that began by sparing groups ends so. With the lock. */
+static struct fan_retention bounds(struct fan_broker *broker)
+{
+    struct fan__keep *keep = &broker->keep;
+    struct fan_retention retention = keep->retention;
+    int64_t run_ms = (fan__monotonic_ns(broker->env) - keep->since_ns) / FAN__NS_PER_MS;
+    bool spares = retention.group_age_ms >= FAN_GROUP_AGE_MS_MIN &&
+                  (uint64_t)run_ms <= retention.group_age_ms;
+    if (spares || !keep->passing)
+        keep->spares = spares;
+    if (keep->spares)
+        retention.group_age_ms = 0;
+    return retention;
+}
+
 /* One call. *ret_more tells whether the pass goes on. */
 static void call(struct fan_broker *broker, bool *ret_more)
 {
@@ -37,7 +55,7 @@ static void call(struct fan_broker *broker, bool *ret_more)
     struct fan_retained one = { .size = sizeof(one) };
     struct fan_error error = FAN_ERROR_INIT;
     fan__mutex_lock(&broker->mutex);
-    struct fan_retention retention = keep->retention;
+    struct fan_retention retention = bounds(broker);
     keep->passing = true;
     fan__mutex_unlock(&broker->mutex);
     enum fan_status status = fan_store_retain(broker->store, &retention, &one, &error);

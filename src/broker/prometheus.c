@@ -285,7 +285,7 @@ static void expose_broker(struct fan__exposition *exposition, const struct fan_b
         { "eventbroker_retention_discarded", FAN__FAMILY_COUNTER,
           "Dead letters that retention discarded.", stats->discarded },
         { "eventbroker_retention_groups_expired", FAN__FAMILY_COUNTER,
-          "Groups that nobody joined for too long.", stats->groups_expired },
+          "Groups in which no member was seen for too long.", stats->groups_expired },
         { "eventbroker_retention_failures", FAN__FAMILY_COUNTER, "Calls of retention that failed.",
           stats->retention_failures },
     };

@@ -4,7 +4,8 @@
  * own looks, as a store of many groups takes its time to tell of them.
  *
  * When a member last asked for work is told by the store's clock, which is compared with itself:
- * with what it tells of the others. It is nobody's, too, when it stood still for long by ours.
+ * with what it tells of the others. It is nobody's, too, when it stood still for long by ours. A
+ * group with a claim that has not run out is somebody's, however long that takes.
  */
 #include "broker/dispatch.h"
 
@@ -68,7 +69,7 @@ static bool see(void *context, const struct fan_group_stats *stats)
     uint64_t owed = stats->pending + stats->processing;
     if (stats->joined_us > looking->newest_us)
         looking->newest_us = stats->joined_us;
-    if (owed == 0 || is_handled_here(dispatch, stats))
+    if (owed == 0 || stats->processing > 0 || is_handled_here(dispatch, stats))
         return true;
     struct fan__unhandled *entry = find(dispatch, stats);
     if (!entry)

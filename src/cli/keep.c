@@ -145,7 +145,7 @@ static const struct argp_option retain_options[] = {
     { "owed-age", KEEP_OWED, "TIME", 0, "What is owed to a group for longer becomes a dead letter",
       3 },
     { "dead-age", KEEP_DEAD, "TIME", 0, "Dead letters that are dead for longer are discarded", 3 },
-    { "group-age", KEEP_GROUP, "TIME", 0, "Groups that nobody asked for work for longer go", 3 },
+    { "group-age", KEEP_GROUP, "TIME", 0, "Groups with no member seen for longer go", 3 },
     { "accept-clock", KEEP_ACCEPT, NULL, 0, "Take the clock for right, though it jumped", 4 },
     { 0 },
 };

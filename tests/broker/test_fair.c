@@ -547,6 +547,69 @@ static void test_R07_R02_who_asked_for_work_goes_by_the_stores_clock(void **stat
     }
 }
 
+/* Asks as one elsewhere, and gives what it got. */
+static struct fan_settle take_elsewhere(struct fan_broker *broker, const char *group,
+                                        uint32_t lease_ms)
+{
+    struct fan_group_name name = { group, "" };
+    struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                         .owner = "elsewhere",
+                                         .lease_ms = lease_ms };
+    struct fan_claim claim;
+    struct fan_batch *batch = NULL;
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_group_claim(fan_broker_store(broker), &name, &options, batch, &claim));
+    fan_batch_free(batch);
+    return (struct fan_settle){ .seq = claim.seq,
+                                .token = claim.token,
+                                .verdict = FAN_VERDICT_HAND_BACK };
+}
+
+/* One long call of a member in another process: what it holds, renews or settles is its. */
+static void test_R07_a_busy_member_elsewhere_is_there(void **state)
+{
+    struct place place;
+    struct told told;
+    struct fan_env env = *fan_env_default();
+    const struct fan_group_name busy = { "busy", "" };
+    place_make(&place, *state);
+    atomic_store(&wall_us, 0);
+    env.wall_us = moved_wall_us;
+    env.monotonic_ns = moved_monotonic_ns;
+    struct fan_broker *broker = told_broker(&place, &told, &env, *state);
+    struct fan_store *store = fan_broker_store(broker);
+    make_group(store, "there");
+    make_group(store, "left");
+    make_group(store, "busy");
+    publish(broker, "a.b.c", NULL);
+    struct fan_settle held = take_elsewhere(broker, "busy", 600000);
+    static const int64_t waits_s[] = { 300, 90, 600 };
+    for (size_t i = 0; i < 3; i++) {
+        atomic_fetch_add(&passed_us, waits_s[i] * FAN__US_PER_S);
+        if (i == 2) {
+            assert_ok(fan_group_settle(store, &busy, &held, 1));
+            assert_int_equal(held.ret_status, FAN_OK);
+        }
+        ask(broker, "there");
+        look_again(broker);
+        assert_int_equal(stats_of(broker).unhandled, 1);
+        assert_non_null(strstr(told.last, "group \"left\""));
+        if (i == 0) {
+            atomic_fetch_add(&passed_us, 200 * FAN__US_PER_S);
+            assert_ok(fan_group_renew(store, &busy, &held, 1, 60000));
+            assert_int_equal(held.ret_status, FAN_OK);
+        }
+    }
+    assert_int_equal(told.unhandled, 1);
+    /* Until it goes, too. */
+    atomic_fetch_add(&passed_us, 600 * FAN__US_PER_S);
+    ask(broker, "there");
+    look_again(broker);
+    assert_int_equal(stats_of(broker).unhandled, 2);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -558,6 +621,7 @@ int main(void)
         on_every_store(test_L08_a_stop_does_not_wait_for_a_group_that_is_gone),
         on_every_store(test_R07_a_look_at_many_groups_holds_up_nobody),
         on_every_store(test_R07_R02_who_asked_for_work_goes_by_the_stores_clock),
+        on_every_store(test_R07_a_busy_member_elsewhere_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -355,6 +355,110 @@ static void test_P11_a_broker_keeps_house(void **state)
     pthread_mutex_destroy(&world.mutex);
 }
 
+#define MINUTE_US INT64_C(60000000)
+#define OWED 50
+
+static enum fan_verdict count_one(void *context, const struct fan_event *event,
+                                  const struct fan_handling *handling)
+{
+    (void)event;
+    (void)handling;
+    ++*(unsigned *)context;
+    return FAN_VERDICT_DONE;
+}
+
+static struct fan_broker *stepped_broker(struct world *world, struct fan_store *store)
+{
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .group_age_ms = 3600000 };
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = &world->env;
+    options.store = store;
+    options.retention = &retention;
+    options.stepped = true;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(NULL, &options, &broker, NULL));
+    return broker;
+}
+
+/* Lets time pass, in steps in which everybody has their turn. */
+static void live(struct world *world, struct fan_broker *broker, int64_t minutes)
+{
+    for (int64_t i = 0; i <= minutes; i++) {
+        while (fan_broker_step(broker) == FAN_OK)
+            ;
+        if (i < minutes)
+            set(world, &world->passed_us, get(world, &world->passed_us) + MINUTE_US);
+    }
+}
+
+static bool find_group(struct fan_store *store, const char *group)
+{
+    const struct fan_group_name name = { .group = group, .handler = "" };
+    const struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                               .owner = "elsewhere",
+                                               .lease_ms = 1 };
+    struct fan_claim claim;
+    struct fan_batch *batch = NULL;
+    assert_ok(fan_batch_new(NULL, &batch));
+    enum fan_status status = fan_group_claim(store, &name, &options, batch, &claim);
+    assert_true(status == FAN_OK || status == FAN_NOT_FOUND);
+    fan_batch_free(batch);
+    return status == FAN_OK;
+}
+
+/*
+ * A program is down for longer than groups may stay away. Its handler is added before the start,
+ * right after it, or an hour later; members elsewhere need as long to come back.
+ */
+static void test_P11_time_in_which_no_broker_ran_deletes_no_group(void **state)
+{
+    static const int64_t adds_after_minutes[] = { -1, 0, 55 };
+    for (size_t i = 0; i < 3; i++) {
+        struct place place;
+        static struct world world;
+        struct fan_store *store = NULL;
+        unsigned handled = 0;
+        place_make(&place, *state);
+        world_make(&world);
+        assert_ok(fan_store_open(place.uri, &world.env, &store, NULL));
+        struct fan_handler_options mail = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                            .group = "mail",
+                                            .handle = count_one };
+        mail.context = &handled;
+        const struct fan_group_options group = { .size = FAN_GROUP_OPTIONS_SIZE };
+        static const struct fan_group_name others[] = { { "back", "" }, { "left", "" } };
+        struct fan_handler *handler = NULL;
+        struct fan_broker *broker = stepped_broker(&world, store);
+        assert_ok(fan_broker_handle(broker, &mail, &handler, NULL));
+        fan_handler_free(handler);
+        for (size_t j = 0; j < 2; j++)
+            assert_ok(fan_group_create(store, &others[j], &group, NULL));
+        append(store, OWED);
+        fan_broker_free(broker);
+        set(&world, &world.passed_us, 120 * MINUTE_US);
+        broker = stepped_broker(&world, store);
+        if (adds_after_minutes[i] < 0)
+            assert_ok(fan_broker_handle(broker, &mail, NULL, NULL));
+        assert_ok(fan_broker_start(broker));
+        live(&world, broker, adds_after_minutes[i] < 0 ? 55 : adds_after_minutes[i]);
+        if (adds_after_minutes[i] >= 0)
+            assert_ok(fan_broker_handle(broker, &mail, NULL, NULL));
+        live(&world, broker, adds_after_minutes[i] == 0 ? 55 : 0);
+        assert_int_equal(handled, OWED);
+        assert_int_equal(stats_of(broker).groups_expired, 0);
+        assert_true(find_group(store, "back"));
+        /* Who does not come back while a broker runs has left. */
+        live(&world, broker, 10);
+        assert_int_equal(stats_of(broker).groups_expired, 1);
+        assert_false(find_group(store, "left"));
+        assert_true(find_group(store, "back"));
+        fan_broker_free(broker);
+        fan_store_close(store);
+        place_remove(&place);
+        pthread_mutex_destroy(&world.mutex);
+    }
+}
+
 static void test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed(void **state)
 {
     struct place place;
@@ -690,6 +794,7 @@ int main(void)
           scheme_sqlite },
         on_every_store(test_L04_P11_readers_are_told_what_was_trimmed_while_nothing_could_be_read),
         on_every_store(test_P11_a_broker_keeps_house),
+        on_every_store(test_P11_time_in_which_no_broker_ran_deletes_no_group),
         on_every_store(test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed),
         on_every_store(test_P11_bounds_change_while_it_runs),
         on_every_store(test_P11_bounds_of_a_stepped_broker_change),

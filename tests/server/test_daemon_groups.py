@@ -3,6 +3,7 @@
 import json
 import resource
 import signal
+import sqlite3
 import sys
 import threading
 from pathlib import Path
@@ -562,6 +563,24 @@ def test_L08_claims_outlive_a_kill_of_the_server():
         with Daemon(f"sqlite:{place}/log.db") as daemon:
             assert [c["seq"] for c in claim(daemon, limit=10)] == [3]
             assert settle(daemon, got, "done")["settled"] == 2
+
+
+def test_P11_a_server_that_was_down_deletes_no_group():
+    with folder() as place:
+        store = f"sqlite:{place}/log.db"
+        with Daemon(store) as daemon:
+            make(daemon)
+            publish(daemon, 50)
+            assert settle(daemon, claim(daemon), "done")["settled"] == 1
+        # Three minutes go by.
+        with sqlite3.connect(f"{place}/log.db") as log:
+            log.execute("UPDATE grp SET joined_us = joined_us - 180000000")
+        log.close()
+        with Daemon(store, "--retention-group-age", "2m", "--retention-age", "1s",
+                    "--retention-interval", "100ms") as daemon:
+            # It has looked at everything: what was done went.
+            daemon.until(lambda stats: stats["broker"]["removed"] == 1)
+            assert len(claim(daemon, limit=100)) == 49
 
 
 if __name__ == "__main__":

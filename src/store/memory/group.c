@@ -111,6 +111,7 @@ static enum fan_status change(struct fan__memory *memory, struct fan__memory_gro
     fan__free(memory->env, group->topic);
     group->pattern = pattern;
     group->topic = topic;
+    group->joined_us = fan__memory_now_us(memory);
     consider_all(memory);
     return FAN_EXISTS;
 }
@@ -306,6 +307,7 @@ static bool keeps_error(const struct fan_settle *item)
 enum fan_status fan__memory_settle(struct fan__memory *memory, struct fan__memory_group *group,
                                    struct fan_settle *items, size_t count)
 {
+    group->joined_us = fan__memory_now_us(memory);
     if (count == 0)
         return FAN_OK;
     char **errors = fan__alloc_zero(memory->env, count, sizeof(char *));
@@ -332,6 +334,7 @@ enum fan_status fan__memory_renew(struct fan__memory *memory, struct fan__memory
                                   struct fan_settle *items, size_t count, uint32_t lease_ms)
 {
     int64_t now_us = fan__memory_now_us(memory);
+    group->joined_us = now_us;
     for (size_t i = 0; i < count; i++) {
         struct fan__delivery *delivery = find_claimed(memory, group, &items[i]);
         if (!delivery || delivery->status != FAN_EVENT_PROCESSING) {

@@ -30,9 +30,6 @@
  */
 #define PASSED_COUNT_MAX 4096
 
-/* How exactly the group's joined_us is kept while there is nothing to give. */
-#define JOINED_US (60 * FAN__US_PER_S)
-
 struct claiming {
     struct fan__postgres *store;
     struct fan__postgres_connection *connection;
@@ -304,7 +301,7 @@ static void claim_held(struct claiming *claiming, struct fan_batch *batch)
     bool due_first = take_all(claiming);
     fetch(claiming, batch);
     if (claiming->count > 0 || claiming->group.cursor_seq != cursor_seq || begins_order ||
-        claiming->now_us - claiming->group.joined_us >= JOINED_US)
+        claiming->now_us - claiming->group.joined_us >= FAN__POSTGRES_JOINED_US)
         advance(claiming, due_first);
 }
 
@@ -321,7 +318,7 @@ static bool is_worth_it(struct claiming *claiming, const struct fan_group_name *
     *ret_status = result && PQntuples(result) == 0 ? FAN_NOT_FOUND : claiming->connection->status;
     bool worth_it = PQntuples(result) > 0 &&
                     (fan__postgres_int(result, 0, 0) != 0 ||
-                     now_us - fan__postgres_int(result, 0, 1) >= JOINED_US ||
+                     now_us - fan__postgres_int(result, 0, 1) >= FAN__POSTGRES_JOINED_US ||
                      (claiming->options->ordered && fan__postgres_int(result, 0, 2) == 0));
     PQclear(result);
     return worth_it;

@@ -11,6 +11,9 @@
 
 #include "store/postgres/store.h"
 
+/* How exactly a group's joined_us is kept, so that it costs no write each time. */
+#define FAN__POSTGRES_JOINED_US INT64_C(60000000)
+
 /* A row of grp. regex and topic are NULL where the group takes all; they live in `result`. */
 struct fan__postgres_found {
     PGresult *result;

@@ -26,7 +26,20 @@ void fan__postgres_unpark(struct fan__postgres_connection *connection, int64_t g
     fan__postgres_queue(connection, FAN__PG_UNPARK, &params);
 }
 
-/* Begins a transaction that times something, and finds the group; in order, it holds its row. */
+/* Who settles or renews is a member. Its row comes before those of deliveries. */
+static void join(struct fan__postgres_connection *connection,
+                 const struct fan__postgres_found *group)
+{
+    struct fan__postgres_params params = { .count = 0 };
+    int64_t now_us = fan__postgres_now_us(connection->store);
+    if (now_us - group->joined_us < FAN__POSTGRES_JOINED_US)
+        return;
+    fan__postgres_add_int(&params, group->id);
+    fan__postgres_add_int(&params, now_us);
+    fan__postgres_queue(connection, FAN__PG_GROUP_JOIN, &params);
+}
+
+/* Begins a transaction of a member, and finds the group; in order, it holds its row. */
 static enum fan_status begin(struct fan__postgres *store, const struct fan_group_name *name,
                              struct fan__postgres_connection **ret_connection,
                              struct fan__postgres_found *ret_group)
@@ -43,6 +56,7 @@ static enum fan_status begin(struct fan__postgres *store, const struct fan_group
     }
     if (status != FAN_OK)
         return fan__postgres_end(connection, status, NULL);
+    join(connection, ret_group);
     *ret_connection = connection;
     return FAN_OK;
 }

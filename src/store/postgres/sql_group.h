@@ -92,7 +92,8 @@
       "VALUES($1::text, $2::text, $3::text, $4::text, $5::text, "                                  \
       "least($6::bigint, " FAN__POSTGRES_HEAD                                                      \
       "), $7::bigint, $7::bigint) ON CONFLICT(name, handler) DO UPDATE "                           \
-      "SET pattern = excluded.pattern, regex = excluded.regex, topic = excluded.topic "            \
+      "SET pattern = excluded.pattern, regex = excluded.regex, topic = excluded.topic, "           \
+      "joined_us = excluded.joined_us "                                                            \
       "RETURNING (xmax = 0)::int")                                                                 \
     /* $1 is a group that was dropped; of it, of rows after $2, those among the next $3 go. */     \
     X(GROUP_CLEAR,                                                                                 \
@@ -110,6 +111,9 @@
     X(GROUP_ADVANCE, "UPDATE @grp SET cursor = $2::bigint, token = $3::bigint, "                   \
                      "ordered = ($4::bigint <> 0), joined_us = $5::bigint, "                       \
                      "due_first = ($6::bigint <> 0) WHERE id = $1::bigint")                        \
+    /* Who holds the row is at work on the group, or deletes it: nobody waits to say the same. */  \
+    X(GROUP_JOIN, "UPDATE @grp SET joined_us = $2::bigint WHERE id = (SELECT g.id FROM @grp g "    \
+                  "WHERE g.id = $1::bigint FOR NO KEY UPDATE SKIP LOCKED)")                        \
     X(TALLY_ADD, "INSERT INTO @tally AS t (grp, slot, completed) "                                 \
                  "VALUES($1::bigint, pg_backend_pid() & 63, $2::bigint) ON CONFLICT(grp, slot) "   \
                  "DO UPDATE SET completed = t.completed + excluded.completed")                     \

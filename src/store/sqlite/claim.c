@@ -23,9 +23,6 @@
  */
 #define PASSED_COUNT_MAX 4096
 
-/* How exactly the group's joined_us is kept while there is nothing to give. */
-#define JOINED_US (60 * FAN__US_PER_S)
-
 enum hold {
     HOLD_FREE = 0,
     HOLD_MINE,
@@ -392,7 +389,7 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
         fan__sqlite_run(store->writer, statement);
     }
     status = fan__sqlite_write_end(store, FAN_OK, 0, NULL);
-    bool joined = claiming->now_us - found.group.joined_us >= JOINED_US;
+    bool joined = fan__sqlite_group_is_late(&found.group, claiming->now_us);
     if (status == FAN_OK && !changed && (claiming->group.cursor_seq != cursor_seq || joined))
         status = move_cursor(claiming, cursor_seq);
     return status;
@@ -414,7 +411,7 @@ static enum fan_status look(const struct claiming *claiming, const struct fan_gr
     unsigned below = claiming->options->lapses_below;
     *ret_worth = found.group.cursor_seq < store->head_seq ||
                  found.group.ordered != claiming->options->ordered ||
-                 now_us - found.group.joined_us >= JOINED_US;
+                 fan__sqlite_group_is_late(&found.group, now_us);
     if (!*ret_worth) {
         sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_DUE);
         sqlite3_bind_int64(statement, 1, found.group.id);

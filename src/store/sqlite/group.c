@@ -10,6 +10,9 @@
 /* Partitions are agreed on by all processes, so this seed is part of the format. */
 #define KEY_SEED UINT64_C(0x66616e666172652e)
 
+/* How exactly the group's joined_us is kept, so that it costs no write each time. */
+#define JOINED_US (60 * FAN__US_PER_S)
+
 int64_t fan__sqlite_key_of(const char *topic)
 {
     return (int64_t)(fan__hash(KEY_SEED, topic, strlen(topic)) >> 1);
@@ -123,6 +126,7 @@ enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name
         sqlite3_bind_int64(statement, 1, found.group.id);
         bind_filter(statement, 2, options->pattern);
         bind_filter(statement, 3, options->topic);
+        sqlite3_bind_int64(statement, 4, fan__sqlite_now_us(store));
     } else {
         statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_INSERT);
         sqlite3_bind_text(statement, 1, name->group, -1, SQLITE_STATIC);
@@ -135,6 +139,22 @@ enum fan_status fan__sqlite_group_create(void *self, const struct fan_group_name
     fan__sqlite_run(store->writer, statement);
     status = fan__sqlite_write_end(store, FAN_OK, 0, error);
     return status == FAN_OK && exists ? FAN_EXISTS : status;
+}
+
+bool fan__sqlite_group_is_late(const struct fan__sqlite_group *group, int64_t now_us)
+{
+    return now_us - group->joined_us >= JOINED_US;
+}
+
+void fan__sqlite_group_join(struct fan__sqlite *store, const struct fan__sqlite_group *group,
+                            int64_t now_us)
+{
+    if (!fan__sqlite_group_is_late(group, now_us))
+        return;
+    sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_GROUP_JOIN);
+    sqlite3_bind_int64(statement, 1, group->id);
+    sqlite3_bind_int64(statement, 2, now_us);
+    fan__sqlite_run(store->writer, statement);
 }
 
 void fan__sqlite_group_drop(struct fan__sqlite *store, int64_t id, uint64_t token)

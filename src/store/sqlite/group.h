@@ -31,6 +31,13 @@ enum fan_status fan__sqlite_group_find(struct fan__sqlite_connection *connection
                                        struct fan__sqlite_found *ret_found);
 
 /*
+ * Whether it is due to be noted that a member is there, and doing so in the transaction that runs.
+ */
+bool fan__sqlite_group_is_late(const struct fan__sqlite_group *group, int64_t now_us);
+void fan__sqlite_group_join(struct fan__sqlite *store, const struct fan__sqlite_group *group,
+                            int64_t now_us);
+
+/*
  * Deletes a group, in the transaction that runs. Its deliveries are nobody's from then on: as many
  * as a group may have are too many for one commit, so they go by fan__sqlite_checkpoint_clear.
  */

@@ -71,6 +71,7 @@ enum fan_status fan__sqlite_settle(void *self, const struct fan_group_name *name
     if (status != FAN_OK)
         return status;
     int64_t now_us = fan__sqlite_now_us(store);
+    fan__sqlite_group_join(store, &found.group, now_us);
     bool keyed = has_keys(store->writer, found.group.id);
     uint64_t completed = 0;
     for (size_t i = 0; i < count && store->writer->status == FAN_OK; i++) {
@@ -90,6 +91,7 @@ enum fan_status fan__sqlite_renew(void *self, const struct fan_group_name *name,
     if (status != FAN_OK)
         return status;
     int64_t now_us = fan__sqlite_now_us(store);
+    fan__sqlite_group_join(store, &found.group, now_us);
     for (size_t i = 0; i < count; i++) {
         sqlite3_stmt *statement = fan__sqlite_use(store->writer, FAN__SQL_DELIVERY_RENEW);
         sqlite3_bind_int64(statement, 1, (int64_t)items[i].seq);

@@ -224,7 +224,8 @@
     X(GROUP_INSERT, "INSERT INTO grp(name, handler, pattern, topic, cursor, joined_us, token) "    \
                     "VALUES(?1, ?2, ?3, ?4, ?5, ?6, "                                              \
                     "(SELECT value FROM meta WHERE key = 'token_floor'))")                         \
-    X(GROUP_UPDATE, "UPDATE grp SET pattern = ?2, topic = ?3 WHERE id = ?1")                       \
+    X(GROUP_UPDATE, "UPDATE grp SET pattern = ?2, topic = ?3, joined_us = ?4 WHERE id = ?1")       \
+    X(GROUP_JOIN, "UPDATE grp SET joined_us = ?2 WHERE id = ?1")                                   \
     X(GROUP_GET, FAN__SQLITE_GROUP "WHERE g.name = ?1 AND g.handler = ?2")                         \
     X(GROUPS, FAN__SQLITE_GROUP "ORDER BY g.name, g.handler")                                      \
     X(GROUP_ADVANCE,                                                                               \

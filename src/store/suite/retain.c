@@ -329,6 +329,34 @@ static void groups_that_ask_in_vain_stay(struct fan__suite *suite)
     CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 1);
 }
 
+/* Who joins again, renews or settles keeps a group as who asks does. */
+static void groups_that_are_worked_on_stay(struct fan__suite *suite)
+{
+    struct fan_retention groups = { .size = FAN_RETENTION_SIZE,
+                                    .group_age_ms = FAN_GROUP_AGE_MS_MIN };
+    const struct fan_group_options again = { .size = FAN_GROUP_OPTIONS_SIZE };
+    uint64_t seq = fan__suite_put_simple(suite, "a.b.c", "", NULL);
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    fan__suite_pass_ms(suite, 2 * FAN_GROUP_AGE_MS_MIN);
+    CHECK_IS(suite, fan_group_create(suite->store, &g, &again, NULL), FAN_EXISTS);
+    CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 0);
+    struct fan_claim claim = fan__suite_claim_one(suite, &g, seq);
+    for (int i = 0; i < 10; i++) {
+        CHECK_OK(suite, fan__suite_renew(suite, &g, &claim, FAN_GROUP_AGE_MS_MIN));
+        fan__suite_pass_ms(suite, FAN_GROUP_AGE_MS_MIN - 1000);
+        CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 0);
+    }
+    CHECK_OK(suite, fan__suite_renew(suite, &g, &claim, FAN_GROUP_AGE_MS_MIN / 4));
+    fan__suite_pass_ms(suite, FAN_GROUP_AGE_MS_MIN / 2 - 1000);
+    CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 0); /* it lapsed, but just now */
+    fan__suite_pass_ms(suite, FAN_GROUP_AGE_MS_MIN / 2);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claim, FAN_VERDICT_HAND_BACK, NULL));
+    fan__suite_pass_ms(suite, FAN_GROUP_AGE_MS_MIN / 2 - 1000);
+    CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 0);
+    fan__suite_pass_ms(suite, FAN_GROUP_AGE_MS_MIN);
+    CHECK_EQUAL(suite, retain(suite, &groups).groups_expired, 1);
+}
+
 static void a_call_is_bounded(struct fan__suite *suite)
 {
     uint64_t seqs[50];
@@ -525,6 +553,7 @@ const struct fan__suite_behaviour fan__suite_retain[] = {
     { "P11_dead_letters_go_in_time", dead_letters_go_in_time, FAN__SUITE_CLOCK },
     { "P11_groups_that_nobody_joins_go", groups_that_nobody_joins_go, FAN__SUITE_CLOCK },
     { "P11_groups_that_ask_in_vain_stay", groups_that_ask_in_vain_stay, FAN__SUITE_CLOCK },
+    { "P11_groups_that_are_worked_on_stay", groups_that_are_worked_on_stay, FAN__SUITE_CLOCK },
     { "P11_one_call_looks_at_a_bounded_part", a_call_is_bounded, FAN__SUITE_CLOCK },
     { "P11_readers_are_told_what_was_trimmed", readers_are_told, 0 },
     { "P11_L09_ids_are_forgotten_with_their_events", ids_are_forgotten_with_their_events, 0 },
