@@ -95,16 +95,24 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_start(struct fan_broker *broke
 /*
  * Stops: new publishes are refused, what is queued is committed for up to timeout_ms and refused
  * after it. Until then handlers finish what was claimed for them and what lies in front of live
- * ones; after it their cancel tokens fire, and what they have not begun is handed back. Readers
- * read what there is and then FAN_CLOSED. Again does nothing.
+ * ones; after it their cancel tokens fire, and what they have not begun is handed back. Calls that
+ * have not returned a quarter of a second later are given up: their events are handed back, too,
+ * and may run elsewhere beside them, what they say is dropped, and what they use stays until
+ * fan_broker_free. Readers read what there is and then FAN_CLOSED. Again does nothing.
  *
- * Returns: FAN_TIMED_OUT when something was refused; FAN_MISUSE in a handler or call-back.
- * Thread:  any but a handler or call-back. Blocks: up to timeout_ms, and for a running handler and
- * storage call.
+ * Returns: FAN_TIMED_OUT when something was refused, or a call given up (how many is in the log);
+ *          FAN_MISUSE in a handler or call-back.
+ * Thread:  any but a handler or call-back. Blocks: up to timeout_ms, and for a quarter of a second
+ *          and a storage call; a stepped broker for a step that runs.
  */
 FAN_API enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms);
 
-/* Stops if need be (5 s) and frees. Accepts NULL. Thread: any, while no other call on it runs. */
+/*
+ * Stops if need be (5 s), waits for calls that the stop gave up, however long they take, as their
+ * memory is the program's, closes the store and frees. Accepts NULL.
+ *
+ * Thread: any, while no other call on it runs. Blocks: as said.
+ */
 FAN_API void fan_broker_free(struct fan_broker *broker);
 
 /*

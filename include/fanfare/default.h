@@ -82,10 +82,11 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_default_on_shutdown(void (*call)(void
 
 /*
  * Runs the registered call-backs, stops the broker (which drains what is queued for up to
- * timeout_ms) and frees it. Again, or without init, does nothing.
+ * timeout_ms) and frees it; one that a handler still runs for is freed by a later shutdown. Again,
+ * or without init, does nothing else.
  *
- * Returns: FAN_TIMED_OUT when something was refused; FAN_MISUSE in a handler or call-back;
- *          FAN_FORKED.
+ * Returns: FAN_TIMED_OUT when something was refused or a handler given up, as fan_broker_stop;
+ *          FAN_MISUSE in a handler or call-back; FAN_FORKED.
  * Thread:  any but a handler or call-back. Blocks: as fan_broker_stop, and for calls in flight.
  */
 FAN_API enum fan_status fan_default_shutdown(uint32_t timeout_ms);

@@ -229,8 +229,8 @@ static void pay_debt(struct fan_broker *broker)
 
 /*
  * The order: refuse new publishes, drain the queue, end retention, let handlers finish what was
- * claimed for them and hand back the rest, end the tail, close the bus, end the writer. Each step
- * leaves nothing for a later one to wake.
+ * claimed for them until the deadline and hand back the rest, end the tail, close the bus, end the
+ * writer. Each step leaves nothing for a later one to wake.
  */
 enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
 {
@@ -260,7 +260,15 @@ enum fan_status fan_broker_stop(struct fan_broker *broker, uint32_t timeout_ms)
     fan__mutex_unlock(&broker->mutex);
 
     fan__keep_stop(broker);
-    fan__dispatch_stop(broker, deadline_ns);
+    size_t abandoned = fan__dispatch_stop(broker, deadline_ns);
+    if (abandoned > 0) {
+        fan__log(
+            broker->env, FAN_LOG_WARNING,
+            "stop: %zu calls of handlers did not end by the deadline; their events were handed "
+            "back, and what they say is dropped",
+            abandoned);
+        status = FAN_TIMED_OUT;
+    }
     end_tail(broker);
 
     fan__mutex_lock(&broker->mutex);

@@ -83,6 +83,7 @@ struct fan__keep {
 };
 
 struct fan_broker {
+    struct fan_broker *next_left; /* of the default ones that a handler still ran for */
     const struct fan_env *env;
     struct fan_event_defaults defaults;
     char *instance_id;
@@ -190,7 +191,10 @@ FAN_MUST_CHECK enum fan_status fan__dispatch_start(struct fan_broker *broker);
 bool fan__dispatch_step(struct fan_broker *broker);
 /* Whether the caller is inside a handler. */
 bool fan__dispatch_is_me(struct fan_broker *broker);
-void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns);
+/* Gives how many calls it gave up; their threads are joined by fan__dispatch_free. */
+size_t fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns);
+/* Whether a handler runs. */
+bool fan__dispatch_is_busy(struct fan_broker *broker);
 void fan__dispatch_free(struct fan_broker *broker);
 void fan__dispatch_stats(struct fan_broker *broker, struct fan_broker_stats *stats);
 /* Counts what a member in another process settled; 0: another held it. */

@@ -96,11 +96,34 @@ enum fan_status fan__dispatch_new(struct fan_broker *broker,
     return FAN_OK;
 }
 
+/* What the workers leave behind: items whose tasks were all ended before their turn. */
+static void empty_queue(struct fan__dispatch *dispatch)
+{
+    struct fan__task *item;
+    fan__held_release(dispatch, true);
+    while ((item = fan__task_pop(&dispatch->queue))) {
+        while (item) {
+            struct fan__task *sibling = item->sibling;
+            fan__task_run_over(item);
+            item = sibling;
+        }
+    }
+}
+
+/* The threads that call handlers, which a stop may have left in a call. */
+static void join_callers(struct fan__dispatch *dispatch)
+{
+    fan__thread_join(&dispatch->live);
+    for (unsigned i = 0; dispatch->workers && i < dispatch->worker_count; i++)
+        fan__thread_join(&dispatch->workers[i].thread);
+}
+
 void fan__dispatch_free(struct fan_broker *broker)
 {
     struct fan__dispatch *dispatch = broker->dispatch;
     if (!dispatch)
         return;
+    join_callers(dispatch);
     while (dispatch->first) {
         struct fan_handler *handler = dispatch->first;
         dispatch->first = handler->next;
@@ -222,21 +245,7 @@ bool fan__dispatch_is_me(struct fan_broker *broker)
     return result;
 }
 
-/* What the workers leave behind: items whose tasks were all ended before their turn. */
-static void empty_queue(struct fan__dispatch *dispatch)
-{
-    struct fan__task *item;
-    fan__held_release(dispatch, true);
-    while ((item = fan__task_pop(&dispatch->queue))) {
-        while (item) {
-            struct fan__task *sibling = item->sibling;
-            fan__task_run_over(item);
-            item = sibling;
-        }
-    }
-}
-
-void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns)
+size_t fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns)
 {
     struct fan__dispatch *dispatch = broker->dispatch;
     fan__mutex_lock(&dispatch->mutex);
@@ -262,17 +271,28 @@ void fan__dispatch_stop(struct fan_broker *broker, int64_t deadline_ns)
             fan__tasks_hand_back(dispatch, handler);
         fan__work_drop(dispatch);
     }
+    bool busy = dispatch->calls != NULL;
+    size_t abandoned = dispatch->abandoned;
     fan__mutex_unlock(&dispatch->mutex);
-    fan__thread_join(&dispatch->live);
     fan__thread_join(&dispatch->look);
-    for (unsigned i = 0; i < dispatch->worker_count; i++)
-        fan__thread_join(&dispatch->workers[i].thread);
+    if (!busy)
+        join_callers(dispatch);
 
     fan__mutex_lock(&dispatch->mutex);
     empty_queue(dispatch);
     fan__cond_broadcast(&dispatch->reported);
     fan__cond_broadcast(&dispatch->changed);
     fan__mutex_unlock(&dispatch->mutex);
+    return abandoned;
+}
+
+bool fan__dispatch_is_busy(struct fan_broker *broker)
+{
+    struct fan__dispatch *dispatch = broker->dispatch;
+    fan__mutex_lock(&dispatch->mutex);
+    bool busy = dispatch->calls != NULL;
+    fan__mutex_unlock(&dispatch->mutex);
+    return busy;
 }
 
 void fan__dispatch_stats(struct fan_broker *broker, struct fan_broker_stats *stats)

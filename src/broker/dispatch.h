@@ -21,6 +21,8 @@
 #define FAN__LOOK_MS 200
 /* Nothing is held back for longer: when a handler cannot claim, the others go on. */
 #define FAN__HOLD_MS 1000
+/* What a handler has from the deadline of a stop, when its token fires, until it is given up. */
+#define FAN__GRACE_MS 250
 #define FAN__WORDS_SIZE 256
 /* A delivery whose holders died that often is a dead letter; one less, and it is run alone. */
 #define FAN__LAPSES_MAX 3
@@ -214,11 +216,14 @@ struct fan__dispatch {
     bool stopping;
     bool last_round; /* of claims, after the stop began */
     bool cut;        /* the stop's deadline is over */
+    bool given_up;   /* and the grace for those that ran then */
     bool over;       /* workers end */
     bool live_over;
     bool claiming; /* stepped: somebody is in the role of the thread that claims */
     int64_t deadline_ns;
-    int64_t wake_ns; /* when the thread that claims looks again */
+    int64_t grace_ns;
+    size_t abandoned; /* calls that a stop gave up */
+    int64_t wake_ns;  /* when the thread that claims looks again */
     struct fan_broker_stats stats;
 
     /* Who claims alone. */

@@ -157,12 +157,32 @@ static void check_suspect(struct fan__dispatch *dispatch)
     fan__cond_broadcast(&dispatch->ready);
 }
 
+/*
+ * After the grace who still runs is not waited for. Its event is handed back, though it may then
+ * run elsewhere beside the call that goes on here: it would do so anyway when the lease is over,
+ * which nobody renews after the stop, only with a death on its account that was none. What the call
+ * says then is dropped.
+ */
+static void give_up(struct fan__dispatch *dispatch)
+{
+    dispatch->given_up = true;
+    for (struct fan__call *call = dispatch->calls; call; call = call->next) {
+        dispatch->abandoned++;
+        if (call->task)
+            fan__task_end(dispatch, call->task, FAN_VERDICT_HAND_BACK, NULL);
+    }
+}
+
 /* At the deadline of a stop: who runs is told to give up, what was not begun is handed back. */
 static void check_stop(struct fan__dispatch *dispatch)
 {
-    if (!dispatch->stopping || dispatch->cut || fan__deadline_ns(0) < dispatch->deadline_ns)
+    int64_t now_ns = fan__deadline_ns(0);
+    if (dispatch->cut && !dispatch->given_up && now_ns >= dispatch->grace_ns)
+        give_up(dispatch);
+    if (!dispatch->stopping || dispatch->cut || now_ns < dispatch->deadline_ns)
         return;
     dispatch->cut = true;
+    dispatch->grace_ns = now_ns + FAN__GRACE_MS * FAN__NS_PER_MS;
     for (struct fan__call *call = dispatch->calls; call; call = call->next)
         fan_cancel_fire(call->cancel);
     for (struct fan_handler *handler = dispatch->first; handler; handler = handler->next)
@@ -181,14 +201,16 @@ static int64_t next_wake(struct fan__dispatch *dispatch)
         earlier(&wake_ns, dispatch->held->claimed_ns + FAN__HOLD_MS * FAN__NS_PER_MS);
     if (dispatch->stopping && !dispatch->cut)
         earlier(&wake_ns, dispatch->deadline_ns);
+    if (dispatch->cut && !dispatch->given_up)
+        earlier(&wake_ns, dispatch->grace_ns);
     return wake_ns;
 }
 
-/* Whether a stop has come to its end: nothing is claimed, and nobody is inside a handler. */
+/* Whether a stop has come to its end: nothing is claimed, nobody inside a handler is waited for. */
 static bool is_over(const struct fan__dispatch *dispatch)
 {
     return dispatch->stopping && !dispatch->last_round && dispatch->claimed == 0 &&
-           !dispatch->calls && dispatch->live_over;
+           (dispatch->given_up || (!dispatch->calls && dispatch->live_over));
 }
 
 void fan__work_main(void *context)

@@ -32,6 +32,7 @@ static struct {
     pthread_t changer;
     struct fan_broker *broker;
     bool owned;
+    struct fan_broker *left; /* stopped, and a handler that did not return ran for them */
     unsigned users;
     struct call calls[FAN_DEFAULT_CALL_COUNT_MAX];
     unsigned call_count;
@@ -254,6 +255,23 @@ static void run_calls(void)
     }
 }
 
+/* Frees those that were left and that nobody runs for any more. */
+static void free_left(void)
+{
+    fan__mutex_lock(&the.mutex);
+    struct fan_broker **link = &the.left;
+    while (*link) {
+        struct fan_broker *broker = *link;
+        if (fan__dispatch_is_busy(broker)) {
+            link = &broker->next_left;
+            continue;
+        }
+        *link = broker->next_left;
+        fan_broker_free(broker);
+    }
+    fan__mutex_unlock(&the.mutex);
+}
+
 enum fan_status fan_default_shutdown(uint32_t timeout_ms)
 {
     enum fan_status status = enter(NULL);
@@ -262,8 +280,11 @@ enum fan_status fan_default_shutdown(uint32_t timeout_ms)
     status = begin_stop();
     struct fan_broker *broker = the.broker;
     leave();
-    if (status != FAN_OK)
-        return status == FAN_AGAIN ? FAN_OK : status;
+    if (status != FAN_OK && status != FAN_AGAIN)
+        return status;
+    free_left();
+    if (status == FAN_AGAIN)
+        return FAN_OK;
     run_calls();
     if (broker)
         status = fan_broker_stop(broker, timeout_ms);
@@ -271,6 +292,12 @@ enum fan_status fan_default_shutdown(uint32_t timeout_ms)
     while (the.users > 0)
         fan__cond_wait(&the.changed, &the.mutex);
     bool owned = the.owned;
+    /* To wait for the handler could be to wait for ever. */
+    if (owned && broker && fan__dispatch_is_busy(broker)) {
+        broker->next_left = the.left;
+        the.left = broker;
+        owned = false;
+    }
     the.broker = NULL;
     the.state = NONE;
     fan__cond_broadcast(&the.changed);

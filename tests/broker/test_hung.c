@@ -1,6 +1,9 @@
 /* Handlers that do not come back: past their time limit, past the deadline of a stop. */
 #include "probe.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
+
 /* Warnings of calls past their limit, and the last of them. */
 struct hung_log {
     struct fan__mutex mutex;
@@ -132,11 +135,92 @@ static void test_H05_H04_what_waits_for_a_hung_call_takes_no_room(void **state)
     place_remove(&place);
 }
 
+struct freeing {
+    struct fan_broker *broker;
+    atomic_bool freed;
+};
+
+static void *free_broker(void *context)
+{
+    struct freeing *freeing = context;
+    fan_broker_free(freeing->broker);
+    atomic_store(&freeing->freed, true);
+    return NULL;
+}
+
+/* `store` outlives both brokers, as another process's would. */
+static struct fan_broker *broker_at(struct fan_store *store)
+{
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.store = store;
+    struct fan_broker *broker = NULL;
+    assert_ok(fan_broker_open(NULL, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    return broker;
+}
+
+static void test_H09_a_stop_gives_up_calls_that_do_not_end(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_store *store = NULL;
+    assert_ok(fan_store_open(place.uri, NULL, &store, NULL));
+    struct fan_broker *broker = broker_at(store);
+    struct probe probe;
+    struct probe live;
+    struct probe other;
+    probe_init(&probe);
+    probe_init(&live);
+    probe_init(&other);
+    probe.held = live.held = 1;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    options = probe_options(&live, NULL, NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 1);
+    probe_wait_begun(&live, 1);
+    int64_t begun_ns = fan__deadline_ns(0);
+    assert_int_equal(fan_broker_stop(broker, 100), FAN_TIMED_OUT);
+    assert_true(fan__deadline_ns(0) - begun_ns >= INT64_C(100000000));
+    assert_int_equal(probe.done + live.done, 0);
+    assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_PENDING);
+    assert_int_equal(find(broker, "mail", 1).attempts, 0);
+    assert_ok(fan_broker_stop(broker, 100));
+    /* Another has the event meanwhile. */
+    struct fan_broker *next = broker_at(store);
+    options = probe_options(&other, "mail", NULL);
+    assert_ok(fan_broker_handle(next, &options, NULL, NULL));
+    wait_for_stats(next, processed, 1);
+    assert_int_equal(other.attempts[1], 1);
+    /* Who frees waits for the calls, whose memory is the program's. */
+    struct freeing freeing = { .broker = broker };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, free_broker, &freeing), 0);
+    int64_t until_ns = fan__deadline_ns(100);
+    fan__mutex_lock(&probe.mutex);
+    while (fan__cond_wait_until(&probe.changed, &probe.mutex, until_ns))
+        ;
+    assert_false(atomic_load(&freeing.freed));
+    /* What it says is dropped: the other's word stands. */
+    probe.verdict = FAN_VERDICT_FAIL;
+    fan__mutex_unlock(&probe.mutex);
+    probe_let_go(&probe);
+    probe_let_go(&live);
+    pthread_join(thread, NULL);
+    assert_int_equal(probe.done + live.done, 2);
+    assert_int_equal(find(next, "mail", 1).status, FAN_EVENT_COMPLETED);
+    fan_broker_free(next);
+    fan_store_close(store);
+    place_remove(&place);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_every_store(test_H05_H03_hung_events_hold_one_worker_each),
         on_every_store(test_H05_H04_what_waits_for_a_hung_call_takes_no_room),
+        on_every_store(test_H09_a_stop_gives_up_calls_that_do_not_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

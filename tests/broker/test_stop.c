@@ -194,7 +194,9 @@ static void storm_once(const char *scheme, unsigned round)
     assert_int_equal(stats.processing, 0);
     assert_int_equal(stats.failed, 0);
     assert_int_equal(stats.events, storm.accepted);
-    assert_int_equal(stats.completed, probe.done);
+    /* On a busy machine a call may be given up, whose word is then dropped. */
+    wait_for_stats(broker, workers_active, 0);
+    assert_int_equal(stats.completed + stats_of(broker).late, probe.done);
     assert_int_equal(stats.pending + stats.completed, storm.accepted);
     fan_broker_free(broker);
     place_remove(&place);

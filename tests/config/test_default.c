@@ -278,6 +278,37 @@ static void test_H16_shutdown_in_a_handler_is_a_typed_error(void **state)
     assert_int_equal(inside, FAN_MISUSE);
 }
 
+static struct heard begun = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0 };
+static struct heard let_go = { PTHREAD_MUTEX_INITIALIZER, PTHREAD_COND_INITIALIZER, 0 };
+
+static enum fan_verdict hang(void *context, const struct fan_event *event,
+                             const struct fan_handling *handling)
+{
+    on_event(&begun, event, handling);
+    wait_for(&let_go, 1);
+    return on_event(context, event, handling);
+}
+
+static void test_H09_shutdown_does_not_wait_for_a_handler_that_hangs(void **state)
+{
+    (void)state;
+    heard.count = begun.count = let_go.count = 0;
+    assert_ok(init(ENABLED, NULL));
+    assert_ok(fan_default_subscribe(">", hang, &heard, NULL));
+    assert_ok(publish(NULL));
+    wait_for(&begun, 1);
+    assert_int_equal(fan_default_shutdown(50), FAN_TIMED_OUT);
+    assert_int_equal(heard.count, 0);
+    /* Another takes its place; and a shutdown with nothing to stop does not wait either. */
+    assert_ok(init(ENABLED, NULL));
+    assert_ok(publish(NULL));
+    assert_ok(fan_default_shutdown(5000));
+    assert_ok(fan_default_shutdown(0));
+    on_event(&let_go, NULL, NULL);
+    wait_for(&heard, 1);
+    assert_ok(fan_default_shutdown(0));
+}
+
 /* ---- Threads ---- */
 
 static atomic_uint accepted;
@@ -373,6 +404,7 @@ int main(void)
         cmocka_unit_test(test_H16_shutdown_drains_what_is_queued),
         cmocka_unit_test(test_H16_a_broker_of_ones_own_is_stopped_and_not_freed),
         cmocka_unit_test(test_H16_shutdown_in_a_handler_is_a_typed_error),
+        cmocka_unit_test(test_H09_shutdown_does_not_wait_for_a_handler_that_hangs),
         cmocka_unit_test(test_H16_any_thread_may_use_and_end_it),
         cmocka_unit_test(test_R03_a_forks_child_is_told),
     };
