@@ -116,7 +116,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_handle(struct fan_broker *brok
 
 /*
  * Removes a handler; its group and what is owed to it stay in the store, and what was claimed for
- * it and is not run yet is handed back. Accepts NULL.
+ * it and is not run yet is handed back. While the storage fails, outcomes are tried for 5 s; what
+ * is not written then comes again when its lease is over. Accepts NULL.
  *
  * Thread: any. Blocks: while it runs, and for the storage; not when called from within it.
  */

@@ -23,6 +23,8 @@
 #define FAN__HOLD_MS 1000
 /* What a handler has from the deadline of a stop, when its token fires, until it is given up. */
 #define FAN__GRACE_MS 250
+/* How long the outcomes of a removed handler are tried, when the store fails. */
+#define FAN__REMOVAL_MS 5000
 #define FAN__WORDS_SIZE 256
 /* A delivery whose holders died that often is a dead letter; one less, and it is run alone. */
 #define FAN__LAPSES_MAX 3
@@ -123,6 +125,7 @@ struct fan_handler {
     int64_t look_ns;               /* when to claim without a bell */
     int64_t renew_ns;              /* when to renew what it holds */
     int64_t not_before_ns;         /* after a failure */
+    int64_t give_up_ns;            /* of a removed one: until then its outcomes are tried again */
     size_t window;                 /* how much it may hold, by how long that lies in the queue */
     int64_t waited_ns;             /* the longest stay in the queue since the last claim */
     size_t held;                   /* claimed and not settled */

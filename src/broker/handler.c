@@ -269,6 +269,14 @@ enum fan_status fan_broker_handle(struct fan_broker *broker,
     return FAN_OK;
 }
 
+/* There is no thread that claims: its outcomes are settled here, or given up. */
+static void drop(struct fan__dispatch *dispatch, const struct fan_handler *handler)
+{
+    fan__work_drop(dispatch);
+    if (handler->held > 0)
+        fan__cond_wait_until(&dispatch->changed, &dispatch->mutex, handler->not_before_ns);
+}
+
 void fan_handler_free(struct fan_handler *handler)
 {
     if (!handler || fan__fork_generation() != handler->broker->fork_generation)
@@ -276,6 +284,7 @@ void fan_handler_free(struct fan_handler *handler)
     struct fan__dispatch *dispatch = handler->broker->dispatch;
     fan__mutex_lock(&dispatch->mutex);
     handler->removed = true;
+    handler->give_up_ns = fan__deadline_ns(FAN__REMOVAL_MS);
     dispatch->stats.handlers--;
     dispatch->durable_count -= handler->group != NULL;
     fan__waiters_forget(dispatch, handler);
@@ -290,7 +299,7 @@ void fan_handler_free(struct fan_handler *handler)
     }
     while (!is_unused(dispatch, handler)) {
         if (handler->held > 0 && (!dispatch->started || dispatch->over) && !dispatch->claiming)
-            fan__work_drop(dispatch);
+            drop(dispatch, handler);
         else
             fan__cond_wait(&dispatch->changed, &dispatch->mutex);
     }

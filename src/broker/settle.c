@@ -94,7 +94,10 @@ static void account(struct fan__dispatch *dispatch, const struct fan__task *task
                         task->verdict == FAN_VERDICT_DONE ? NULL : task->words);
 }
 
-/* Whether to try again: a failed settlement is repeated until its handler or the broker ends. */
+/*
+ * Whether to try again: a failed settlement is repeated for as long as its handler is there, and
+ * for some time after its removal, but not past the deadline of a stop.
+ */
 static bool note_failure(struct fan__dispatch *dispatch, struct fan_handler *handler,
                          enum fan_status status)
 {
@@ -107,7 +110,7 @@ static bool note_failure(struct fan__dispatch *dispatch, struct fan_handler *han
                  handler->group, fan_status_text(status));
     handler->failing = true;
     handler->not_before_ns = fan__deadline_ns(FAN__LOOK_MS);
-    return !handler->removed && !dispatch->cut;
+    return !dispatch->cut && (!handler->removed || fan__deadline_ns(0) < handler->give_up_ns);
 }
 
 /*

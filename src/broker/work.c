@@ -92,7 +92,7 @@ static bool serve(struct fan__dispatch *dispatch, struct fan_handler *handler, u
 {
     int64_t now_ns = fan__deadline_ns(0);
     fan__mutex_lock(&dispatch->mutex);
-    bool may = handler->not_before_ns <= now_ns || dispatch->cut || handler->removed;
+    bool may = handler->not_before_ns <= now_ns || dispatch->cut;
     bool gone = handler->gone;
     bool renew = handler->renew_ns <= now_ns;
     fan__mutex_unlock(&dispatch->mutex);

@@ -219,6 +219,7 @@ static struct {
     unsigned every; /* one call of so many fails; 0: none */
     unsigned calls;
     unsigned failures;
+    unsigned settles;
 } sick = { .mutex = { PTHREAD_MUTEX_INITIALIZER } };
 
 static bool sick_fails(void)
@@ -240,7 +241,11 @@ static enum fan_status sick_claim(void *self, const struct fan_group_name *name,
 static enum fan_status sick_settle(void *self, const struct fan_group_name *name,
                                    struct fan_settle *items, size_t count)
 {
-    return sick_fails() ? FAN_NO_SPACE : fan__sqlite_provider.settle(self, name, items, count);
+    bool fails = sick_fails();
+    fan__mutex_lock(&sick.mutex);
+    sick.settles++;
+    fan__mutex_unlock(&sick.mutex);
+    return fails ? FAN_NO_SPACE : fan__sqlite_provider.settle(self, name, items, count);
 }
 
 static enum fan_status sick_renew(void *self, const struct fan_group_name *name,
@@ -314,6 +319,62 @@ static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
     place_remove(&place);
 }
 
+struct removal {
+    struct fan__mutex mutex;
+    struct fan__cond changed;
+    struct fan_handler *handler;
+    bool freed;
+};
+
+static void *remove_handler(void *context)
+{
+    struct removal *removal = context;
+    fan_handler_free(removal->handler);
+    fan__mutex_lock(&removal->mutex);
+    removal->freed = true;
+    fan__cond_broadcast(&removal->changed);
+    fan__mutex_unlock(&removal->mutex);
+    return NULL;
+}
+
+/* The store is down when the handler is freed, and back soon after. */
+static void test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    set_sick(false, 0);
+    struct fan_broker *broker = broker_on_sick(&place, 0);
+    struct removal removal = { .freed = false };
+    struct probe probe;
+    pthread_t thread;
+    probe_init(&probe);
+    fan__mutex_init(&removal.mutex);
+    fan__cond_init(&removal.changed);
+    probe.held = 1;
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, &removal.handler, NULL));
+    publish(broker, "a.b.c", NULL);
+    probe_wait_begun(&probe, 1);
+    set_sick(true, 0);
+    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
+    wait_for_stats(broker, handlers, 0);
+    fan__mutex_lock(&sick.mutex);
+    unsigned settled = sick.settles;
+    fan__mutex_unlock(&sick.mutex);
+    probe_let_go(&probe);
+    fan__mutex_lock(&sick.mutex);
+    while (sick.settles == settled)
+        fan__cond_wait_until(&removal.changed, &sick.mutex, fan__deadline_ns(2));
+    fan__mutex_unlock(&sick.mutex);
+    set_sick(false, 0);
+    pthread_join(thread, NULL);
+    assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_COMPLETED);
+    assert_int_equal(stats_of(broker).lost, 0);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **state)
 {
     (void)state;
@@ -336,11 +397,16 @@ static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **st
     probe_wait_begun(&probe, 1);
     set_sick(true, 0);
     probe_let_go(&probe);
-    /* Neither does who frees a handler. */
-    fan_handler_free(handler);
+    /* Who frees a handler waits for the store, but not past the stop either. */
+    struct removal removal = { .handler = handler };
+    fan__mutex_init(&removal.mutex);
+    fan__cond_init(&removal.changed);
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
     probe_wait_begun(&other, 1);
     probe_let_go(&other);
     assert_ok(fan_broker_stop(broker, 100));
+    pthread_join(thread, NULL);
     /* What could not be recorded is due again when the leases are over. */
     struct fan_store_stats stats = { .size = sizeof(stats) };
     assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
@@ -383,24 +449,6 @@ static void test_P09_who_lost_its_lease_to_itself_does_not_run_it_again(void **s
 }
 
 /* ------------------------------------------------------------------ removed past its limit */
-
-struct removal {
-    struct fan__mutex mutex;
-    struct fan__cond changed;
-    struct fan_handler *handler;
-    bool freed;
-};
-
-static void *remove_handler(void *context)
-{
-    struct removal *removal = context;
-    fan_handler_free(removal->handler);
-    fan__mutex_lock(&removal->mutex);
-    removal->freed = true;
-    fan__cond_broadcast(&removal->changed);
-    fan__mutex_unlock(&removal->mutex);
-    return NULL;
-}
 
 /* The store knows by then that there was no verdict; the function runs on all the same. */
 static void test_H08_H05_freeing_waits_for_a_call_past_its_time_limit(void **state)
@@ -471,6 +519,7 @@ int main(void)
         on_every_store(test_H10_fifty_publish_while_another_stops),
         cmocka_unit_test(test_R01_outcomes_outlive_a_store_that_fails),
         cmocka_unit_test(test_P09_who_lost_its_lease_to_itself_does_not_run_it_again),
+        cmocka_unit_test(test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store),
         cmocka_unit_test(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
         on_every_store(test_H08_H05_freeing_waits_for_a_call_past_its_time_limit),
         on_every_store(test_H08_freeing_a_live_handler_waits_for_one_call_alone),
