@@ -139,8 +139,9 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish(struct fan_broker *bro
  * its first verdict, or another process took the event. A delayed event (deliver_at) is waited for
  * by live handlers alone. What is stored is never undone: *ret_cursor is set with these, too:
  *
- * Returns: FAN_HANDLER when one did not say DONE, with the words of the first; FAN_TIMED_OUT when
- *          not all had in time; FAN_MISUSE in a handler too. Else as fan_broker_publish.
+ * Returns: FAN_HANDLER when one did not say DONE, with the words of the first, or lost its claim
+ *          before its DONE was recorded, which the words say; FAN_TIMED_OUT when not all had in
+ *          time; FAN_MISUSE in a handler too. Else as fan_broker_publish.
  * Memory, Thread, Blocks: as there.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_broker_publish_sync(struct fan_broker *broker,

@@ -90,8 +90,12 @@ static void account(struct fan__dispatch *dispatch, const struct fan__task *task
     /* Of one key the next can be claimed when this one is settled. */
     if (handler->ordered)
         handler->more = true;
-    fan__waiters_report(dispatch, handler, fan_event_id(task->event),
-                        task->verdict == FAN_VERDICT_DONE ? NULL : task->words);
+    const char *words = task->verdict == FAN_VERDICT_DONE ? NULL : task->words;
+    /* Done, but not for the log, which may give it to another. */
+    if (!words && status != FAN_OK)
+        words = status == FAN_LOST ? "done, but its claim was lost before that was recorded"
+                                   : "done, but that was not recorded";
+    fan__waiters_report(dispatch, handler, fan_event_id(task->event), words);
 }
 
 /*

@@ -220,6 +220,7 @@ static struct {
     unsigned calls;
     unsigned failures;
     unsigned settles;
+    bool loses; /* settlements find that another has the claim */
 } sick = { .mutex = { PTHREAD_MUTEX_INITIALIZER } };
 
 static bool sick_fails(void)
@@ -244,7 +245,13 @@ static enum fan_status sick_settle(void *self, const struct fan_group_name *name
     bool fails = sick_fails();
     fan__mutex_lock(&sick.mutex);
     sick.settles++;
+    bool loses = sick.loses;
     fan__mutex_unlock(&sick.mutex);
+    if (loses) {
+        for (size_t i = 0; i < count; i++)
+            items[i].ret_status = FAN_LOST;
+        return FAN_OK;
+    }
     return fails ? FAN_NO_SPACE : fan__sqlite_provider.settle(self, name, items, count);
 }
 
@@ -416,6 +423,32 @@ static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **st
     place_remove(&place);
 }
 
+static void test_H01_P09_done_under_a_lost_claim_is_no_success(void **state)
+{
+    (void)state;
+    struct place place;
+    place_make(&place, scheme_sqlite);
+    set_sick(false, 0);
+    sick.loses = true;
+    struct fan_broker *broker = broker_on_sick(&place, 0);
+    struct probe probe;
+    probe_init(&probe);
+    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    struct fan_cursor cursor = { 0, 0 };
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_int_equal(fan_broker_publish_sync(broker, &draft, &cursor, &error), FAN_HANDLER);
+    assert_string_equal(error.message,
+                        "group mail: done, but its claim was lost before that was recorded");
+    assert_int_equal(cursor.seq, 1);
+    assert_int_equal(stats_of(broker).lost, 1);
+    assert_int_equal(stats_of(broker).processed, 0);
+    fan_broker_free(broker);
+    sick.loses = false;
+    place_remove(&place);
+}
+
 static void test_P09_who_lost_its_lease_to_itself_does_not_run_it_again(void **state)
 {
     (void)state;
@@ -518,6 +551,7 @@ int main(void)
         on_every_store(test_H09_past_the_deadline_the_rest_is_handed_back),
         on_every_store(test_H10_fifty_publish_while_another_stops),
         cmocka_unit_test(test_R01_outcomes_outlive_a_store_that_fails),
+        cmocka_unit_test(test_H01_P09_done_under_a_lost_claim_is_no_success),
         cmocka_unit_test(test_P09_who_lost_its_lease_to_itself_does_not_run_it_again),
         cmocka_unit_test(test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store),
         cmocka_unit_test(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
