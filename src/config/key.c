@@ -15,9 +15,10 @@
 
 const struct fan__section fan__sections[] = {
     { "server", "What fanfared serves, and where; other programs do not look at it." },
-    { "event_broker", "The broker of the default broker, and of fanfared." },
+    { "event_broker",
+      "The broker: the default broker, and that of fanfared, which runs no handlers itself." },
     { "event_broker.retry_policy", "How often, and when, an event comes again to a handler that "
-                                   "asked for it." },
+                                   "asked for it; not for fanfared, whose members decide." },
     { "event_broker.retention", "What is removed from the log; only what is finished goes." },
     { "event_broker.redis", "The provider `redis`." },
     { "event_broker.nats", "The provider `nats`." },
@@ -85,13 +86,14 @@ const struct fan__key fan__keys[] = {
       .standard = "10",
       .min = 1,
       .max = 1000,
-      .help = "Threads that run durable handlers." },
+      .help = "Threads that run durable handlers; not for fanfared." },
     { .path = "event_broker.buffer_size",
       .type = FAN__KEY_NUMBER,
       .standard = "1000",
       .min = 1,
       .max = 1000000,
-      .help = "What is claimed from the log ahead of its turn; the rest waits there." },
+      .help = "What is claimed from the log ahead of its turn; the rest waits there. Not for "
+              "fanfared." },
     { .path = "event_broker.instance_id",
       .type = FAN__KEY_TEXT,
       .none = "one that is unique to the process",

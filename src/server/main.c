@@ -114,6 +114,28 @@ static void warn_of_disabled(const struct fan_config *config)
                 enabled.place);
 }
 
+/* What is there for brokers with handlers, which this one has not. */
+static void warn_of_idle(const struct fan_config *config)
+{
+    static const char *const keys[] = {
+        "event_broker.worker_count",
+        "event_broker.buffer_size",
+        "event_broker.retry_policy.max_retries",
+        "event_broker.retry_policy.initial_delay",
+        "event_broker.retry_policy.max_delay",
+        "event_broker.retry_policy.factor",
+        "event_broker.retry_policy.jitter",
+    };
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+        struct fan_config_value value = { .size = FAN_CONFIG_VALUE_SIZE };
+        if (fan_config_get(config, keys[i], &value) == FAN_OK && value.source != FAN_CONFIG_DEFAULT)
+            fprintf(stderr,
+                    "fanfared: %s: %s has no effect here: it is for a broker with handlers, and "
+                    "fanfared runs none.\n",
+                    value.place, keys[i]);
+    }
+}
+
 static enum fan_status start(struct program *program, struct fan_error *error)
 {
     const struct fan_config *config = program->current;
@@ -123,6 +145,7 @@ static enum fan_status start(struct program *program, struct fan_error *error)
     if (status != FAN_OK)
         return status;
     warn_of_disabled(config);
+    warn_of_idle(config);
     struct fan_retention retention;
     fan__config_apply(config, &broker_options, &retention);
     struct fan__daemon_options options = {

@@ -179,7 +179,11 @@ event_broker:
         assert f"{path}:4:13: event_broker.provider: redis://localhost:6379/0" in done.stderr, done
         with Started("--config", path, "--listen", "127.0.0.1:0", "--store", "memory:") as daemon:
             assert daemon.store == "memory:"
-            assert daemon.stop() == ""
+            # What speaks to handlers is told to have no effect.
+            said = "has no effect here: it is for a broker with handlers, and fanfared runs none."
+            assert daemon.stop() == (
+                f"fanfared: {path}:6:17: event_broker.worker_count {said}\n"
+                f"fanfared: {path}:7:16: event_broker.buffer_size {said}\n")
 
 
 def test_H19_which_log():
