@@ -364,7 +364,7 @@ static void each_seed(uint64_t count, void (*run)(void *context, uint64_t seed),
     if (only)
         count = 1;
     else if (soak && strcmp(soak, "0") != 0)
-        count *= 250;
+        count *= 25;
     for (uint64_t seed = first; seed < first + count; seed++)
         run(context, seed);
 }
