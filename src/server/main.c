@@ -1,7 +1,7 @@
 /*
  * fanfared: signals, and what is said on standard output. One sentence on standard error for each
- * mistake in its settings and exit 2, exit 1 for a start that failed or accepted events that could
- * not be kept.
+ * mistake in its settings and exit 2, exit 1 for a start that failed (whatever a store says when it
+ * is opened is that, a typo in its URI too) or accepted events that could not be kept.
  */
 #include "base/env.h"
 #include "config/open.h"
@@ -35,6 +35,7 @@ struct program {
     struct fan_env env;
     struct fan__buffer store;
     const char *store_key;
+    bool opens; /* the settings are good, and the world is next */
     struct fan__daemon *daemon;
 };
 
@@ -91,15 +92,17 @@ static enum fan_status choose_store(struct program *program, struct fan_error *e
 }
 
 /* Says why the start failed, and gives the code to exit with. */
-static int complain(enum fan_status status, const struct fan_error *error)
+static int complain(const struct program *program, enum fan_status status,
+                    const struct fan_error *error)
 {
     const char *message = error->message[0] ? error->message : fan_status_text(status);
     size_t size = strlen(message);
     const char *stop = size > 0 && message[size - 1] == '.' ? "" : ".";
     fprintf(stderr, "fanfared: %s%s\n", message, stop);
-    /* A value that can never work is the caller's mistake; the rest is the world's. */
     bool listening = strcmp(error->field, "server.listen") == 0;
-    return status == FAN_INVALID || (listening && status == FAN_DENIED) ? 2 : 1;
+    if (listening)
+        return status == FAN_INVALID || status == FAN_DENIED ? 2 : 1;
+    return status == FAN_INVALID && !program->opens ? 2 : 1;
 }
 
 /* A broker that is switched off by name and runs all the same is told. */
@@ -157,6 +160,7 @@ static enum fan_status start(struct program *program, struct fan_error *error)
         .keep_alive_ms = (uint32_t)number_of(config, "server.keep_alive"),
         .broker = &broker_options,
     };
+    program->opens = true;
     status = fan__daemon_open(&options, &program->daemon, &reason);
     if (status != FAN_OK)
         return fan__config_blame(config, program->store_key, status, &reason, error);
@@ -250,7 +254,7 @@ static int run(struct program *program)
 
     struct fan_error error = FAN_ERROR_INIT;
     enum fan_status status = start(program, &error);
-    return status == FAN_OK ? serve(program, &signals) : complain(status, &error);
+    return status == FAN_OK ? serve(program, &signals) : complain(program, status, &error);
 }
 
 /* --check-config: opens nothing. */
@@ -259,7 +263,7 @@ static int check(struct program *program)
     struct fan_error error = FAN_ERROR_INIT;
     enum fan_status status = choose_store(program, &error);
     if (status != FAN_OK)
-        return complain(status, &error);
+        return complain(program, status, &error);
     fan__settings_print(program->current, program->store.data, program->store_key);
     return 0;
 }

@@ -61,6 +61,9 @@ static bool is_filter(const char *text)
 static bool has_scheme(const char *uri, const char *scheme)
 {
     size_t length = strlen(scheme);
+    /* PostgreSQL's own programs take either. */
+    if (strncmp(uri, "postgresql:", strlen("postgresql:")) == 0)
+        return strcmp(scheme, "postgres") == 0;
     return strncmp(uri, scheme, length) == 0 && uri[length] == ':';
 }
 

@@ -139,9 +139,44 @@ enum fan_status fan__uri_finish(const struct fan__uri *uri, struct fan_error *er
     for (size_t i = 0; i < uri->option_count; i++) {
         const char *name = uri->options[i].name;
         if (!uri->options[i].taken)
-            return fan__fail(error, FAN_INVALID, name, "unknown option '%s'", name);
+            return fan__fail(error, FAN_INVALID, name,
+                             "unknown option '%s': docs/stores.md has all", name);
     }
     return FAN_OK;
+}
+
+/* Whether every colon outside of brackets has a port behind it: `host:1,[::1]:2`. */
+static bool has_ports_only(const char *at, const char *end)
+{
+    for (; at < end; at++) {
+        if (*at == '[')
+            while (at < end && *at != ']')
+                at++;
+        if (at >= end || *at != ':')
+            continue;
+        while (at + 1 < end && isdigit((unsigned char)at[1]))
+            at++;
+        if (at + 1 < end && at[1] != ',')
+            return false;
+    }
+    return true;
+}
+
+enum fan_status fan__uri_check_place(const char *uri, struct fan_error *error)
+{
+    const char *place = strstr(uri, "://");
+    if (!place)
+        return FAN_OK;
+    place += 3;
+    const char *end = place + strcspn(place, "/?#");
+    const char *at = memchr(place, '@', (size_t)(end - place));
+    const char *host = at ? at + 1 : place;
+    if (!memchr(host, '@', (size_t)(end - host)) && has_ports_only(host, end))
+        return FAN_OK;
+    return fan__fail(error, FAN_INVALID, "uri",
+                     "expected %.*sUSER:PASSWORD@HOST:PORT/..., with /, ?, #, @ and : of a "
+                     "name or password written as %%2F, %%3F, %%23, %%40 and %%3A",
+                     (int)(place - uri), uri);
 }
 
 enum fan_status fan__uri_peel(const char *uri, const struct fan_env *env, char **ret_options,
@@ -167,8 +202,20 @@ enum fan_status fan__uri_peel(const char *uri, const struct fan_env *env, char *
 
 /* Words that make a parameter's value a secret when its name ends in one. */
 static const char *const secret_words[] = {
-    "password", "passwd", "passphrase", "pwd",  "pass",        "token",
-    "secret",   "apikey", "api_key",    "auth", "credentials",
+    "password",
+    "passwd",
+    "passphrase",
+    "pwd",
+    "pass",
+    "token",
+    "secret",
+    "apikey",
+    "api_key",
+    "auth",
+    "credentials",
+    /* as they are mistyped: pasword, paswort */
+    "word",
+    "wort",
 };
 
 static bool is_secret_name(const char *name, size_t size)
@@ -206,6 +253,18 @@ static bool is_server(const char *uri)
     return false;
 }
 
+/* `scheme://user:passwordhost`, where its owner forgot the `@`. */
+static const char *put_unended(struct text *text, const char *uri, const char *authority)
+{
+    const char *end = authority + strcspn(authority, "/?");
+    const char *colon = memchr(authority, ':', (size_t)(end - authority));
+    if (!colon || has_ports_only(authority, end))
+        return uri;
+    put(text, uri, (size_t)(colon + 1 - uri));
+    put(text, "***", 3);
+    return end;
+}
+
 /*
  * The password of `scheme://user:password@host`. A password may hold any of `/ ? @` where its owner
  * forgot to escape them, so it is taken to reach from the first colon to the last `@` of all.
@@ -215,6 +274,8 @@ static const char *put_userinfo(struct text *text, const char *uri)
     const char *at = strrchr(uri, '@');
     const char *authority = strstr(uri, "://");
     size_t mark = 3;
+    if (!at && authority)
+        return put_unended(text, uri, authority + mark);
     if (at && !authority && is_server(uri)) {
         authority = strchr(uri, ':');
         mark = 1;

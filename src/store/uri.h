@@ -67,6 +67,12 @@ FAN_MUST_CHECK enum fan_status fan__uri_peel(const char *uri, const struct fan_e
                                              struct fan_error *error);
 
 /*
+ * Whether `scheme://user:password@host:port` can be told apart: what libpq says of a password with
+ * one of its marks in it names a part of that.
+ */
+enum fan_status fan__uri_check_place(const char *uri, struct fan_error *error);
+
+/*
  * Writes a URI as it may be shown: passwords and tokens become `***`, what does not fit is cut.
  * In doubt it hides too much rather than too little.
  */

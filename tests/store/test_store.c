@@ -107,6 +107,9 @@ static void test_P07_secrets_are_not_shown(void **state)
         { "x:host=h password=hunter2", "x:host=h password=***" },
         { "x://u:p@h/?access_token=a%20b&x=1", "x://u:***@h/?access_token=***&x=1" },
         { "x:db?tokens=5", "x:db?tokens=5" },
+        { "x://user:hunter2host:5432/db", "x://user:***/db" },
+        { "x://one:1,[::1]:2/db", "x://one:1,[::1]:2/db" },
+        { "x:db?pasword=hunter2", "x:db?pasword=***" },
     };
     for (size_t i = 0; i < sizeof(uris) / sizeof(*uris); i++) {
         char shown[128];

@@ -25,36 +25,48 @@ static void ignore_notice(void *context, const PGresult *result)
     (void)result;
 }
 
-/* libpq's words for a failure to connect have the server's code in them: "FATAL:  28P01: ...". */
-static enum fan_status why_not(const char *message, const char **ret_words)
+/*
+ * libpq's words for a failure to connect have the server's code in them: "FATAL:  28P01: ...".
+ * code is "" for what libpq says by itself.
+ */
+static const char *words_of(const char *message, char code[6])
 {
-    *ret_words = message;
     for (const char *at = strstr(message, ":  "); at; at = strstr(at + 1, ":  ")) {
-        char code[6] = { 0 };
         size_t size = 0;
         while (size < 5 && isalnum((unsigned char)at[3 + size]))
             size++;
         if (size < 5 || at[8] != ':')
             continue;
         memcpy(code, at + 3, 5);
-        *ret_words = at[9] == ' ' ? at + 10 : at + 9;
-        return fan__postgres_map(code);
+        return at[9] == ' ' ? at + 10 : at + 9;
     }
-    return FAN_UNAVAILABLE;
+    return message;
+}
+
+/* What is to be done about it, where that is not plain. */
+static const char *advice(const char *code)
+{
+    if (strcmp(code, "28P01") == 0)
+        return ": check the one in the URI, passfile= or ~/.pgpass";
+    if (strcmp(code, "3D000") == 0)
+        return ": make it with CREATE DATABASE, ENCODING 'UTF8'";
+    return "";
 }
 
 static enum fan_status refused(struct fan__postgres_connection *connection)
 {
-    const char *words = NULL;
-    enum fan_status status = why_not(PQerrorMessage(connection->conn), &words);
-    /* What libpq says by itself has no code. */
-    if (strstr(words, "no password supplied"))
+    char code[6] = "";
+    const char *words = words_of(PQerrorMessage(connection->conn), code);
+    enum fan_status status = fan__postgres_map(code);
+    if (strstr(words, "no password supplied")) {
+        memcpy(code, "28P01", sizeof(code));
         status = FAN_DENIED;
+    }
     if (strncmp(words, "invalid ", strlen("invalid ")) == 0)
         status = FAN_INVALID;
     if (connection->status == FAN_OK) {
-        snprintf(connection->message, sizeof(connection->message), "%.*s",
-                 (int)strcspn(words, "\n"), words);
+        snprintf(connection->message, sizeof(connection->message), "%.*s%s",
+                 (int)strcspn(words, "\n"), words, advice(code));
         connection->status = status;
     }
     return connection->status;

@@ -58,8 +58,7 @@ static enum fan_status set_place(struct fan__postgres *store, const char *uri,
     PQfreemem(words);
     if (!options)
         return fan__fail(error, FAN_INVALID, "uri",
-                         "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE, with /, ?, @ and "
-                         ": of a name or password written as %%2F, %%3F, %%40 and %%3A");
+                         "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE");
     enum fan_status status = FAN_OK;
     for (const PQconninfoOption *at = options; status == FAN_OK && at->keyword; at++) {
         if (at->val)
@@ -181,7 +180,9 @@ static enum fan_status make(const char *uri, const struct fan_env *env,
     if (!store->keywords || !store->values)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the store");
     struct fan__uri parsed;
-    enum fan_status status = fan__uri_parse(uri, env, &parsed, error);
+    enum fan_status status = fan__uri_check_place(uri, error);
+    if (status == FAN_OK)
+        status = fan__uri_parse(uri, env, &parsed, error);
     if (status != FAN_OK)
         return status;
     status = configure(store, uri, &parsed, error);

@@ -22,16 +22,22 @@ struct found {
     int64_t epoch;
 };
 
-static enum fan_status tell(struct fan__postgres_connection *connection, bool has_schema,
+static enum fan_status tell(struct fan__postgres_connection *connection, const struct found *found,
                             struct fan_error *error)
 {
     const struct fan__postgres *store = connection->store;
     enum fan_status status = connection->status;
     const char *user = PQuser(connection->conn);
+    if (status == FAN_DENIED && found->has_meta)
+        return fan__fail(error, status, "uri",
+                         "%s: let its owner GRANT USAGE ON SCHEMA \"%s\" TO \"%s\", and ALL ON ALL "
+                         "TABLES IN it",
+                         connection->message, store->schema, user);
     if (status == FAN_DENIED)
         return fan__fail(error, status, "uri",
-                         has_schema ? "%s: let its owner GRANT ALL ON SCHEMA \"%s\" TO \"%s\""
-                                    : "%s: let its owner CREATE SCHEMA \"%s\" AUTHORIZATION \"%s\"",
+                         found->has_schema
+                             ? "%s: let its owner GRANT ALL ON SCHEMA \"%s\" TO \"%s\""
+                             : "%s: let its owner CREATE SCHEMA \"%s\" AUTHORIZATION \"%s\"",
                          connection->message, store->schema, user);
     return fan__fail(error, status, "uri", "%s",
                      connection->message[0] ? connection->message : fan_status_text(status));
@@ -96,11 +102,13 @@ static enum fan_status judge(const struct fan__postgres *store, const struct fou
     if (ours && found->format > FAN__POSTGRES_FORMAT)
         return fan__fail(error, FAN_TOO_NEW, "uri",
                          "the log in schema \"%s\" has format %" PRId64
-                         ", and this library knows formats up to %d",
+                         ", and this library knows formats up to %d: open it with a later one",
                          store->schema, found->format, FAN__POSTGRES_FORMAT);
     if (ours && (found->format < 1 || found->epoch == 0))
         return fan__fail(error, FAN_CORRUPT, "uri",
-                         "the log in schema \"%s\" has no format or no epoch", store->schema);
+                         "the log in schema \"%s\" has no format or no epoch that ever was: "
+                         "restore a copy of it",
+                         store->schema);
     return FAN_OK;
 }
 
@@ -128,14 +136,15 @@ static enum fan_status make(struct fan__postgres_connection *connection, struct 
 {
     look(connection, found);
     if (connection->status != FAN_OK)
-        return tell(connection, found->has_schema, error);
+        return tell(connection, found, error);
     enum fan_status status = judge(connection->store, found, error);
     if (status != FAN_OK || found->has_meta)
         return status;
     create(connection, found->has_schema);
-    look(connection, found);
+    if (connection->status == FAN_OK)
+        look(connection, found);
     fan__postgres_clock_sync(connection);
-    return connection->status == FAN_OK ? FAN_OK : tell(connection, found->has_schema, error);
+    return connection->status == FAN_OK ? FAN_OK : tell(connection, found, error);
 }
 
 /* Whether an acknowledged event is on the server's disk. */
