@@ -127,7 +127,7 @@ void fan__postgres_disconnect(struct fan__postgres_connection *connection)
         PQclear(connection->queue[i].result);
     PQfinish(connection->conn);
     fan__postgres_rows_free(connection);
-    fan__postgres_sets_free(connection);
+    fan__sets_free(&connection->sets, connection->store->env);
     fan__free(connection->store->env, connection);
 }
 

@@ -6,6 +6,7 @@
 #define FAN_STORE_POSTGRES_SERIES_H
 
 #include "store/postgres/store.h"
+#include "store/sets.h"
 
 /* rows.c */
 
@@ -54,7 +55,6 @@ struct fan__postgres_set {
 void fan__postgres_set_of(struct fan__postgres_connection *connection,
                           const struct fan_query *query, struct fan__postgres_set *ret_set);
 bool fan__postgres_set_has(const struct fan__postgres_set *set, int64_t id);
-void fan__postgres_sets_free(struct fan__postgres_connection *connection);
 
 /* tuples.c: the writer's. */
 

@@ -65,7 +65,7 @@ struct fan__postgres_connection {
         PGresult *result;
     } queue[2 * FAN__POSTGRES_QUEUE_MAX];
     struct fan__postgres_row_cache *rows;
-    struct fan__postgres_set_cache *sets;
+    struct fan__sets *sets;
 };
 
 /* What the log says of its clock, and where this process took it (clock.c). */

@@ -274,7 +274,7 @@ void fan__sqlite_disconnect(struct fan__sqlite_connection *connection)
         sqlite3_finalize(connection->statements[i]);
     sqlite3_close(connection->db);
     fan__sqlite_rows_free(connection);
-    fan__sqlite_sets_free(connection);
+    fan__sets_free(&connection->sets, connection->store->env);
     fan__buffer_deinit(&connection->scratch);
     fan__free(connection->store->env, connection);
 }

@@ -7,6 +7,7 @@
 #define FAN_STORE_SQLITE_SERIES_H
 
 #include "event/uuid.h"
+#include "store/sets.h"
 #include "store/sqlite/store.h"
 
 /* tuples.c: the writer's, with its lock. */
@@ -73,6 +74,5 @@ struct fan__sqlite_set {
 void fan__sqlite_set_of(struct fan__sqlite_connection *connection, const struct fan_query *query,
                         struct fan__sqlite_set *ret_set);
 bool fan__sqlite_set_has(const struct fan__sqlite_set *set, int64_t id);
-void fan__sqlite_sets_free(struct fan__sqlite_connection *connection);
 
 #endif

@@ -1,261 +1,81 @@
 /*
- * Which series a filter matches. Series are added with rising numbers, so what was found for a
- * filter stays right and later calls look at later series alone; when some were forgotten the sets
- * begin anew, so that they do not grow for ever. A few filters are kept per
- * connection, the one used longest ago makes room.
+ * Which series a filter matches, by SQLite's statements (store/sets.h).
  */
 #include "store/sqlite/series.h"
 
-#include "base/env.h"
-
-#include <fanfare/pattern.h>
-
-#include <stdlib.h>
-#include <string.h>
-
-#define SET_COUNT 16
-#define KEY_SIZE_MAX ((size_t)7 * (FAN_TEXT_SIZE_MAX + 1))
-
-struct set {
-    char *key;
-    size_t key_size;
-    struct fan__buffer ids;
-    int64_t last_id;
-    uint64_t used;
+static const enum fan__sqlite_statement by_column[FAN__SERIES_COLUMN_COUNT] = {
+    [FAN__SERIES_SOURCE] = FAN__SQL_SERIES_BY_SOURCE,
+    [FAN__SERIES_TYPE] = FAN__SQL_SERIES_BY_TYPE,
+    [FAN__SERIES_TOPIC] = FAN__SQL_SERIES_BY_TOPIC,
+    [FAN__SERIES_SCHEMA] = FAN__SQL_SERIES_BY_SCHEMA,
+    [FAN__SERIES_ENTITY] = FAN__SQL_SERIES_BY_ENTITY,
+    [FAN__SERIES_OPERATION] = FAN__SQL_SERIES_BY_OPERATION,
+    [FAN__SERIES_INSTANCE] = FAN__SQL_SERIES_BY_INSTANCE,
 };
-
-struct fan__sqlite_set_cache {
-    struct set sets[SET_COUNT];
-    uint64_t clock;
-    int64_t swept; /* since when no series were forgotten */
-};
-
-static void set_deinit(struct set *set, const struct fan_env *env)
-{
-    fan__free(env, set->key);
-    fan__buffer_deinit(&set->ids);
-    *set = (struct set){ 0 };
-}
-
-void fan__sqlite_sets_free(struct fan__sqlite_connection *connection)
-{
-    if (!connection->sets)
-        return;
-    for (size_t i = 0; i < SET_COUNT; i++)
-        set_deinit(&connection->sets->sets[i], connection->store->env);
-    fan__free(connection->store->env, connection->sets);
-    connection->sets = NULL;
-}
-
-static bool is_everything(const char *pattern)
-{
-    return !pattern || strcmp(pattern, "*") == 0 || strcmp(pattern, ">") == 0;
-}
-
-/* The parts of the filter that lie in the series: each text with its length before it. */
-static size_t key_of(const struct fan_query *query, char key[KEY_SIZE_MAX])
-{
-    const char *const texts[] = {
-        query->topic,     is_everything(query->pattern) ? NULL : query->pattern,
-        query->schema,    query->entity,
-        query->operation, query->instance_id,
-    };
-    size_t size = 0;
-    key[size++] = (char)query->source;
-    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++) {
-        /* The mark keeps "no filter" apart from "the empty text". */
-        key[size++] = texts[i] ? '=' : '-';
-        size_t length = texts[i] ? strlen(texts[i]) + 1 : 0;
-        if (length > 0)
-            memcpy(key + size, texts[i], length);
-        size += length;
-    }
-    return size;
-}
-
-/* A damaged file may hold anything: a text that is not there differs from all. */
-static const char *text_of(sqlite3_stmt *statement, int column)
-{
-    const char *text = (const char *)sqlite3_column_text(statement, column);
-    return text ? text : "\xff";
-}
-
-static bool differs(const char *wanted, sqlite3_stmt *statement, int column)
-{
-    return wanted && strcmp(wanted, text_of(statement, column)) != 0;
-}
 
 /* The columns of SERIES_AFTER and its like. */
 static bool matches(const struct fan_query *query, sqlite3_stmt *statement)
 {
-    const char *source = query->source == FAN_SOURCE_UNSET ? NULL : fan_source_text(query->source);
-    return !differs(source, statement, 1) && !differs(query->topic, statement, 3) &&
-           !differs(query->schema, statement, 4) && !differs(query->entity, statement, 5) &&
-           !differs(query->operation, statement, 6) && !differs(query->instance_id, statement, 7) &&
-           (!query->pattern || fan_pattern_match(query->pattern, text_of(statement, 2)));
-}
-
-/* The text that every type must begin with, and the first one past all of those. */
-static bool prefix_of(const char *pattern, char from[FAN_TEXT_SIZE_MAX + 2],
-                      char until[FAN_TEXT_SIZE_MAX + 2])
-{
-    size_t size = strcspn(pattern, "*>");
-    if (size == 0)
-        return false;
-    memcpy(from, pattern, size);
-    from[size] = '\0';
-    memcpy(until, pattern, size);
-    if (pattern[size] == '\0') {
-        /* No wildcard: the type itself; no type holds a control character. */
-        until[size] = '\x01';
-        until[size + 1] = '\0';
-        return true;
+    const char *texts[FAN__SERIES_COLUMN_COUNT];
+    for (int i = 0; i < FAN__SERIES_COLUMN_COUNT; i++) {
+        texts[i] = (const char *)sqlite3_column_text(statement, i + 1);
+        /* A damaged file may hold anything: a text that is not there differs from all. */
+        if (!texts[i])
+            texts[i] = "\xff";
     }
-    /* The last character is a dot; the next one in order ends the range. */
-    until[size - 1] = '/';
-    until[size] = '\0';
-    return true;
-}
-
-/* The statement that looks at the fewest series: an index where the filter allows for one. */
-static sqlite3_stmt *candidates(struct fan__sqlite_connection *connection,
-                                const struct fan_query *query, char *from, char *until)
-{
-    enum fan__sqlite_statement name = FAN__SQL_SERIES_AFTER;
-    const char *value = NULL;
-    until[0] = '\0';
-    if (query->topic) {
-        name = FAN__SQL_SERIES_BY_TOPIC;
-        value = query->topic;
-    } else if (query->pattern && prefix_of(query->pattern, from, until)) {
-        name = FAN__SQL_SERIES_BY_TYPE;
-        value = from;
-    } else if (query->instance_id) {
-        name = FAN__SQL_SERIES_BY_INSTANCE;
-        value = query->instance_id;
-    } else if (query->entity) {
-        name = FAN__SQL_SERIES_BY_ENTITY;
-        value = query->entity;
-    } else if (query->schema) {
-        name = FAN__SQL_SERIES_BY_SCHEMA;
-        value = query->schema;
-    } else if (query->operation) {
-        name = FAN__SQL_SERIES_BY_OPERATION;
-        value = query->operation;
-    } else if (query->source != FAN_SOURCE_UNSET) {
-        name = FAN__SQL_SERIES_BY_SOURCE;
-        value = fan_source_text(query->source);
-    }
-    sqlite3_stmt *statement = fan__sqlite_use(connection, name);
-    if (value)
-        sqlite3_bind_text(statement, 1, value, -1, SQLITE_TRANSIENT);
-    else
-        sqlite3_bind_int64(statement, 1, 0);
-    if (until[0])
-        sqlite3_bind_text(statement, 2, until, -1, SQLITE_TRANSIENT);
-    return statement;
-}
-
-static int compare(const void *a, const void *b)
-{
-    int64_t left = *(const int64_t *)a;
-    int64_t right = *(const int64_t *)b;
-    return (left > right) - (left < right);
+    return fan__set_matches(query, texts);
 }
 
 /* Adds the series past set->last_id that match. */
 static void extend(struct fan__sqlite_connection *connection, const struct fan_query *query,
-                   struct set *set, int64_t last_id)
+                   struct fan__set *set, int64_t last_id)
 {
-    char from[FAN_TEXT_SIZE_MAX + 2];
-    char until[FAN_TEXT_SIZE_MAX + 2];
-    sqlite3_stmt *statement;
-    if (set->last_id == 0) {
-        statement = candidates(connection, query, from, until);
-    } else {
-        statement = fan__sqlite_use(connection, FAN__SQL_SERIES_AFTER);
+    struct fan__set_start start = { .any = true };
+    if (set->last_id == 0)
+        fan__set_start(query, &start);
+    sqlite3_stmt *statement =
+        fan__sqlite_use(connection, start.any ? FAN__SQL_SERIES_AFTER : by_column[start.column]);
+    if (start.any)
         sqlite3_bind_int64(statement, 1, set->last_id);
-    }
+    else
+        sqlite3_bind_text(statement, 1, start.value, -1, SQLITE_TRANSIENT);
+    if (!start.any && start.column == FAN__SERIES_TYPE)
+        sqlite3_bind_text(statement, 2, start.until, -1, SQLITE_TRANSIENT);
     while (fan__sqlite_step(connection, statement)) {
         int64_t id = sqlite3_column_int64(statement, 0);
         if (matches(query, statement))
             fan__buffer_add(&set->ids, &id, sizeof(id));
     }
-    if (set->ids.failed)
+    if (!fan__set_end(set, last_id))
         fan__sqlite_fail(connection, FAN_NO_MEMORY);
-    if (set->last_id == 0 && set->ids.size > 0)
-        qsort(set->ids.data, set->ids.size / sizeof(int64_t), sizeof(int64_t), compare);
-    set->last_id = last_id;
-}
-
-/* The kept set of a filter, or a place for it. NULL without memory. */
-static struct set *find(struct fan__sqlite_connection *connection, const char *key, size_t size)
-{
-    const struct fan_env *env = connection->store->env;
-    if (!connection->sets)
-        connection->sets = fan__alloc_zero(env, 1, sizeof(*connection->sets));
-    struct fan__sqlite_set_cache *cache = connection->sets;
-    if (!cache)
-        return NULL;
-    struct set *oldest = &cache->sets[0];
-    cache->clock++;
-    for (size_t i = 0; i < SET_COUNT; i++) {
-        struct set *set = &cache->sets[i];
-        if (set->key && set->key_size == size && memcmp(set->key, key, size) == 0) {
-            set->used = cache->clock;
-            return set;
-        }
-        if (set->used < oldest->used)
-            oldest = set;
-    }
-    set_deinit(oldest, env);
-    fan__buffer_init(&oldest->ids, env);
-    oldest->key = fan__alloc(env, size);
-    if (!oldest->key)
-        return NULL;
-    memcpy(oldest->key, key, size);
-    oldest->key_size = size;
-    oldest->used = cache->clock;
-    return oldest;
-}
-
-/* The highest number of a series. Sets that may hold forgotten ones are dropped on the way. */
-static int64_t last_series(struct fan__sqlite_connection *connection)
-{
-    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_SERIES_LAST);
-    if (!fan__sqlite_step(connection, statement))
-        return 0;
-    int64_t last_id = sqlite3_column_int64(statement, 0);
-    int64_t swept = sqlite3_column_int64(statement, 1);
-    sqlite3_reset(statement);
-    struct fan__sqlite_set_cache *cache = connection->sets;
-    for (size_t i = 0; cache && cache->swept != swept && i < SET_COUNT; i++)
-        set_deinit(&cache->sets[i], connection->store->env);
-    if (cache)
-        cache->swept = swept;
-    return last_id;
 }
 
 void fan__sqlite_set_of(struct fan__sqlite_connection *connection, const struct fan_query *query,
                         struct fan__sqlite_set *ret_set)
 {
-    *ret_set = (struct fan__sqlite_set){ .all = true };
-    if (!query->topic && is_everything(query->pattern) && !query->schema && !query->entity &&
-        !query->operation && !query->instance_id && query->source == FAN_SOURCE_UNSET)
+    *ret_set = (struct fan__sqlite_set){ .all = fan__set_is_all(query) };
+    if (ret_set->all)
         return;
-    ret_set->all = false;
-    char key[KEY_SIZE_MAX];
-    size_t size = key_of(query, key);
-    int64_t last_id = last_series(connection);
-    struct set *set = find(connection, key, size);
+    const struct fan_env *env = connection->store->env;
+    int64_t last_id = 0;
+    int64_t swept = 0;
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_SERIES_LAST);
+    if (fan__sqlite_step(connection, statement)) {
+        last_id = sqlite3_column_int64(statement, 0);
+        swept = sqlite3_column_int64(statement, 1);
+        sqlite3_reset(statement);
+    }
+    if (connection->status != FAN_OK)
+        return;
+    struct fan__set *set = fan__sets_find(&connection->sets, env, query, swept);
     if (!set) {
         fan__sqlite_fail(connection, FAN_NO_MEMORY);
         return;
     }
-    if (connection->status == FAN_OK && last_id > set->last_id)
+    if (last_id > set->last_id)
         extend(connection, query, set, last_id);
     if (connection->status != FAN_OK) {
-        set_deinit(set, connection->store->env);
+        fan__set_deinit(set, env);
         return;
     }
     ret_set->ids = (const int64_t *)(const void *)set->ids.data;
@@ -264,6 +84,5 @@ void fan__sqlite_set_of(struct fan__sqlite_connection *connection, const struct 
 
 bool fan__sqlite_set_has(const struct fan__sqlite_set *set, int64_t id)
 {
-    return set->all ||
-           (set->count > 0 && bsearch(&id, set->ids, set->count, sizeof(id), compare) != NULL);
+    return set->all || fan__ids_have(set->ids, set->count, id);
 }

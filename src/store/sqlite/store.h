@@ -36,7 +36,7 @@ struct fan__sqlite_connection {
     enum fan_status status;
     char message[160];
     struct fan__sqlite_row_cache *rows;
-    struct fan__sqlite_set_cache *sets;
+    struct fan__sets *sets;
     struct fan__buffer scratch;
     uint64_t seqs[FAN__SQLITE_BLOCK_COUNT];
 };
