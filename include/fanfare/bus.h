@@ -42,7 +42,8 @@ struct fan_subscription;
  * single_publisher    one thread publishes (asserted), without lock or fence on its path; whoever
  *                     subscribes, ends, or falls asleep pays for that, with microseconds
  * memory_size_max     bound on bytes held for slow subscribers, 0 for 64 MiB; past it those that
- *                     hold more than their share lose messages as if their buffer were full
+ *                     hold more than their share lose messages as if their buffer were full. What
+ *                     large messages took is used again: of that, up to a quarter waits meanwhile
  * block_timeout_ms    how long a publish may wait for FAN_POLICY_BLOCK; 0 refuses that policy
  * slot_size           bytes of a place in a shared ring, 64 to 4,096 in steps of 64, 0 for 128:
  *                     what does not fit with 32 bytes for itself goes by reference, and costs more

@@ -56,8 +56,8 @@ enum fan_status fan__draft_init(struct fan__draft *draft, const struct fan_messa
 
 size_t fan__draft_block_size(const struct fan__draft *draft)
 {
-    return sizeof(struct fan__block) + draft->message->payload.size + draft->type_size + 1 +
-           draft->topic_size + 1;
+    return fan__arena_size(sizeof(struct fan__block) + draft->message->payload.size +
+                           draft->type_size + 1 + draft->topic_size + 1);
 }
 
 struct fan__block *fan__block_new(struct fan_bus *bus, const struct fan__draft *draft)
@@ -65,7 +65,7 @@ struct fan__block *fan__block_new(struct fan_bus *bus, const struct fan__draft *
     _Static_assert(sizeof(struct fan__block) % 8 == 0, "the payload behind it is aligned");
     const struct fan_message *message = draft->message;
     size_t size = fan__draft_block_size(draft);
-    struct fan__block *block = fan__alloc(bus->env, size);
+    struct fan__block *block = fan__arena_get(&bus->arena, size);
     if (!block)
         return NULL;
     char *payload = (char *)(block + 1);
@@ -90,8 +90,7 @@ struct fan__block *fan__block_new(struct fan_bus *bus, const struct fan__draft *
     if (bus->latest_count > 0)
         block->key = fan__hash(fan__hash(bus->hash_seed, draft->topic, draft->topic_size),
                                draft->type, draft->type_size);
-    /* relaxed: it is a sum. */
-    atomic_fetch_add_explicit(&bus->held_size, size, memory_order_relaxed);
+    fan__bus_hold(bus, size);
     return block;
 }
 

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #define MEMORY_SIZE_MAX_DEFAULT ((size_t)64 << 20)
+#define SPARE_PART 4 /* of that, what may wait to be used again */
 
 static enum fan_status check_kind_name(const struct fan_kind *kinds, size_t index,
                                        struct fan_error *ret_error)
@@ -89,6 +90,7 @@ static void init(struct fan_bus *bus, const struct fan_bus_options *given)
     atomic_init(&bus->chain_count, 0);
     fan__mutex_init(&bus->mutex);
     fan__cond_init(&bus->wake_done);
+    fan__arena_init(&bus->arena, bus->env, bus->memory_size_max / SPARE_PART);
     fan__topics_init(&bus->topics, bus->env, bus->hash_seed);
     fan__link_init(&bus->all);
     fan__link_init(&bus->touched);
@@ -121,9 +123,24 @@ void fan__bus_release(struct fan_bus *bus, struct fan__block *block)
     /* acq_rel: what every holder did comes before the free by the last one. */
     if (atomic_fetch_sub_explicit(&block->holders, 1, memory_order_acq_rel) > 1)
         return;
-    /* relaxed: it is a sum. */
-    atomic_fetch_sub_explicit(&bus->held_size, block->size, memory_order_relaxed);
-    fan__free(bus->env, block);
+    size_t size = block->size;
+    /* relaxed: sums, of which neither is ever too low. Above the budget nothing waits. */
+    if (atomic_load_explicit(&bus->held_size, memory_order_relaxed) +
+            atomic_load_explicit(&bus->arena.spare_size, memory_order_relaxed) >
+        bus->memory_size_max)
+        fan__free(bus->env, block);
+    else
+        fan__arena_put(&bus->arena, block, size);
+    atomic_fetch_sub_explicit(&bus->held_size, size, memory_order_relaxed);
+}
+
+void fan__bus_hold(struct fan_bus *bus, size_t size)
+{
+    /* relaxed: sums. What waits to be used again makes way for what is used. */
+    size_t held = atomic_fetch_add_explicit(&bus->held_size, size, memory_order_relaxed) + size;
+    size_t spare = atomic_load_explicit(&bus->arena.spare_size, memory_order_relaxed);
+    if (spare > 0 && held + spare > bus->memory_size_max)
+        fan__arena_trim(&bus->arena);
 }
 
 void fan__bus_release_segment(struct fan_bus *bus, struct fan__segment *segment)
@@ -163,6 +180,7 @@ void fan__bus_drop(struct fan_bus *bus)
     if (!last)
         return;
     assert(bus->held_size == 0 && fan__link_alone(&bus->all) && bus->ring_count == 0);
+    fan__arena_trim(&bus->arena);
     fan__topics_deinit(&bus->topics);
     fan__cond_deinit(&bus->wake_done);
     fan__mutex_deinit(&bus->mutex);

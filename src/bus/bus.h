@@ -21,6 +21,7 @@
 #include "base/cancel.h"
 #include "base/env.h"
 #include "base/thread.h"
+#include "bus/arena.h"
 #include "bus/lane.h"
 #include "bus/link.h"
 #include "bus/queue.h"
@@ -77,7 +78,8 @@ struct fan_bus {
     /* From here on: no longer. */
     struct fan__mutex mutex;
     struct fan__cond wake_done; /* with the mutex: a wake has returned */
-    atomic_size_t held_size;    /* bytes of all blocks, segments and arrays of queues that exist */
+    atomic_size_t held_size;    /* bytes of all blocks, segments and arrays of queues in use */
+    struct fan__arena arena;
 
     /* Publishers that wait for a FAN_POLICY_BLOCK reader, or for one that does; on a line apart. */
     char before_gate[FAN__LINE_SIZE];
@@ -215,6 +217,9 @@ static inline void fan__bus_open_gate(struct fan_bus *bus);
 /* Adds what one subscription counted. */
 void fan__counters_add(struct fan_bus_counters *sum,
                        const struct fan_subscription_counters *counters);
+
+/* Counts bytes that were taken into use. In the turn. */
+void fan__bus_hold(struct fan_bus *bus, size_t size);
 
 /* Lets go of a block; any thread. */
 void fan__bus_release(struct fan_bus *bus, struct fan__block *block);

@@ -46,10 +46,14 @@ static bool must_wait_for(const struct fan_subscription *subscription, size_t bl
 void fan__subscription_charge(struct fan_subscription *subscription)
 {
     size_t size = fan__queue_size(&subscription->queue);
-    /* relaxed: sums. What it shrinks by wraps around. */
+    /* relaxed: sums. It grows in the turn alone. */
     size_t before = atomic_load_explicit(&subscription->array_size, memory_order_relaxed);
     atomic_store_explicit(&subscription->array_size, size, memory_order_relaxed);
-    atomic_fetch_add_explicit(&subscription->bus->held_size, size - before, memory_order_relaxed);
+    if (size > before)
+        fan__bus_hold(subscription->bus, size - before);
+    else
+        atomic_fetch_sub_explicit(&subscription->bus->held_size, before - size,
+                                  memory_order_relaxed);
 }
 
 void fan__subscription_trim(struct fan_subscription *subscription, bool all)

@@ -194,7 +194,6 @@ struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t sta
         for (size_t i = 0; i < lane->slot_words; i++)
             words[i] = atomic_load_explicit(&slot[i], memory_order_relaxed);
     }
-    /* relaxed: it is a sum. */
-    atomic_fetch_add_explicit(&bus->held_size, size, memory_order_relaxed);
+    fan__bus_hold(bus, size);
     return segment;
 }

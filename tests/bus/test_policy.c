@@ -268,7 +268,7 @@ static enum fan_status publish_kilobyte(struct fan_bus *bus, const char *topic)
 static void check_budget(struct fan_bus *bus)
 {
     fan__mutex_lock(&bus->mutex);
-    bool within = bus->held_size <= bus->memory_size_max;
+    bool within = bus->held_size + bus->arena.spare_size <= bus->memory_size_max;
     fan__mutex_unlock(&bus->mutex);
     assert_true(within);
     assert_true(bus_adds_up(bus));
@@ -475,6 +475,102 @@ static void test_L12_the_arrays_of_queues_count_in_the_budget(void **state)
     assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
+/* What was let go is used again, the last first, and by the same size alone. */
+static void test_the_arena_gives_out_what_it_has(void **state)
+{
+    (void)state;
+    enum { SIZE_MAX_TRIED = 17 << 20 };
+    struct test_memory memory;
+    struct fan__arena arena;
+    test_memory_init(&memory);
+    fan__arena_init(&arena, &memory.env, SIZE_MAX_TRIED);
+    size_t before = 0;
+    for (size_t wanted = 1; wanted < SIZE_MAX_TRIED; wanted += wanted / 16 + 1) {
+        size_t size = fan__arena_size(wanted);
+        assert_in_range(size, wanted, wanted + wanted / 8);
+        assert_int_equal(fan__arena_size(size), size);
+        bool kept = size > 1024 && size < SIZE_MAX_TRIED;
+        if (size == before || !kept)
+            continue;
+        before = size;
+        void *first = fan__arena_get(&arena, size);
+        void *second = fan__arena_get(&arena, size);
+        memset(first, 1, size);
+        fan__arena_put(&arena, first, size);
+        fan__arena_put(&arena, second, size);
+        assert_int_equal(atomic_load(&arena.spare_size),
+                         2 * size <= SIZE_MAX_TRIED ? 2 * size : size);
+        long calls = atomic_load(&memory.calls);
+        void *again = fan__arena_get(&arena, size);
+        assert_int_equal(atomic_load(&memory.calls), calls);
+        assert_ptr_equal(again, 2 * size <= SIZE_MAX_TRIED ? second : first);
+        fan__arena_put(&arena, again, size);
+        fan__arena_trim(&arena);
+        assert_int_equal(atomic_load(&arena.spare_size), 0);
+        assert_int_equal(atomic_load(&memory.blocks), 0);
+    }
+}
+
+static void publish_bytes(struct fan_bus *bus, size_t size)
+{
+    static char bytes[64 << 10];
+    struct fan_message message = message_of(NULL, "a", NULL);
+    message.payload = (struct fan_str){ bytes, size };
+    assert_ok(fan_bus_publish(bus, &message, NULL));
+}
+
+static void test_L12_large_messages_use_their_memory_again(void **state)
+{
+    (void)state;
+    enum { LARGE = 16 << 10 };
+    struct test_memory memory;
+    test_memory_init(&memory);
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.env = &memory.env;
+    options.memory_size_max = 1 << 20;
+    struct fan_bus *bus = open_with(&options);
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_NEWEST, 16);
+    const struct fan_message *message;
+    long calls = 0;
+    for (int i = 0; i < 100; i++) {
+        for (int k = 0; k < 8; k++)
+            publish_bytes(bus, LARGE);
+        for (int k = 0; k < 8; k++)
+            assert_ok(fan_subscription_next(subscription, 0, &message));
+        check_budget(bus);
+        if (i == 1)
+            calls = atomic_load(&memory.calls);
+    }
+    assert_int_equal(atomic_load(&memory.calls), calls);
+    /* A quarter of the budget at most waits to be used again. */
+    for (int k = 0; k < 16; k++)
+        publish_bytes(bus, sizeof(char[64 << 10]) - 1024);
+    check_budget(bus);
+    for (int k = 0; fan_subscription_next(subscription, 0, &message) == FAN_OK; k++)
+        check_budget(bus);
+    assert_in_range(bus->arena.spare_size, 1, 256 << 10);
+    /* Sizes that come no more make way for those that do. */
+    for (int i = 0; i < 100; i++) {
+        for (int k = 0; k < 4; k++)
+            publish_bytes(bus, 2 * LARGE);
+        for (int k = 0; k < 4; k++)
+            assert_ok(fan_subscription_next(subscription, 0, &message));
+        check_budget(bus);
+        if (i == 50)
+            calls = atomic_load(&memory.calls);
+    }
+    assert_int_equal(atomic_load(&memory.calls), calls);
+    /* What waits makes way for what is used. */
+    for (int k = 0; k < 4096; k++) {
+        publish_kilobyte(bus, NULL);
+        check_budget(bus);
+    }
+    fan_subscription_free(subscription);
+    assert_int_equal(bus->held_size, 0);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
 static struct fan_message numbered(uint64_t seq)
 {
     struct fan_message message = message_of("t", "a", "x");
@@ -606,6 +702,8 @@ int main(void)
         cmocka_unit_test(test_L12_those_that_block_do_not_lift_the_budget),
         cmocka_unit_test(test_L12_the_arrays_of_queues_count_in_the_budget),
         cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
+        cmocka_unit_test(test_the_arena_gives_out_what_it_has),
+        cmocka_unit_test(test_L12_large_messages_use_their_memory_again),
         cmocka_unit_test(test_notify_keeps_sequences_with_holes),
         cmocka_unit_test(test_notify_without_memory_is_a_gap),
         cmocka_unit_test(test_wake_is_called_when_it_turns_readable),

@@ -265,6 +265,89 @@ static void test_B18_block_loses_nothing(void **state)
     fan_bus_free(bus);
 }
 
+enum { LARGE_WORDS = 2048 };
+
+/* Reads 16 KiB messages in place, and looks at the former ones again before it gives them back. */
+struct looker {
+    struct fan__thread thread;
+    struct fan_subscription *subscription;
+    uint64_t delivered;
+    uint64_t told;
+    uint64_t wrong;
+};
+
+static bool is_whole(const struct fan_message *message)
+{
+    const uint64_t *words = (const void *)message->payload.data;
+    uint64_t differ = message->payload.size ^ (LARGE_WORDS * sizeof(*words));
+    for (size_t i = 0; i < LARGE_WORDS; i++)
+        differ |= words[i] ^ message->seq;
+    return differ == 0;
+}
+
+static void look(void *context)
+{
+    struct looker *looker = context;
+    const struct fan_message *messages[8];
+    size_t count = 0;
+    for (;;) {
+        for (size_t i = 0; i < count; i++)
+            looker->wrong += !is_whole(messages[i]);
+        count = 0;
+        enum fan_status status = fan_subscription_next_many(
+            looker->subscription, FAN_TIMEOUT_FOREVER, messages, 8, &count);
+        if (status == FAN_CLOSED)
+            return;
+        if (status == FAN_GAP) {
+            struct fan_gap gap;
+            fan_subscription_gap(looker->subscription, &gap);
+            looker->told += gap.count;
+        }
+        for (size_t i = 0; i < count; i++)
+            looker->wrong += !is_whole(messages[i]);
+        looker->delivered += count;
+    }
+}
+
+static void test_L12_L11_no_large_message_is_used_again_under_its_readers(void **state)
+{
+    (void)state;
+    static const enum fan_policy policies[] = { FAN_POLICY_BLOCK, FAN_POLICY_BLOCK,
+                                                FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST,
+                                                FAN_POLICY_LATEST };
+    enum { COUNT = sizeof(policies) / sizeof(policies[0]) };
+    static uint64_t words[LARGE_WORDS];
+    struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
+    struct looker lookers[COUNT] = { 0 };
+    for (size_t i = 0; i < COUNT; i++) {
+        lookers[i].subscription = subscribe(bus, policies[i], 12);
+        assert_ok(fan__thread_start(&lookers[i].thread, "looker", look, &lookers[i]));
+    }
+    uint64_t published = 2000 * factor();
+    for (uint64_t seq = 1; seq <= published; seq++) {
+        struct fan_message message = message_of(NULL, "a", NULL);
+        for (size_t i = 0; i < LARGE_WORDS; i++)
+            words[i] = seq;
+        message.payload = (struct fan_str){ (const char *)words, sizeof(words) };
+        assert_ok(fan_bus_publish(bus, &message, NULL));
+    }
+    fan_bus_close(bus);
+    for (size_t i = 0; i < COUNT; i++) {
+        fan__thread_join(&lookers[i].thread);
+        struct fan_subscription_counters counters = counters_of(lookers[i].subscription);
+        assert_int_equal(lookers[i].wrong, 0);
+        assert_true(adds_up(&counters));
+        assert_int_equal(counters.delivered, lookers[i].delivered);
+        assert_int_equal(counters.dropped, lookers[i].told);
+        assert_int_equal(counters.matched, published);
+        if (policies[i] == FAN_POLICY_BLOCK)
+            assert_int_equal(lookers[i].delivered, published);
+        fan_subscription_free(lookers[i].subscription);
+    }
+    assert_int_equal(bus->held_size, 0);
+    fan_bus_free(bus);
+}
+
 /* Each batch must arrive in one piece, also where the gate was shut in the middle of it. */
 static void test_a_batch_is_not_cut_by_another_publisher(void **state)
 {
@@ -662,6 +745,7 @@ int main(void)
         cmocka_unit_test(test_B26_a_hundred_threads_publish_ten_each),
         cmocka_unit_test(test_L3_L4_small_buffers_account_for_everything),
         cmocka_unit_test(test_B18_block_loses_nothing),
+        cmocka_unit_test(test_L12_L11_no_large_message_is_used_again_under_its_readers),
         cmocka_unit_test(test_a_batch_is_not_cut_by_another_publisher),
         cmocka_unit_test(test_B19_no_wake_is_lost),
         cmocka_unit_test(test_L5_every_end_from_any_thread_ends_once),
