@@ -9,11 +9,15 @@ line, each answered by `done`: `kill` (SIGKILL for all of the server), `start`, 
 and takes no writes), `promote` (it is none any more). At the end of its input all is
 killed and the folder removed, also when who started it was killed.
 
+The servers of one run of all tests are copies of the first, which FANFARE_SHARED keeps: a folder
+that lives as long as the run, beside those of the tests.
+
 Role `fan` with the password `geheim` owns the database `fan`; by the socket everybody is trusted,
 also `postgres`, who may do all.
 """
 import contextlib
 import ctypes
+import fcntl
 import glob
 import os
 import pwd
@@ -38,6 +42,7 @@ local replication all trust
 host all all 127.0.0.1/32 scram-sha-256
 host replication all 127.0.0.1/32 scram-sha-256
 """
+SHARED = os.environ.get("FANFARE_SHARED")
 ROLES = "CREATE ROLE fan LOGIN REPLICATION PASSWORD 'geheim'"
 
 
@@ -79,6 +84,21 @@ class Server:
             sys.exit(f"{command[0]} failed: {done.stderr}")
 
     def make(self):
+        """A cluster that runs."""
+        if not SHARED:
+            self.create()
+            return
+        template = os.path.join(SHARED, "postgres")
+        with open(template + ".lock", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.exists(template):
+                self.create()
+                self.down()
+                os.rename(self.data, template)
+        self.run("cp", "-a", template, self.data)
+        self.start()
+
+    def create(self):
         self.run(program("initdb"), "-D", self.data, "-A", "trust", "-U", "postgres", "-E", "UTF8",
                  "--locale=C", "--no-sync")
         with open(os.path.join(self.data, "pg_hba.conf"), "w", encoding="utf-8") as file:
