@@ -2,34 +2,25 @@
 #ifndef TESTS_BROKER_SUPPORT_H
 #define TESTS_BROKER_SUPPORT_H
 
+#include "../folder.h"
 #include "../test.h"
 
 #include <fanfare/fanfare.h>
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 struct place {
-    char folder[64];
+    char folder[TEST_FOLDER_SIZE];
     char uri[128];
 };
-
-static int place_remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
 
 /* A store of its own for each test; `scheme` is "memory" or "sqlite". */
 static void place_make(struct place *place, const char *scheme)
 {
-    strcpy(place->folder, "/tmp/fanfare-test-XXXXXX");
-    assert_non_null(mkdtemp(place->folder));
+    assert_true(test_folder_make(place->folder));
     if (strcmp(scheme, "memory") == 0)
         strcpy(place->uri, "memory:");
     else
@@ -38,7 +29,7 @@ static void place_make(struct place *place, const char *scheme)
 
 static void place_remove(struct place *place)
 {
-    nftw(place->folder, place_remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    test_folder_remove(place->folder);
 }
 
 static inline struct fan_broker *broker_open(const struct place *place)

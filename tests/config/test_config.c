@@ -3,6 +3,7 @@
 #include <fanfare/config.h>
 #include <fanfare/store.h>
 
+#include "../folder.h"
 #include "../test.h"
 #include "config/key.h"
 #include "config/open.h"
@@ -496,14 +497,13 @@ static void test_H15_all_mistakes_are_told_up_to_ten(void **state)
 /* ---- Files ---- */
 
 struct place {
-    char folder[64];
+    char folder[TEST_FOLDER_SIZE];
     char file[96];
 };
 
 static void make_place(struct place *place)
 {
-    strcpy(place->folder, "/tmp/fanfare-config-XXXXXX");
-    assert_non_null(mkdtemp(place->folder));
+    assert_true(test_folder_make(place->folder));
     snprintf(place->file, sizeof(place->file), "%s/fanfare.yaml", place->folder);
 }
 

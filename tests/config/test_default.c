@@ -3,6 +3,7 @@
 #include <fanfare/default.h>
 #include <fanfare/store.h>
 
+#include "../folder.h"
 #include "../test.h"
 
 #include <pthread.h>
@@ -211,11 +212,11 @@ static void test_H16_call_backs_have_a_bound(void **state)
 static void test_H16_shutdown_drains_what_is_queued(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/fanfare-default-XXXXXX";
+    char folder[TEST_FOLDER_SIZE];
     char text[256];
     char uri[128];
     struct fan_broker *broker = NULL;
-    assert_non_null(mkdtemp(folder));
+    assert_true(test_folder_make(folder));
     snprintf(uri, sizeof(uri), "sqlite:%s/log.db", folder);
     snprintf(text, sizeof(text),
              "event_broker: {enabled: true, provider: database, database: {uri: '%s'}}", uri);

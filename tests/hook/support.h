@@ -2,13 +2,13 @@
 #ifndef TESTS_HOOK_SUPPORT_H
 #define TESTS_HOOK_SUPPORT_H
 
+#include "../folder.h"
 #include "../test.h"
 
 #include <fanfare/fanfare.h>
 
 #include <sqlite3.h>
 
-#include <ftw.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -17,30 +17,21 @@
 #include <unistd.h>
 
 struct place {
-    char folder[64];
+    char folder[TEST_FOLDER_SIZE];
     char database[128]; /* the application's */
     char uri[128];      /* the log's */
 };
 
-static int place_remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static inline void place_make(struct place *place)
 {
-    strcpy(place->folder, "/tmp/fanfare-test-XXXXXX");
-    assert_non_null(mkdtemp(place->folder));
+    assert_true(test_folder_make(place->folder));
     snprintf(place->database, sizeof(place->database), "%s/app.db", place->folder);
     snprintf(place->uri, sizeof(place->uri), "sqlite:%s/events.db", place->folder);
 }
 
 static inline void place_remove(struct place *place)
 {
-    nftw(place->folder, place_remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    test_folder_remove(place->folder);
 }
 
 static inline void run_sql(sqlite3 *db, const char *sql)

@@ -1,6 +1,7 @@
 /*
  * The daemon within the test's own process: what needs a hand on its store, its loop or its memory.
  */
+#include "../folder.h"
 #include "../test.h"
 
 #include "base/env.h"
@@ -582,10 +583,10 @@ static void hear_until(int fd, const char *words)
 static void test_L04_streams_are_told_what_was_trimmed_while_nothing_could_be_read(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/fanfare-test-XXXXXX";
-    char name[64];
-    char uri[128];
-    assert_non_null(mkdtemp(folder));
+    char folder[TEST_FOLDER_SIZE];
+    char name[96];
+    char uri[160];
+    assert_true(test_folder_make(folder));
     snprintf(name, sizeof(name), "%s/log.db", folder);
     snprintf(uri, sizeof(uri), "fault:seed=1:sqlite:%s", name);
     struct fan__daemon *daemon = start(uri);

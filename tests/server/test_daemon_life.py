@@ -109,12 +109,13 @@ def test_P24_a_log_of_a_newer_version_is_refused():
 
 
 def test_a_read_only_folder_is_named():
-    with folder() as place:
+    with folder() as place, folder() as other:
         os.chmod(place, 0o555)
         program, options = PROGRAM, {}
         if os.geteuid() == 0:
             # Root may write anywhere; somebody else must be able to read the program.
-            program = shutil.copy(PROGRAM, "/tmp/fanfared-read-only")
+            os.chmod(other, 0o755)
+            program = shutil.copy(PROGRAM, other)
             options = {"user": 65534, "group": 65534, "extra_groups": []}
         try:
             done = subprocess.run([program, "--listen", "127.0.0.1:0", "--store",
@@ -123,8 +124,6 @@ def test_a_read_only_folder_is_named():
             check_sentence(done, 1, place)
         finally:
             os.chmod(place, 0o755)
-            if program != PROGRAM:
-                os.unlink(program)
 
 
 def test_it_says_where_it_listens_and_stops_on_both_signals():

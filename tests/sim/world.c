@@ -1,7 +1,8 @@
 /* One world from its seed to its end, and what is told of it. */
 #include "sim.h"
 
-#include <ftw.h>
+#include "../folder.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -183,8 +184,7 @@ static bool open_log(struct sim_world *world)
     strcpy(world->uri, "memory:");
     world->sqlite = sim_chance(world, 1000 / SQLITE_ONE_IN);
     if (world->sqlite) {
-        strcpy(world->folder, "/tmp/fanfare-sim-XXXXXX");
-        if (!mkdtemp(world->folder))
+        if (!test_folder_make(world->folder))
             return false;
         snprintf(world->uri, sizeof(world->uri), "sqlite:%s/events.db?synchronous=normal",
                  world->folder);
@@ -256,14 +256,6 @@ struct sim_world *sim_world_run(const struct sim_options *options)
     return world;
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 void sim_world_free(struct sim_world *world)
 {
     if (!world)
@@ -282,7 +274,7 @@ void sim_world_free(struct sim_world *world)
         free(world->publications);
     }
     if (*world->folder)
-        nftw(world->folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+        test_folder_remove(world->folder);
     here = NULL;
     if (!world->failed)
         free(world);

@@ -2,6 +2,7 @@
 #ifndef TESTS_STORE_SQLITE_SUPPORT_H
 #define TESTS_STORE_SQLITE_SUPPORT_H
 
+#include "../folder.h"
 #include "../test.h"
 
 #include <fanfare/batch.h>
@@ -9,7 +10,6 @@
 #include <fanfare/group.h>
 #include <fanfare/provider.h>
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,24 +17,15 @@
 #include <unistd.h>
 
 struct place {
-    char folder[64];
+    char folder[TEST_FOLDER_SIZE];
     char path[96];
     char uri[160];
 };
 
-static int place_remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 static inline int place_make(void **state)
 {
     struct place *place = test_calloc(1, sizeof(*place));
-    strcpy(place->folder, "/tmp/fanfare-test-XXXXXX");
-    if (!mkdtemp(place->folder))
+    if (!test_folder_make(place->folder))
         return -1;
     snprintf(place->path, sizeof(place->path), "%s/events.db", place->folder);
     snprintf(place->uri, sizeof(place->uri), "sqlite:%s", place->path);
@@ -45,7 +36,7 @@ static inline int place_make(void **state)
 static inline int place_remove(void **state)
 {
     struct place *place = *state;
-    nftw(place->folder, place_remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    test_folder_remove(place->folder);
     test_free(place);
     return 0;
 }

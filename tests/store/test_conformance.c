@@ -6,11 +6,12 @@
  */
 #include <fanfare/conformance.h>
 
+#include "../folder.h"
+
 #ifdef POSTGRES_PY
 #include "postgres.h"
 #endif
 
-#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,10 +19,12 @@
 
 /* Where a provider keeps what it has: each store has a file, or a schema, of its own. */
 struct place {
-    char folder[32];
+    char folder[TEST_FOLDER_SIZE];
     const char *uri;
     unsigned number;
     bool full;
+#include "../folder.h"
+
 #ifdef POSTGRES_PY
     struct test_postgres server;
 #endif
@@ -29,6 +32,8 @@ struct place {
 
 static bool begin(struct place *place)
 {
+#include "../folder.h"
+
 #ifdef POSTGRES_PY
     return test_postgres_start(&place->server, NULL);
 #else
@@ -39,6 +44,8 @@ static bool begin(struct place *place)
 
 static void end(struct place *place)
 {
+#include "../folder.h"
+
 #ifdef POSTGRES_PY
     test_postgres_end(&place->server);
 #else
@@ -49,6 +56,8 @@ static void end(struct place *place)
 static size_t print_server(const struct place *place, char *uri, size_t size)
 {
     uri[0] = '\0';
+#include "../folder.h"
+
 #ifdef POSTGRES_PY
     /* A busy machine is no reason for a call to fail. */
     char options[48];
@@ -109,20 +118,12 @@ static enum fan_status open_fresh(void *context, const struct fan_env *env,
     return open_place(context, env, ret_store, ret_error);
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 int main(int argc, char **argv)
 {
     const char *seed = getenv("FANFARE_SEED");
     const char *soak = getenv("FANFARE_SOAK");
-    struct place place = { .folder = "/tmp/fanfare-test-XXXXXX" };
-    if (!mkdtemp(place.folder)) {
+    struct place place = { 0 };
+    if (!test_folder_make(place.folder)) {
         puts("Bail out! no folder for the stores");
         return EXIT_FAILURE;
     }
@@ -150,6 +151,6 @@ int main(int argc, char **argv)
         failed = fan_conformance_run(&options);
     }
     end(&place);
-    nftw(place.folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    test_folder_remove(place.folder);
     return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

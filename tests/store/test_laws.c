@@ -8,6 +8,7 @@
  * has one holder, whose fences rise; a chain of expectations has no fork. FANFARE_SEED repeats a
  * seed, FANFARE_SOAK=1 runs many.
  */
+#include "../folder.h"
 #include "../test.h"
 
 #include <fanfare/batch.h>
@@ -462,9 +463,9 @@ static void run_memory(uint64_t seed)
 
 static void run_sqlite(uint64_t seed)
 {
-    char folder[] = "/tmp/fanfare-test-XXXXXX";
-    char uri[96];
-    assert_non_null(mkdtemp(folder));
+    char folder[TEST_FOLDER_SIZE];
+    char uri[128];
+    assert_true(test_folder_make(folder));
     snprintf(uri, sizeof(uri), "sqlite:%s/events.db?synchronous=normal", folder);
     run_seed(uri, seed);
     snprintf(uri, sizeof(uri), "%s/events.db", folder);

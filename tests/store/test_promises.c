@@ -3,13 +3,13 @@
  * cell and its columns by their heads; each cell is laid beside what the store says of itself (its
  * capability bits) and beside what it does. What stands over other stores promises what they do.
  */
+#include "../folder.h"
 #include "../test.h"
 
 #include <fanfare/batch.h>
 #include <fanfare/group.h>
 #include <fanfare/keep.h>
 
-#include <ftw.h>
 #include <link.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@
 /* A store of a column, plain or behind another provider; `number` makes each one a fresh log. */
 struct column {
     char name[32];
-    char folder[32];
+    char folder[TEST_FOLDER_SIZE];
     unsigned number;
     const char *prefix;
     const char *suffix;
@@ -227,7 +227,7 @@ static const char *retains(struct column *column)
 static const char *backs_up(struct column *column)
 {
     next_log(column);
-    char path[64];
+    char path[96];
     struct fan_store *store = open_log(column);
     append(store, "kept");
     snprintf(path, sizeof(path), "%s/%u.backup", column->folder, column->number);
@@ -367,14 +367,6 @@ static void read_table(struct table *table)
     assert_int_equal(table->found, ROW_COUNT);
 }
 
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
-
 /* Every cell of every column that this build can open. */
 static void check_cells(const char *prefix, const char *suffix)
 {
@@ -382,9 +374,7 @@ static void check_cells(const char *prefix, const char *suffix)
     read_table(&table);
     size_t checked = 0;
     for (size_t i = 0; i < table.columns; i++) {
-        struct column column = { .folder = "/tmp/fanfare-test-XXXXXX",
-                                 .prefix = prefix,
-                                 .suffix = suffix };
+        struct column column = { .prefix = prefix, .suffix = suffix };
         snprintf(column.name, sizeof(column.name), "%.31s", table.heads[i]);
         bool known = strcmp(column.name, "memory") == 0 || strcmp(column.name, "sqlite") == 0;
         bool postgres = strcmp(column.name, "postgres") == 0;
@@ -395,7 +385,7 @@ static void check_cells(const char *prefix, const char *suffix)
 #endif
         if (!known)
             continue;
-        assert_non_null(mkdtemp(column.folder));
+        assert_true(test_folder_make(column.folder));
         for (size_t row = 0; row < ROW_COUNT; row++) {
             const char *is = rows[row].look(&column);
             if (strcmp(is, table.cells[row][i]) != 0)
@@ -403,7 +393,7 @@ static void check_cells(const char *prefix, const char *suffix)
                          rows[row].row, table.cells[row][i], is);
             checked++;
         }
-        nftw(column.folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+        test_folder_remove(column.folder);
     }
     assert_true(checked >= 2 * ROW_COUNT);
 }

@@ -2,6 +2,7 @@
  * The tee: the first store is the log, the second gets everything, whatever happens to it in the
  * meantime: each event once, in order, as it is in the first, and nothing that was removed there.
  */
+#include "../folder.h"
 #include "../test.h"
 
 #include <fanfare/batch.h>
@@ -10,7 +11,6 @@
 #include <fanfare/keep.h>
 #include <fanfare/tee.h>
 
-#include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,14 +22,6 @@
 #endif
 
 #define WAIT_MS 60000
-
-static int remove_entry(const char *path, const struct stat *info, int type, struct FTW *ftw)
-{
-    (void)info;
-    (void)type;
-    (void)ftw;
-    return remove(path);
-}
 
 static struct fan_store *open_uri(const char *uri)
 {
@@ -249,11 +241,11 @@ static void test_P05_a_tee_opens_while_its_second_is_away(void **state)
 static void test_P13_after_a_restart_the_copy_goes_on(void **state)
 {
     (void)state;
-    char folder[] = "/tmp/fanfare-test-XXXXXX";
-    char first_uri[96];
-    char second_uri[96];
-    char uri[256];
-    assert_non_null(mkdtemp(folder));
+    char folder[TEST_FOLDER_SIZE];
+    char first_uri[128];
+    char second_uri[128];
+    char uri[320];
+    assert_true(test_folder_make(folder));
     snprintf(first_uri, sizeof(first_uri), "sqlite:%s/first.db?synchronous=normal", folder);
     snprintf(second_uri, sizeof(second_uri), "sqlite:%s/second.db?synchronous=normal", folder);
     snprintf(uri, sizeof(uri), "tee:%s|%s", first_uri, second_uri);
@@ -283,7 +275,7 @@ static void test_P13_after_a_restart_the_copy_goes_on(void **state)
     assert_int_not_equal(fan_store_epoch(first), fan_store_epoch(second));
     fan_store_close(first);
     fan_store_close(second);
-    nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    test_folder_remove(folder);
 }
 
 static void test_P07_what_is_no_pair_is_refused(void **state)
@@ -406,11 +398,11 @@ static void test_P06_a_log_moves_to_postgres_while_it_is_in_use(void **state)
 {
     (void)state;
     struct test_postgres server;
-    char folder[] = "/tmp/fanfare-test-XXXXXX";
-    char first_uri[96];
+    char folder[TEST_FOLDER_SIZE];
+    char first_uri[128];
     char second_uri[160];
     char uri[256 + sizeof(second_uri)];
-    assert_non_null(mkdtemp(folder));
+    assert_true(test_folder_make(folder));
     assert_true(test_postgres_start(&server, NULL));
     snprintf(first_uri, sizeof(first_uri), "sqlite:%s/first.db?synchronous=normal", folder);
     test_postgres_uri(&server, "schema=copy", second_uri, sizeof(second_uri));
@@ -443,7 +435,7 @@ static void test_P06_a_log_moves_to_postgres_while_it_is_in_use(void **state)
     fan_store_close(first);
     fan_store_close(second);
     test_postgres_end(&server);
-    nftw(folder, remove_entry, 8, FTW_DEPTH | FTW_PHYS);
+    test_folder_remove(folder);
 }
 #endif
 
