@@ -3,9 +3,11 @@
 
 #include <fanfare/pattern.h>
 
+#include <dirent.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -355,8 +357,8 @@ static void test_B12_L5_unsubscribe_is_idempotent_and_discards(void **state)
     for (int i = 0; i < 3; i++)
         publish(bus, "t", "a");
     assert_ok(fan_subscription_next(subscription, 0, &lent));
-    fan_subscription_unsubscribe(subscription);
-    fan_subscription_unsubscribe(subscription);
+    for (int i = 0; i < 3; i++)
+        fan_subscription_unsubscribe(subscription);
     /* What was read stays readable until the next read. */
     assert_string_equal(lent->topic, "t");
     publish(bus, "t", "a");
@@ -404,9 +406,21 @@ static void test_B13_a_token_ends_the_subscription(void **state)
     fan_bus_free(bus);
 }
 
+static int thread_count(void)
+{
+    int count = 0;
+    DIR *folder = opendir("/proc/self/task");
+    assert_non_null(folder);
+    for (const struct dirent *entry = readdir(folder); entry; entry = readdir(folder))
+        count += entry->d_name[0] != '.';
+    closedir(folder);
+    return count;
+}
+
 static void test_B13_ten_thousand_leave_nothing_on_a_live_token(void **state)
 {
     (void)state;
+    int threads = thread_count();
     struct test_memory memory;
     struct fan_bus *bus = open_counted(&memory);
     struct fan_cancel *cancel;
@@ -423,6 +437,7 @@ static void test_B13_ten_thousand_leave_nothing_on_a_live_token(void **state)
         fan_subscription_free(subscription);
     }
     assert_int_equal(atomic_load(&memory.blocks), blocks);
+    assert_int_equal(thread_count(), threads);
     assert_int_equal(bus_counters_of(bus).topics, 0);
     assert_int_equal(bus_counters_of(bus).discarded, 10000);
     /* Were anything registered still, firing would touch freed memory. */
@@ -583,6 +598,36 @@ static void test_B19_a_read_times_out(void **state)
     assert_int_equal(fan_subscription_next(yielder, 5, &message), FAN_AGAIN);
     fan_subscription_free(sleeper);
     fan_subscription_free(yielder);
+    fan_bus_free(bus);
+}
+
+/* Level-triggered: as long as something waits, each look at it says so. */
+static void test_B19_the_descriptor_works_with_epoll(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_OLDEST, 2);
+    struct epoll_event event = { .events = EPOLLIN, .data.ptr = subscription };
+    int descriptor;
+    int poller = epoll_create1(EPOLL_CLOEXEC);
+    assert_true(poller >= 0);
+    assert_ok(fan_subscription_fd(subscription, &descriptor));
+    assert_int_equal(epoll_ctl(poller, EPOLL_CTL_ADD, descriptor, &event), 0);
+    for (uint64_t round = 0; round < 3; round++) {
+        assert_int_equal(epoll_wait(poller, &event, 1, 0), 0);
+        publish(bus, NULL, "a");
+        publish(bus, NULL, "a");
+        for (uint64_t i = 1; i <= 2; i++) {
+            for (int look = 0; look < 3; look++) {
+                event.data.ptr = NULL;
+                assert_int_equal(epoll_wait(poller, &event, 1, 0), 1);
+                assert_ptr_equal(event.data.ptr, subscription);
+            }
+            expect_seq(subscription, 2 * round + i);
+        }
+    }
+    close(poller);
+    fan_subscription_free(subscription);
     fan_bus_free(bus);
 }
 
@@ -930,6 +975,7 @@ int main(void)
         cmocka_unit_test(test_B17_versions_rise_and_times_are_kept),
         cmocka_unit_test(test_B19_reads_in_batches_up_to_a_loss),
         cmocka_unit_test(test_B19_a_read_times_out),
+        cmocka_unit_test(test_B19_the_descriptor_works_with_epoll),
         cmocka_unit_test(test_B19_the_descriptor_is_readable_while_a_read_is),
         cmocka_unit_test(test_B20_B24_L3_counters_add_up_with_the_departed),
         cmocka_unit_test(test_B22_the_default_is_1024_and_drop_newest),

@@ -8,8 +8,13 @@
 #include "base/thread.h"
 #include "bus/bus.h"
 
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1
@@ -22,15 +27,20 @@
 #define SANITIZED 0
 #endif
 
-static struct fan_bus *open_in(struct test_memory *memory, bool single_publisher)
+static struct fan_bus *open_waiting(struct test_memory *memory, bool single_publisher,
+                                    unsigned block_timeout_ms)
 {
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     test_memory_init(memory);
     options.env = &memory->env;
     options.single_publisher = single_publisher;
-    struct fan_bus *bus = NULL;
-    assert_ok(fan_bus_open(&options, &bus, NULL));
-    return bus;
+    options.block_timeout_ms = block_timeout_ms;
+    return open_with(&options);
+}
+
+static struct fan_bus *open_in(struct test_memory *memory, bool single_publisher)
+{
+    return open_waiting(memory, single_publisher, 0);
 }
 
 static void test_R06_a_hundred_thousand_topics_cost_no_memory(void **state)
@@ -354,8 +364,73 @@ static void test_the_size_of_slots_is_checked(void **state)
     }
 }
 
+/* Reads one message and then a batch, of what was published in two calls. */
+static bool publish_and_read(struct fan_bus *bus, struct fan_subscription **all, size_t count)
+{
+    struct fan_message messages[4];
+    for (size_t i = 0; i < 4; i++) {
+        messages[i] = message_of("t", "a.b", "some words");
+        messages[i].time_us = 1;
+    }
+    bool right = fan_bus_publish(bus, messages, NULL) == FAN_OK &&
+                 fan_bus_publish_many(bus, messages, 4, NULL) == FAN_OK;
+    for (size_t i = 0; i < count; i++) {
+        const struct fan_message *many[8];
+        size_t got = 0;
+        right &= fan_subscription_next(all[i], 0, many) == FAN_OK &&
+                 fan_subscription_next_many(all[i], 0, many, 8, &got) == FAN_OK && got == 4 &&
+                 fan_subscription_next(all[i], 0, many) == FAN_AGAIN;
+    }
+    return right;
+}
+
+/* In a child that is killed when it calls the kernel for anything but writing and ending. */
+static int stay_awake_alone(bool single_publisher)
+{
+    enum { READERS = 3, NO_SECCOMP = 77 };
+    static const enum fan_policy policies[READERS] = { FAN_POLICY_DROP_NEWEST,
+                                                       FAN_POLICY_DROP_OLDEST, FAN_POLICY_BLOCK };
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    struct fan_bus *bus;
+    struct fan_subscription *all[READERS];
+    options.single_publisher = single_publisher;
+    options.block_timeout_ms = 1000;
+    if (fan_bus_open(&options, &bus, NULL) != FAN_OK)
+        return 2;
+    for (size_t i = 0; i < READERS; i++)
+        if (fan_bus_subscribe(bus, OPTIONS(.policy = policies[i], .buffer_count = 64), &all[i],
+                              NULL) != FAN_OK)
+            return 2;
+    if (!publish_and_read(bus, all, READERS))
+        return 1;
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0)
+        return NO_SECCOMP;
+    bool right = true;
+    for (int i = 0; i < 2000; i++)
+        right &= publish_and_read(bus, all, READERS);
+    return right ? 0 : 1;
+}
+
+static void test_B19_who_is_awake_costs_no_system_call(void **state)
+{
+    (void)state;
+    for (int single_publisher = 0; single_publisher < 2 && !SANITIZED; single_publisher++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        /* The one way to end that is allowed then. */
+        if (child == 0)
+            syscall(SYS_exit, stay_awake_alone(single_publisher));
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+            skip();
+        assert_int_equal(status, 0);
+    }
+}
+
 struct crowd {
     struct fan_bus *bus;
+    unsigned policy_count;
     struct fan_cancel *_Atomic cancel;
     atomic_bool over;
 };
@@ -374,7 +449,7 @@ struct member {
 static void publish_all(void *context)
 {
     struct member *member = context;
-    uint64_t words[40]; /* all the same, so that a torn copy shows */
+    uint64_t words[200]; /* all the same, so that a torn copy shows */
     for (uint64_t i = 0; i < member->count; i++) {
         size_t size = i % 512 == 0 ? sizeof(words) : 9 * sizeof(*words);
         for (size_t k = 0; k < size / sizeof(*words); k++)
@@ -434,7 +509,7 @@ static void come_and_go(void *context)
             .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
             .topic = way % 3 == 0 ? "t" : NULL,
             .pattern = way % 4 == 0 ? "a.*" : NULL,
-            .policy = (enum fan_policy)(1 + way % 3),
+            .policy = (enum fan_policy)(1 + (way + member->begun / 12) % crowd->policy_count),
             .buffer_count = way % 2 ? 4 : 200,
             .cancel = way == 5 ? atomic_load(&crowd->cancel) : NULL,
         };
@@ -465,11 +540,13 @@ static void come_and_go(void *context)
     }
 }
 
-static void run_crowd(bool single_publisher, uint64_t count)
+static void run_crowd(bool single_publisher, bool blocking, uint64_t count)
 {
     enum { MEMBERS = 8 };
     struct test_memory memory;
-    struct crowd crowd = { .bus = open_in(&memory, single_publisher) };
+    struct crowd crowd = { .bus = open_waiting(&memory, single_publisher,
+                                               blocking ? FAN_TIMEOUT_FOREVER : 0),
+                           .policy_count = blocking ? 4 : 3 };
     struct fan_cancel *cancel;
     assert_ok(fan_cancel_new(&memory.env, &cancel));
     atomic_init(&crowd.cancel, cancel);
@@ -515,13 +592,21 @@ static uint64_t publish_count(void)
 static void test_B14_L5_a_million_publishes_among_those_who_come_and_go(void **state)
 {
     (void)state;
-    run_crowd(false, publish_count());
+    run_crowd(false, false, publish_count());
 }
 
 static void test_B14_L5_one_publisher_among_those_who_come_and_go(void **state)
 {
     (void)state;
-    run_crowd(true, publish_count());
+    run_crowd(true, false, publish_count());
+}
+
+/* With those among them that make publishers wait, each until it reads or is gone. */
+static void test_B14_B18_publishers_wait_for_some_who_come_and_go(void **state)
+{
+    (void)state;
+    run_crowd(false, true, publish_count() / 100);
+    run_crowd(true, true, publish_count() / 100);
 }
 
 /* One publisher without a lock, against readers that sleep: a wake that is lost hangs the test. */
@@ -603,6 +688,8 @@ int main(void)
         cmocka_unit_test(test_the_size_of_slots_is_checked),
         cmocka_unit_test(test_B14_L5_a_million_publishes_among_those_who_come_and_go),
         cmocka_unit_test(test_B14_L5_one_publisher_among_those_who_come_and_go),
+        cmocka_unit_test(test_B14_B18_publishers_wait_for_some_who_come_and_go),
+        cmocka_unit_test(test_B19_who_is_awake_costs_no_system_call),
         cmocka_unit_test(test_B19_one_publisher_wakes_all_who_sleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,7 +15,7 @@
 
 #define BARRIER_COUNT 20000
 #define FENCE_COUNT 2000000
-#define SEIZE_COUNT 5000
+#define SEIZE_COUNT 50000
 
 static uint64_t times(uint64_t count)
 {
@@ -99,24 +99,44 @@ static void test_a_fence_on_each_side_does_the_same(void **state)
     assert_int_equal(run_buffering(times(FENCE_COUNT), true, false), 0);
 }
 
-/* Both in the turn at once would lose an addition. */
+/* Two in the turn at once would find each other's mark, or lose an addition. */
 struct shared {
     struct fan__thread publisher;
     struct fan__thread others[2];
     struct fan_bus *bus;
     atomic_uint running;
-    uint64_t sum; /* in the turn */
+    uint64_t sum;       /* in the turn */
+    atomic_uint inside; /* and who is in it */
+    atomic_uint met;
     uint64_t published;
 };
+
+/* Now long, now short, so that others are met at each point. */
+static void pause_for(uint64_t count)
+{
+    for (uint64_t i = 0; i < count; i++)
+        fan__spin_pause();
+}
+
+static void stay(struct shared *shared, unsigned me, uint64_t round)
+{
+    shared->sum++;
+    /* relaxed: one alone finds what it stored. */
+    atomic_store_explicit(&shared->inside, me, memory_order_relaxed);
+    pause_for(round % 16);
+    if (atomic_load_explicit(&shared->inside, memory_order_relaxed) != me)
+        atomic_fetch_add_explicit(&shared->met, 1, memory_order_relaxed);
+}
 
 static void publish_turns(void *context)
 {
     struct shared *shared = context;
     while (atomic_load_explicit(&shared->running, memory_order_relaxed) > 0) {
         fan__turn_enter(shared->bus);
-        shared->sum++;
+        stay(shared, 1, shared->published);
         fan__turn_leave(shared->bus);
-        shared->published++;
+        /* Else the turn is free for so short a time that nobody comes in between. */
+        pause_for(shared->published++ % 32);
     }
 }
 
@@ -125,7 +145,7 @@ static void seize_turns(void *context)
     struct shared *shared = context;
     for (uint64_t i = 0; i < times(SEIZE_COUNT); i++) {
         fan__bus_enter(shared->bus);
-        shared->sum++;
+        stay(shared, 2, i);
         fan__bus_leave(shared->bus);
     }
     atomic_fetch_sub(&shared->running, 1);
@@ -147,6 +167,7 @@ static void run_turns(bool asymmetric)
     for (size_t i = 0; i < 2; i++)
         fan__thread_join(&shared.others[i]);
     fan__thread_join(&shared.publisher);
+    assert_int_equal(shared.met, 0);
     assert_int_equal(shared.sum, shared.published + 2 * times(SEIZE_COUNT));
     fan_bus_free(shared.bus);
 }
@@ -185,9 +206,7 @@ static void rewrite(void *context)
             words[i] = round;
         fan__slot_write(rewriting->lane, round * rewriting->lane->capacity, &image, round, 0);
         atomic_store_explicit(&rewriting->round, round, memory_order_relaxed);
-        /* For now this long, now that, so that the next write meets each part of a copy. */
-        for (uint64_t i = 0; i < round % 16; i++)
-            fan__spin_pause();
+        pause_for(round % 16);
     }
 }
 

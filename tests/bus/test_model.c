@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 32768, PAYLOAD_SIZE_MAX = 300 };
+enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 32768, PAYLOAD_SIZE_MAX = 1500 };
 
 static const char *const topics[] = { NULL, "t", "u", "v" };
 static const char *const types[] = { "a.b", "a.c", "b", "a.b.c" };
@@ -202,8 +202,8 @@ static void do_read(struct model *model)
 /* Small ones for the slots of a ring, and some that fit none. */
 static size_t pick_size(void)
 {
-    static const size_t sizes[] = { 0, 1, 8, 13, 40, 64, 90, PAYLOAD_SIZE_MAX };
-    return sizes[pick(pick(20) == 0 ? 8 : 6)];
+    static const size_t sizes[] = { 0, 1, 8, 13, 40, 64, 90, 300, PAYLOAD_SIZE_MAX };
+    return sizes[pick(pick(20) == 0 ? 9 : 6)];
 }
 
 static enum fan_status do_publish(void)

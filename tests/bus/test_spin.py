@@ -104,5 +104,13 @@ def test_mistakes_with_segments_are_found():
     finds_its_mistakes("segment.pml", 3)
 
 
+def test_L12_the_model_gives_out_what_nobody_uses():
+    holds("arena.pml")
+
+
+def test_mistakes_in_using_memory_again_are_found():
+    finds_its_mistakes("arena.pml", 3)
+
+
 if __name__ == "__main__":
     tap.run(globals())

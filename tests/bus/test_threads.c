@@ -591,6 +591,49 @@ static void test_B14_L5_publish_against_subscribe_unsubscribe_and_close(void **s
     assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
+/* Rounds of a bus that is closed in the middle of it; what close found is all there ever is. */
+static void test_B05_B14_nothing_is_published_behind_close(void **state)
+{
+    (void)state;
+    for (uint64_t round = 0; round < 40 * factor(); round++) {
+        struct fan_bus *bus = round % 2 ? open_blocking(FAN_TIMEOUT_FOREVER) : open_bus();
+        struct churner churner = { .bus = bus, .number = (unsigned)round };
+        struct writer writers[2] = { 0 };
+        struct reader reader = {
+            .subscription =
+                subscribe(bus, round % 2 ? FAN_POLICY_BLOCK : FAN_POLICY_DROP_NEWEST, 16),
+            .batch = round % 5,
+        };
+        assert_ok(fan_cancel_new(NULL, &churner.cancel));
+        start_reader(&reader);
+        assert_ok(fan__thread_start(&churner.thread, "churner", churn, &churner));
+        for (size_t i = 0; i < 2; i++) {
+            writers[i] = (struct writer){ .bus = bus, .count = UINT64_MAX };
+            start_writer(&writers[i]);
+        }
+        while (bus_counters_of(bus).published < 100 * (round % 8))
+            sched_yield();
+        fan_bus_close(bus);
+        uint64_t published = bus_counters_of(bus).published;
+        for (size_t i = 0; i < 2; i++) {
+            fan__thread_join(&writers[i].thread);
+            assert_int_equal(writers[i].status, FAN_CLOSED);
+        }
+        fan__thread_join(&churner.thread);
+        fan__thread_join(&reader.thread);
+        assert_int_equal(writers[0].published + writers[1].published, published);
+        assert_int_equal(bus_counters_of(bus).published, published);
+        assert_int_equal(reader.delivered + reader.told, published);
+        assert_int_equal(reader.end, FAN_CLOSED);
+        assert_false(reader.disordered || churner.wrong);
+        assert_int_equal(churner.ended, churner.rounds);
+        fan_subscription_free(reader.subscription);
+        assert_true(bus_adds_up(bus));
+        fan_cancel_unref(churner.cancel);
+        fan_bus_free(bus);
+    }
+}
+
 struct firing {
     struct fan__thread thread;
     struct fan_cancel *cancel;
@@ -750,6 +793,7 @@ int main(void)
         cmocka_unit_test(test_B19_no_wake_is_lost),
         cmocka_unit_test(test_L5_every_end_from_any_thread_ends_once),
         cmocka_unit_test(test_B14_L5_publish_against_subscribe_unsubscribe_and_close),
+        cmocka_unit_test(test_B05_B14_nothing_is_published_behind_close),
         cmocka_unit_test(test_B13_firing_against_unsubscribe_and_free),
         cmocka_unit_test(test_a_wake_is_called_again_and_waited_for),
         cmocka_unit_test(test_a_wake_does_not_outlive_its_subscription),

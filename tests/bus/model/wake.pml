@@ -160,6 +160,7 @@ inline touch(reader)
     if
     :: memory[ARMED + reader] == 1 ->
         assert(memory[SLEEP + reader] == 1);
+        touched = true;
         store(ARMED + reader, 0);
         lock_word(CHAIN_LOCK);
         chain!reader;
@@ -171,6 +172,7 @@ inline touch(reader)
 proctype publisher(byte me)
 {
     byte count, woken;
+    bool touched;
     do
     :: count < MESSAGES ->
 #ifdef MISTAKE_LOOK_BEFORE_TURN
@@ -194,7 +196,11 @@ proctype publisher(byte me)
         touch(1);
 #endif
         turn_leave();
-        chain_wake()
+        /* Who told nobody looks for nobody. */
+        if
+        :: touched -> touched = false; chain_wake()
+        :: else
+        fi
     :: else -> break
     od
 }
