@@ -46,7 +46,8 @@ struct fan_subscription;
  *                     large messages took is used again: of that, up to a quarter waits meanwhile
  * block_timeout_ms    how long a publish may wait for FAN_POLICY_BLOCK; 0 refuses that policy
  * slot_size           bytes of a place in a shared ring, 64 to 4,096 in steps of 64, 0 for 128:
- *                     what does not fit with 32 bytes for itself goes by reference, and costs more
+ *                     what does not fit with 32 bytes for itself, and 8 for each 64 more, goes by
+ *                     reference, and costs more
  * by_reference        no shared rings: for messages that are mostly larger than a slot
  */
 struct fan_bus_options {

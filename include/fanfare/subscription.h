@@ -43,7 +43,9 @@ enum fan_policy {
  * buffer_count  0 for FAN_BUFFER_COUNT; with FAN_POLICY_LATEST the bound on topics and types
  * cancel        ends the subscription when it fires; may be NULL
  * yield_us      how long a read that waits stays awake before it sleeps (0, or up to 1,000): it
- *               looks again and again, and keeps its processor for that as long as it helps
+ *               looks again and again, and keeps its processor for that as long as it helps;
+ *               what others run while it yields does not count, and messages that come faster
+ *               than one in 250 ns are given 2 us to gather
  */
 struct fan_subscription_options {
     size_t size;

@@ -44,6 +44,17 @@ static inline void fan__prefetch_write(const void *address)
 #endif
 }
 
+/* Whether writing a line is slow that another processor has read since it was last written. */
+static inline bool fan__upgrades_slowly(void)
+{
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    return __builtin_cpu_is("amd");
+#else
+    return false;
+#endif
+}
+
 /* Tells the processor that this is a loop that waits for another thread. */
 static inline void fan__spin_pause(void)
 {

@@ -40,6 +40,7 @@ struct fan_bus {
     bool single_publisher;
     bool asymmetric; /* the kernel has barriers, so the one publisher needs none */
     bool by_reference;
+    bool touch; /* readers write into the lines that they copy (slot.h) */
     size_t slot_words;
     size_t lent_size; /* of one with its words */
     size_t memory_size_max;
@@ -154,6 +155,8 @@ struct fan_subscription {
     size_t lent_many_count;
     int64_t spin_ns; /* how long it looks again before it yields */
     unsigned wait_count;
+    int64_t waited_ns; /* when it last found nothing, and what it had read then */
+    uint64_t waited_delivered;
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */
     struct fan_gap gap;
     char after_place[FAN__LINE_SIZE];

@@ -41,8 +41,17 @@ struct fan__lent;
 /* After a message that was too large for a slot, a lane uses queues for so many more. */
 #define FAN__LANE_QUEUED_COUNT 256
 
-/* The words of a slot: stamp, sequence, time, sizes, then payload, type NUL, topic NUL. */
+#define FAN__LINE_WORDS (FAN__LINE_SIZE / sizeof(uint64_t))
+
+/* The words of a slot, which is whole lines (slot.h). */
 enum { FAN__SLOT_STAMP, FAN__SLOT_SEQ, FAN__SLOT_TIME, FAN__SLOT_SIZES, FAN__SLOT_DATA };
+
+/* The bytes of data in a slot: all but the head, and a word in each further line. */
+static inline size_t fan__slot_room(size_t slot_words)
+{
+    size_t further_lines = slot_words / FAN__LINE_WORDS - 1;
+    return (slot_words - FAN__SLOT_DATA - further_lines) * sizeof(uint64_t);
+}
 
 /* A copy of a part of the ring, for readers that were moved off it. Does not change. */
 struct fan__segment {

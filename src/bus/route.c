@@ -43,7 +43,7 @@ bool fan__route_is_of(const struct fan__route *route, const struct fan_bus *bus,
 static void remember_slot(const struct fan_bus *bus, struct fan__route *route,
                           const struct fan__draft *draft)
 {
-    size_t room = (bus->slot_words - FAN__SLOT_DATA) * sizeof(uint64_t);
+    size_t room = fan__slot_room(bus->slot_words);
     size_t text_size = fan__text_bytes(bus, draft);
     route->text_sizes = fan__text_sizes(bus, draft);
     route->text_at = (uint16_t)(bus->kinds ? draft->type_size + 1 : 0);

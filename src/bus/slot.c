@@ -7,6 +7,9 @@
 #include <string.h>
 
 #define WORD_SIZE sizeof(uint64_t)
+/* Words of data in the first line of a slot, and in each of the others. */
+#define FIRST_COUNT (FAN__LINE_WORDS - FAN__SLOT_DATA)
+#define LINE_COUNT (FAN__LINE_WORDS - 1)
 
 /* On a bus with kinds, the type is known from the kind. */
 static size_t type_bytes(const struct fan_bus *bus, const struct fan__draft *draft)
@@ -27,14 +30,15 @@ size_t fan__text_bytes(const struct fan_bus *bus, const struct fan__draft *draft
 
 bool fan__slot_fits(const struct fan_bus *bus, const struct fan__draft *draft)
 {
-    size_t room = (bus->slot_words - FAN__SLOT_DATA) * WORD_SIZE;
+    size_t room = fan__slot_room(bus->slot_words);
     size_t text = fan__text_bytes(bus, draft);
     return text <= room && draft->message->payload.size <= room - text;
 }
 
 uint32_t fan__text_sizes(const struct fan_bus *bus, const struct fan__draft *draft)
 {
-    return (uint32_t)topic_bytes(draft) << 17 | (uint32_t)type_bytes(bus, draft) << 8 | draft->kind;
+    uint32_t type = bus->kinds ? draft->kind : (uint32_t)type_bytes(bus, draft);
+    return (uint32_t)topic_bytes(draft) << 9 | type;
 }
 
 void fan__image_init(struct fan__image *image, const struct fan_bus *bus,
@@ -82,57 +86,70 @@ bool fan__slot_seq(const struct fan__lane *lane, uint64_t position, uint64_t *re
     return still_there(slot, position);
 }
 
-/* The words behind the header, for the payload and the texts. */
-static inline size_t data_words(uint64_t sizes)
-{
-    size_t type = sizes >> 8 & 0x1ff;
-    size_t topic = sizes >> 17 & 0x1ff;
-    return ((size_t)(sizes >> 32) + type + topic + WORD_SIZE - 1) / WORD_SIZE;
-}
-
-/* Makes the message of its header; its data is in lent->words, or will be. */
-static inline void decode(const struct fan_bus *bus, struct fan__lent *lent, uint64_t seq,
-                          uint64_t time_us, uint64_t sizes)
+/* Makes the message of its header, with data that are in lent->words, or will be: so many words. */
+static inline size_t decode(const struct fan_bus *bus, struct fan__lent *lent, uint64_t seq,
+                            uint64_t time_us, uint32_t sizes)
 {
     struct fan_message *message = &lent->message;
-    unsigned kind = sizes & 0xff;
+    size_t payload_size = sizes >> 18;
+    size_t topic_size = sizes >> 9 & 0x1ff;
+    unsigned kind = bus->kinds ? sizes & 0x1ff : 0;
+    size_t type_size = bus->kinds ? 0 : sizes & 0x1ff;
     const char *data = (const char *)lent->words;
-    const char *type = data + (sizes >> 32);
+    const char *type = data + payload_size;
     lent->block = NULL;
     message->size = FAN_MESSAGE_SIZE;
     message->seq = seq;
     message->time_us = (int64_t)time_us;
     message->kind = kind;
     message->type = bus->kinds ? bus->kinds[kind].name : type;
-    message->topic = sizes >> 17 & 0x1ff ? type + (sizes >> 8 & 0x1ff) : "";
+    message->topic = topic_size > 0 ? type + type_size : "";
     message->payload.data = data;
-    message->payload.size = sizes >> 32;
+    message->payload.size = payload_size;
+    return (payload_size + type_size + topic_size + WORD_SIZE - 1) / WORD_SIZE;
+}
+
+/* relaxed, as all in copy_slot. */
+static inline void copy_word(uint64_t *word, atomic_uint_least64_t *slot)
+{
+    *word = atomic_load_explicit(slot, memory_order_relaxed);
+}
+
+static inline void copy_four(uint64_t *words, atomic_uint_least64_t *slot)
+{
+    copy_word(&words[0], &slot[0]);
+    copy_word(&words[1], &slot[1]);
+    copy_word(&words[2], &slot[2]);
+    copy_word(&words[3], &slot[3]);
 }
 
 /*
- * relaxed: the stamp or the place tells whether they belong together. The sizes may be those of
- * another message then, but one that was in this slot.
+ * Copies up to the end of a line or half a one. relaxed: the stamp or the place tells whether they
+ * belong together. The sizes may be those of another message then, but one that was in this slot.
  */
 static inline void copy_slot(const struct fan_bus *bus, struct fan__lent *lent,
                              atomic_uint_least64_t *slot)
 {
+    atomic_uint_least32_t *sizes = fan__slot_sizes(slot);
     uint64_t seq = atomic_load_explicit(&slot[FAN__SLOT_SEQ], memory_order_relaxed);
     uint64_t time_us = atomic_load_explicit(&slot[FAN__SLOT_TIME], memory_order_relaxed);
-    uint64_t sizes = atomic_load_explicit(&slot[FAN__SLOT_SIZES], memory_order_relaxed);
-    decode(bus, lent, seq, time_us, sizes);
-    size_t count = data_words(sizes);
+    size_t count =
+        decode(bus, lent, seq, time_us, atomic_load_explicit(sizes, memory_order_relaxed));
     uint64_t *words = lent->words;
-    slot += FAN__SLOT_DATA;
-    /* Four at a time, with what is behind the last: a slot is a multiple of that. */
-    for (size_t i = 0; i < count; i += 4) {
-        uint64_t first = atomic_load_explicit(&slot[i], memory_order_relaxed);
-        uint64_t second = atomic_load_explicit(&slot[i + 1], memory_order_relaxed);
-        uint64_t third = atomic_load_explicit(&slot[i + 2], memory_order_relaxed);
-        uint64_t fourth = atomic_load_explicit(&slot[i + 3], memory_order_relaxed);
-        words[i] = first;
-        words[i + 1] = second;
-        words[i + 2] = third;
-        words[i + 3] = fourth;
+    bool touch = bus->touch;
+    copy_four(words, slot + FAN__SLOT_DATA);
+    if (touch)
+        atomic_store_explicit(sizes + 1, 0, memory_order_relaxed);
+    for (size_t i = FIRST_COUNT; i < count; i += LINE_COUNT) {
+        slot += FAN__LINE_WORDS;
+        copy_four(words + i, slot);
+        if (count - i > 4) {
+            copy_word(&words[i + 4], &slot[4]);
+            copy_word(&words[i + 5], &slot[5]);
+            copy_word(&words[i + 6], &slot[6]);
+        }
+        if (touch)
+            atomic_store_explicit(&slot[LINE_COUNT], 0, memory_order_relaxed);
     }
 }
 
@@ -171,8 +188,13 @@ size_t fan__slots_read(const struct fan__lane *lane, uint64_t position, size_t c
 
 void fan__words_lend(const struct fan_bus *bus, const uint64_t *words, struct fan__lent *lent)
 {
-    decode(bus, lent, words[FAN__SLOT_SEQ], words[FAN__SLOT_TIME], words[FAN__SLOT_SIZES]);
-    memcpy(lent->words, words + FAN__SLOT_DATA, data_words(words[FAN__SLOT_SIZES]) * WORD_SIZE);
+    size_t count = decode(bus, lent, words[FAN__SLOT_SEQ], words[FAN__SLOT_TIME],
+                          (uint32_t)words[FAN__SLOT_SIZES]);
+    memcpy(lent->words, words + FAN__SLOT_DATA, FIRST_COUNT * WORD_SIZE);
+    for (size_t i = FIRST_COUNT; i < count; i += LINE_COUNT) {
+        words += FAN__LINE_WORDS;
+        memcpy(lent->words + i, words, LINE_COUNT * WORD_SIZE);
+    }
 }
 
 struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t start, uint64_t end)
@@ -190,9 +212,12 @@ struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t sta
         atomic_uint_least64_t *slot = fan__slot_at(lane, position);
         uint64_t *words = segment->words + (position - start) * lane->slot_words;
         assert(is_there(slot, position));
-        /* relaxed: only the turn writes it. */
-        for (size_t i = 0; i < lane->slot_words; i++)
-            words[i] = atomic_load_explicit(&slot[i], memory_order_relaxed);
+        /* relaxed: only the turn writes it, but for what nobody reads. */
+        copy_word(&words[FAN__SLOT_SEQ], &slot[FAN__SLOT_SEQ]);
+        copy_word(&words[FAN__SLOT_TIME], &slot[FAN__SLOT_TIME]);
+        words[FAN__SLOT_SIZES] = atomic_load_explicit(fan__slot_sizes(slot), memory_order_relaxed);
+        for (size_t i = FAN__SLOT_DATA; i < lane->slot_words; i++)
+            copy_word(&words[i], &slot[i]);
     }
     fan__bus_hold(bus, size);
     return segment;

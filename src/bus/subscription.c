@@ -17,6 +17,12 @@
 
 #define PAUSE_COUNT 8
 #define PROBE_COUNT 256
+/* Who reads more often than every so many ns lets so many messages gather, for so long at most. */
+#define LINGER_EVERY_NS 250
+#define LINGER_COUNT 64
+#define LINGER_NS_MAX 2000
+/* What a yield is taken to cost the reader itself, at most. */
+#define YIELD_NS_MAX 1000
 
 static enum fan_status peek_queue(struct fan_subscription *subscription)
 {
@@ -95,16 +101,55 @@ static bool looks_readable(const struct fan_subscription *subscription)
     return tail != place >> FAN__PLACE_SHIFT;
 }
 
+/* Not to look too often: each look takes the line from the publisher who writes it. */
+static void pause_looking(void)
+{
+    for (unsigned i = 0; i < PAUSE_COUNT; i++)
+        fan__spin_pause();
+}
+
 static bool spin_until(const struct fan_subscription *subscription, int64_t until_ns)
 {
     while (!looks_readable(subscription)) {
         if (fan__deadline_ns(0) >= until_ns)
             return false;
-        /* Not too often: each look takes the line from the publisher who writes it. */
-        for (unsigned i = 0; i < PAUSE_COUNT; i++)
-            fan__spin_pause();
+        pause_looking();
     }
     return true;
+}
+
+/* Whether a reader that spins takes the processor from nobody. */
+static bool has_processor(const struct fan_subscription *subscription)
+{
+    const struct fan_bus *bus = subscription->bus;
+    /* relaxed: a guess. */
+    return atomic_load_explicit(&bus->subscription_count, memory_order_relaxed) <
+           bus->processor_count;
+}
+
+/*
+ * One who is about as fast as the publisher would fetch each message by itself, and the lines would
+ * go to and fro between the two for each. It lets some gather before it looks again.
+ */
+static void linger(struct fan_subscription *subscription, int64_t now_ns)
+{
+    /* relaxed: its own. */
+    uint64_t delivered = atomic_load_explicit(&subscription->delivered, memory_order_relaxed);
+    int64_t count = (int64_t)(delivered - subscription->waited_delivered);
+    int64_t elapsed_ns = now_ns - subscription->waited_ns;
+    subscription->waited_delivered = delivered;
+    subscription->waited_ns = now_ns;
+    if (count * LINGER_EVERY_NS <= elapsed_ns)
+        return;
+    int64_t linger_ns = elapsed_ns * LINGER_COUNT / count;
+    int64_t until_ns = now_ns + (linger_ns < LINGER_NS_MAX ? linger_ns : LINGER_NS_MAX);
+    bool alone = has_processor(subscription);
+    do {
+        if (alone)
+            pause_looking();
+        else
+            sched_yield();
+    } while (fan__deadline_ns(0) < until_ns);
 }
 
 /*
@@ -115,12 +160,9 @@ static bool spin_until(const struct fan_subscription *subscription, int64_t unti
 static bool spin_for_a_while(struct fan_subscription *subscription, int64_t now_ns,
                              int64_t until_ns)
 {
-    const struct fan_bus *bus = subscription->bus;
     int64_t spin_ns_max = (until_ns - now_ns) / 2;
     int64_t spin_ns = subscription->spin_ns;
-    /* relaxed: a guess. */
-    if (atomic_load_explicit(&bus->subscription_count, memory_order_relaxed) >=
-        bus->processor_count)
+    if (!has_processor(subscription))
         return false;
     if (subscription->wait_count++ % PROBE_COUNT == 0 || spin_ns > spin_ns_max)
         spin_ns = spin_ns_max;
@@ -129,17 +171,27 @@ static bool spin_for_a_while(struct fan_subscription *subscription, int64_t now_
     return helped;
 }
 
-/* Stays awake for a while in the hope that something comes. */
+/*
+ * Stays awake for a while in the hope that something comes. What others run while it yields is not
+ * its time: among many readers it would else sleep, and be woken, at each of its turns.
+ */
 static void stay_awake(struct fan_subscription *subscription, int64_t deadline_ns)
 {
     int64_t now_ns = fan__deadline_ns(0);
-    int64_t until_ns = now_ns + subscription->yield_us * FAN__NS_PER_US;
-    if (until_ns > deadline_ns)
-        until_ns = deadline_ns;
+    int64_t left_ns = subscription->yield_us * FAN__NS_PER_US;
+    int64_t until_ns = now_ns + left_ns < deadline_ns ? now_ns + left_ns : deadline_ns;
+    linger(subscription, now_ns);
     if (spin_for_a_while(subscription, now_ns, until_ns))
         return;
-    while (!looks_readable(subscription) && fan__deadline_ns(0) < until_ns)
+    for (now_ns = fan__deadline_ns(0); left_ns > 0 && now_ns < deadline_ns;) {
+        if (looks_readable(subscription))
+            return;
+        int64_t before_ns = now_ns;
         sched_yield();
+        now_ns = fan__deadline_ns(0);
+        int64_t taken_ns = now_ns - before_ns;
+        left_ns -= taken_ns < YIELD_NS_MAX ? taken_ns : YIELD_NS_MAX;
+    }
 }
 
 /* False when the deadline passed. */

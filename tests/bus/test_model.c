@@ -7,6 +7,8 @@
  */
 #include "bus_test.h"
 
+#include "bus/bus.h"
+
 #include <stdio.h>
 
 enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 32768, PAYLOAD_SIZE_MAX = 1500 };
@@ -374,6 +376,7 @@ static void open_anew(uint64_t seed)
     options.by_reference = pick(6) == 0;
     options.slot_size = pick(3) * 64;
     assert_ok(fan_bus_open(&options, &bus, NULL));
+    bus->touch = pick(2); /* whatever processor this is */
 }
 
 static void finish(void)
