@@ -52,11 +52,15 @@ def test_bad_flags_exit_with_2_and_name_it():
             (["--loops", "many"], "many"), (["--loops", "-1"], "--loops"),
             (["--keep-alive", "1.5"], "--keep-alive"), (["--connections", ""], "--connections"),
             (["--config", "/nowhere/x"], "/nowhere/x"), (["--grpc-listen", "x"], "--grpc-listen"),
-            (["--store", "oracle:x"], "oracle"), (["--store", "memory:?colour=1"], "colour"),
             (["--store", "memory:", "--listen", "8080"], "8080"),
             (["--store", "memory:", "--listen", "127.0.0.1:99999"], "99999"),
             (["--store", "memory:", "--listen", "nowhere.invalid:1"], "nowhere.invalid")):
         check_sentence(run(*arguments), 2, word)
+
+
+def test_P07_a_store_that_cannot_be_is_named_and_exits_with_1():
+    for store, word in (("oracle:x", "oracle"), ("memory:?colour=1", "colour")):
+        check_sentence(run("--store", store), 1, word)
 
 
 def test_only_loopback_until_there_is_access_control():
@@ -92,7 +96,7 @@ def test_P07_a_file_that_is_no_log_is_refused_and_left_alone():
             other.execute("CREATE TABLE recipes (name TEXT)")
         other.close()
         check_sentence(start_on(path), 1, str(path))
-        check_sentence(start_on(place), 2, place)
+        check_sentence(start_on(place), 1, place)
         check_sentence(start_on(f"{place}/missing/log.db"), 1, "--store", "missing")
 
 
