@@ -265,11 +265,11 @@ def test_H05_who_takes_no_notice_of_sigterm_is_killed():
 def test_P09_the_lease_is_renewed_while_the_command_runs():
     with Daemon() as daemon, folder() as place:
         publish(daemon, 1)
-        worker = Worker(daemon, "--lease", "600ms", "--count", "1",
+        worker = Worker(daemon, "--lease", "1500ms", "--count", "1",
                         command=f'while ! test -e "{place}/go"; do sleep 0.05; done')
         until(lambda: group_of(daemon)["processing"] == 1)
-        # Another one would be given it three times over, were it not renewed.
-        answer = daemon.ask("POST", "/v1/groups/g/claim", '{"owner":"x","wait_ms":2500}',
+        # Another one would be given it twice over, were it not renewed.
+        answer = daemon.ask("POST", "/v1/groups/g/claim", '{"owner":"x","wait_ms":4000}',
                             Content_Type="application/json")
         assert json.loads(answer.body) == {"claims": []}
         (Path(place) / "go").touch()
