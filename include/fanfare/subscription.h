@@ -44,8 +44,8 @@ enum fan_policy {
  * cancel        ends the subscription when it fires; may be NULL
  * yield_us      how long a read that waits stays awake before it sleeps (0, or up to 1,000): it
  *               looks again and again, and keeps its processor for that as long as it helps;
- *               what others run while it yields does not count, and messages that come faster
- *               than one in 250 ns are given 2 us to gather
+ *               with FAN_POLICY_BLOCK, what others run while it yields does not count; messages
+ *               that come faster than one in 250 ns are given 2 us to gather
  */
 struct fan_subscription_options {
     size_t size;

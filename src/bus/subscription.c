@@ -21,7 +21,7 @@
 #define LINGER_EVERY_NS 250
 #define LINGER_COUNT 64
 #define LINGER_NS_MAX 2000
-/* What a yield is taken to cost the reader itself, at most. */
+/* What a yield is taken to cost a reader that blocks, at most. */
 #define YIELD_NS_MAX 1000
 
 static enum fan_status peek_queue(struct fan_subscription *subscription)
@@ -173,13 +173,15 @@ static bool spin_for_a_while(struct fan_subscription *subscription, int64_t now_
 
 /*
  * Stays awake for a while in the hope that something comes. What others run while it yields is not
- * its time: among many readers it would else sleep, and be woken, at each of its turns.
+ * its time where a publisher waits for all of them: each would else sleep, and be woken, at each of
+ * its turns. Where none waits, one who sleeps is given a processor sooner than one who yielded.
  */
 static void stay_awake(struct fan_subscription *subscription, int64_t deadline_ns)
 {
     int64_t now_ns = fan__deadline_ns(0);
     int64_t left_ns = subscription->yield_us * FAN__NS_PER_US;
     int64_t until_ns = now_ns + left_ns < deadline_ns ? now_ns + left_ns : deadline_ns;
+    int64_t yield_ns_max = subscription->policy == FAN_POLICY_BLOCK ? YIELD_NS_MAX : INT64_MAX;
     linger(subscription, now_ns);
     if (spin_for_a_while(subscription, now_ns, until_ns))
         return;
@@ -190,7 +192,7 @@ static void stay_awake(struct fan_subscription *subscription, int64_t deadline_n
         sched_yield();
         now_ns = fan__deadline_ns(0);
         int64_t taken_ns = now_ns - before_ns;
-        left_ns -= taken_ns < YIELD_NS_MAX ? taken_ns : YIELD_NS_MAX;
+        left_ns -= taken_ns < yield_ns_max ? taken_ns : yield_ns_max;
     }
 }
 
