@@ -13,6 +13,7 @@
  *     topics   READERS topics in turn, with one subscription of all, with open types
  *     tail     as stalled, each publish by the clock: p50_ns is then its 99.9th percentile
  *     memory   publish_ns is the bytes that a subscription takes which was never full
+ *     thousand 1,000 publishes to READERS threads; p50_ns is the time until all have read all
  */
 #define BUS_TAKES_BURSTS
 #include "peers/harness.h"
@@ -335,12 +336,56 @@ static void run_memory(unsigned readers)
     free(all);
 }
 
+/* ------------------------------------------------------------------ a thousand publishes */
+
+enum { THOUSAND = 1000 };
+
+static void *read_a_thousand(void *subscription)
+{
+    const struct fan_message *messages[BATCH_COUNT];
+    for (size_t read = 0, count = 0; read < THOUSAND; read += count)
+        must(fan_subscription_next_many(subscription, FAN_TIMEOUT_FOREVER, messages, BATCH_COUNT,
+                                        &count) == FAN_OK,
+             "read");
+    return NULL;
+}
+
+static void run_thousand(unsigned readers)
+{
+    struct fan_bus *bus = open_bus(false, true, NULL);
+    struct fan_subscription *all[READER_COUNT_MAX];
+    pthread_t threads[READER_COUNT_MAX];
+    unsigned kind = KIND_EVENT;
+    uint64_t words[WORD_COUNT];
+    struct fan_message message;
+    for (unsigned i = 0; i < readers; i++) {
+        all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, NULL, &kind);
+        must(pthread_create(&threads[i], NULL, read_a_thousand, all[i]) == 0, "no thread");
+    }
+    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC);
+    for (uint64_t number = 1; number <= THOUSAND; number++) {
+        event_fill(words, WORD_COUNT, number, number);
+        message_fill(&message, words, WORD_COUNT);
+        must(fan_bus_publish(bus, &message, NULL) == FAN_OK, "publish");
+    }
+    for (unsigned i = 0; i < readers; i++)
+        pthread_join(threads[i], NULL);
+    answer_lonely(THOUSAND, 0, (double)(clock_ns(CLOCK_MONOTONIC) - start_ns));
+    for (unsigned i = 0; i < readers; i++)
+        fan_subscription_free(all[i]);
+    fan_bus_free(bus);
+}
+
 static bool bus_other(const struct round *round)
 {
     struct lonely lonely;
     const char *mode = round->mode;
     if (strcmp(mode, "memory") == 0) {
         run_memory(round->readers);
+        return true;
+    }
+    if (strcmp(mode, "thousand") == 0) {
+        run_thousand(round->readers);
         return true;
     }
     bool topics = strcmp(mode, "topics") == 0;
