@@ -460,6 +460,15 @@ static void publish_all(void *context)
         enum fan_status status = fan_bus_publish(member->crowd->bus, &message, NULL);
         member->wrong |= status != FAN_OK;
         member->published += status == FAN_OK;
+        if (i % 64 == 0) {
+            struct fan_message many[40];
+            size_t published = 0;
+            for (size_t k = 0; k < 40; k++)
+                many[k] = message;
+            status = fan_bus_publish_many(member->crowd->bus, many, 40, &published);
+            member->wrong |= status != FAN_OK;
+            member->published += published;
+        }
         if (i % 128 == 0)
             sched_yield();
     }

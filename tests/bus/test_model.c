@@ -210,15 +210,25 @@ static size_t pick_size(void)
 
 static enum fan_status do_publish(void)
 {
-    static char bytes[12][PAYLOAD_SIZE_MAX];
+    enum { BATCH_COUNT_MAX = 48 };
+    static char bytes[BATCH_COUNT_MAX][PAYLOAD_SIZE_MAX];
     size_t count = pick(4) == 0 ? pick(12) : 1;
-    struct fan_message batch[12];
+    /* Some batches are of one kind, and long. */
+    bool alike = pick(16) == 0;
+    struct fan_message batch[BATCH_COUNT_MAX];
     enum fan_status expected = closed ? FAN_CLOSED : FAN_OK;
     size_t expected_count = 0;
+    size_t topic = 0;
+    size_t type = 0;
+    size_t size = 0;
+    if (alike)
+        count = pick(BATCH_COUNT_MAX);
     for (size_t i = 0; i < count; i++) {
-        size_t topic = pick(4);
-        size_t type = pick(4);
-        size_t size = pick_size();
+        if (i == 0 || !alike || pick(30) == 0) {
+            topic = pick(4);
+            type = pick(4);
+            size = pick_size();
+        }
         if (expected == FAN_OK)
             expected = model_publish(topic, type, size);
         expected_count += expected == FAN_OK;
