@@ -147,6 +147,31 @@ static void test_R02_setting_the_servers_clock_moves_no_lease(void **state)
 }
 
 /* Another log in its place is not the one that cursors were given for. */
+/*
+ * Batches that follow one another closely have one notice between them. Whoever listens hears of
+ * each all the same, long before it would look by itself, also of one that took its time.
+ */
+static void test_P10_what_has_no_notice_of_its_own_is_heard_of(void **state)
+{
+    (void)state;
+    char value[64];
+    struct fan_store *store = open_store("schema=told");
+    struct fan_store *other = open_store("schema=told&poll_ms=60000");
+    run("CREATE FUNCTION told.slow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+        "IF NEW.seq % 4 = 0 THEN PERFORM pg_sleep(0.03); END IF; RETURN NULL; END $$; "
+        "CREATE TRIGGER slow AFTER INSERT ON told.event FOR EACH ROW EXECUTE FUNCTION told.slow()",
+        value, sizeof(value));
+    for (uint64_t seq = 1; seq <= 40; seq++) {
+        char id[16];
+        snprintf(id, sizeof(id), "e%d", (int)seq);
+        put(store, id, seq);
+        if (seq % 2 == 0)
+            assert_ok(fan_store_wait(other, seq - 1, 10000));
+    }
+    fan_store_close(store);
+    fan_store_close(other);
+}
+
 static void test_P13_a_log_that_was_made_anew_is_another(void **state)
 {
     (void)state;
@@ -175,6 +200,7 @@ int main(void)
         cmocka_unit_test(test_P20_names_are_ones_own),
         cmocka_unit_test(test_L10_the_head_never_goes_back_over_postgres),
         cmocka_unit_test(test_R02_setting_the_servers_clock_moves_no_lease),
+        cmocka_unit_test(test_P10_what_has_no_notice_of_its_own_is_heard_of),
         cmocka_unit_test(test_P13_a_log_that_was_made_anew_is_another),
     };
     return cmocka_run_group_tests(tests, start, end);

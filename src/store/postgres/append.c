@@ -1,7 +1,7 @@
 /*
  * Appending: one transaction a batch, in one round trip where nothing speaks against it.
  *
- *     BEGIN, lock, INSERT ... SELECT head + n FROM unnest(arrays), NOTIFY, COMMIT
+ *     BEGIN, lock, NOTIFY, INSERT ... SELECT head + n FROM unnest(arrays), COMMIT
  *
  * Sequences are given out under the log's advisory lock, which is held until the commit: whoever
  * has it next begins its statements after that, and sees all that was given before. So the order of
@@ -13,6 +13,10 @@
  * expectations: look what is there, decide unit by unit here, and insert what is left. An id that
  * is there wins over the expectation of its unit: a retry after an unclear failure must find its
  * own first try, not the conflict that this made.
+ *
+ * A notice costs every listener's process a turn, so of batches that follow one another closely the
+ * first alone goes with one: who hears it looks again until those that came right after it are
+ * there (tail.c). One that took longer than that is told of behind its commit.
  */
 #include "store/postgres/series.h"
 
@@ -41,7 +45,8 @@ struct append {
     uint64_t *existing; /* the long way: sequences of ids that are there, or come earlier */
     uint64_t head_seq;  /* before the first of them */
     bool marks;
-    bool swept; /* the series that we know are not all there any more: nothing was stored */
+    bool untold; /* it goes without a notice */
+    bool swept;  /* the series that we know are not all there any more: nothing was stored */
 };
 
 enum { ID, SERIES, CREATED, USER, SESSION, DELIVER, TRACE, METADATA, PAYLOAD };
@@ -60,9 +65,17 @@ static void add_positive(struct fan__postgres_array *array, int64_t number)
         fan__postgres_array_text(array, NULL);
 }
 
-static void add_filled(struct fan__postgres_array *array, const char *text)
+static void add_positive_param(struct fan__postgres_params *params, int64_t number)
 {
-    fan__postgres_array_text(array, text && *text ? text : NULL);
+    if (number != 0)
+        fan__postgres_add_int(params, number);
+    else
+        fan__postgres_add_null(params);
+}
+
+static const char *filled(const char *text)
+{
+    return text && *text ? text : NULL;
 }
 
 static void add_event(struct fan__postgres_array *columns, const struct fan_event *event,
@@ -74,9 +87,9 @@ static void add_event(struct fan__postgres_array *columns, const struct fan_even
     fan__postgres_array_int(&columns[SERIES], series);
     fan__postgres_array_int(&columns[CREATED], fan_event_created_us(event));
     add_positive(&columns[USER], fan_event_user_id(event));
-    add_filled(&columns[SESSION], fan_event_session_id(event));
+    fan__postgres_array_text(&columns[SESSION], filled(fan_event_session_id(event)));
     add_positive(&columns[DELIVER], fan_event_deliver_at_us(event));
-    add_filled(&columns[TRACE], fan_event_traceparent(event));
+    fan__postgres_array_text(&columns[TRACE], filled(fan_event_traceparent(event)));
     if (metadata.size > 0)
         fan__postgres_array_bytes(&columns[METADATA], metadata.data, metadata.size);
     else
@@ -106,13 +119,50 @@ static void queue_mark(struct append *append, enum fan__postgres_statement state
 
 static void queue_notice(struct append *append)
 {
+    struct fan__postgres *store = append->store;
     struct fan__postgres_params params = { 0 };
-    fan__postgres_add_text(&params, append->store->channel);
+    int64_t now_ns = fan__deadline_ns(0);
+    append->untold = now_ns < store->noticed_ns + FAN__POSTGRES_NOTICE_MS * FAN__NS_PER_MS;
+    if (append->untold)
+        return;
+    store->noticed_ns = now_ns;
+    fan__postgres_add_text(&params, store->channel);
     (void)fan__postgres_queue(append->writer, FAN__PG_NOTIFY, &params);
 }
 
+/* Those who heard the notice before may have looked for the last time. */
+static void tell_late(struct append *append)
+{
+    struct fan__postgres_connection *writer = append->writer;
+    append->store->noticed_ns = 0;
+    queue_notice(append);
+    (void)fan__postgres_flush(writer, SIZE_MAX);
+    /* What is stored stays stored, whatever comes of the notice. */
+    if (!writer->broken)
+        writer->status = FAN_OK;
+}
+
+static bool is_late(const struct append *append)
+{
+    int64_t until_ns = append->store->noticed_ns + FAN__POSTGRES_LATE_MS * FAN__NS_PER_MS;
+    return append->untold && fan__deadline_ns(0) >= until_ns;
+}
+
+/* Series were forgotten since we looked at them: what was to be stored is not. */
+static void note_swept(struct append *append)
+{
+    struct fan__postgres_params params = { 0 };
+    fan__postgres_add_text(&params, "series_swept");
+    PGresult *result = fan__postgres_run(append->writer, FAN__PG_META_GET, &params);
+    if (PQntuples(result) == 1)
+        append->store->series_swept = fan__postgres_int(result, 0, 0);
+    PQclear(result);
+    append->swept = true;
+}
+
 /* Sends the statement with what goes with it; the last one of a batch commits. */
-static void send(struct append *append, const struct fan__postgres_params *params, bool last)
+static void send(struct append *append, enum fan__postgres_statement statement,
+                 const struct fan__postgres_params *params, bool last)
 {
     struct fan__postgres *store = append->store;
     int64_t now_us = fan__postgres_now_us(store);
@@ -124,21 +174,44 @@ static void send(struct append *append, const struct fan__postgres_params *param
         queue_mark(append, FAN__PG_MARK_HEAD);
     if (first)
         queue_notice(append);
-    size_t place = fan__postgres_queue(append->writer, FAN__PG_APPEND, params);
+    size_t place = fan__postgres_queue(append->writer, statement, params);
     if (last && marks)
         queue_mark(append, FAN__PG_MARK_ADD);
     PGresult *result = last ? fan__postgres_commit(append->writer, place)
                             : fan__postgres_flush(append->writer, place);
-    if (result && PQntuples(result) == 1 && first)
+    bool found = PQntuples(result) == 1;
+    if (found && first)
         append->head_seq = (uint64_t)fan__postgres_int(result, 0, 0);
-    if (result && PQntuples(result) == 1 &&
-        fan__postgres_int(result, 0, 1) != store->series_swept) {
-        append->swept = true;
-        store->series_swept = fan__postgres_int(result, 0, 1);
-    }
+    if (result && (!found || fan__postgres_int(result, 0, 1) != store->series_swept))
+        note_swept(append);
     if (result && last && marks)
         store->marked_us = now_us;
+    if (result && last && is_late(append))
+        tell_late(append);
     PQclear(result);
+}
+
+/* The only one of its batch: the same without arrays, which cost more than one event does. */
+static void store_one(struct append *append)
+{
+    const struct fan_event *event = append->items[0].event;
+    struct fan_str metadata = fan_event_metadata(event);
+    struct fan_str payload = fan_event_payload(event);
+    struct fan__postgres_params params = { 0 };
+    fan__postgres_add_text(&params, fan_event_id(event));
+    fan__postgres_add_int(&params, append->series[0]);
+    fan__postgres_add_int(&params, fan_event_created_us(event));
+    add_positive_param(&params, fan_event_user_id(event));
+    fan__postgres_add_text(&params, filled(fan_event_session_id(event)));
+    add_positive_param(&params, fan_event_deliver_at_us(event));
+    fan__postgres_add_text(&params, filled(fan_event_traceparent(event)));
+    if (metadata.size > 0)
+        fan__postgres_add_bytes(&params, metadata.data, metadata.size);
+    else
+        fan__postgres_add_null(&params);
+    fan__postgres_add_bytes(&params, payload.data, payload.size);
+    fan__postgres_add_int(&params, append->store->series_swept);
+    send(append, FAN__PG_APPEND_ONE, &params, true);
 }
 
 /* Inserts those of the items from `from` on that are to be stored; gives where it stopped. */
@@ -162,7 +235,7 @@ static size_t store_some(struct append *append, size_t from)
         fan__postgres_add_array(&params, &columns[j]);
     }
     fan__postgres_add_int(&params, append->store->series_swept);
-    send(append, &params, i == append->count);
+    send(append, FAN__PG_APPEND, &params, i == append->count);
     for (size_t j = 0; j < COLUMN_COUNT; j++)
         fan__postgres_array_deinit(&columns[j]);
     return i;
@@ -171,6 +244,11 @@ static size_t store_some(struct append *append, size_t from)
 static void store_items(struct append *append)
 {
     append->head_seq = UNSEEN;
+    if (append->count == 1 && is_stored(append, 0)) {
+        if (append->writer->status == FAN_OK)
+            store_one(append);
+        return;
+    }
     for (size_t i = 0; i < append->count && append->writer->status == FAN_OK && !append->swept;)
         i = store_some(append, i);
 }
@@ -208,10 +286,13 @@ static void find_series(struct append *append)
         fan__postgres_series_make(append->writer, append->items, append->count, append->series);
 }
 
-/* What is not certain to be in the log is forgotten while the writer is ours. */
+/* What is not certain to be in the log, or told of, is forgotten while the writer is ours. */
 static enum fan_status end(struct append *append, enum fan_status status, struct fan_error *error)
 {
-    if (status != FAN_OK || append->writer->status != FAN_OK || append->swept)
+    bool stored = status == FAN_OK && append->writer->status == FAN_OK;
+    if (!stored)
+        append->store->noticed_ns = 0;
+    if (!stored || append->swept)
         fan__postgres_tuples_clear(append->store);
     return fan__postgres_end(append->writer, status, error);
 }

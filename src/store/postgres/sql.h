@@ -141,6 +141,12 @@
       "$5::text[], $6::bigint[], $7::text[], $8::text[], $9::bytea[]) WITH ORDINALITY "            \
       "i(a, b, c, d, e, f, g, h, i, ord) WHERE h.swept = $10::bigint) "                            \
       "SELECT h.seq, h.swept FROM h")                                                              \
+    X(APPEND_ONE,                                                                                  \
+      "INSERT INTO @event(seq, id, series, created_us, user_id, session, deliver_at, "             \
+      "traceparent, metadata, payload) SELECT " FAN__POSTGRES_HEAD " + 1, $1::text, $2::bigint, "  \
+      "$3::bigint, $4::bigint, $5::text, $6::bigint, $7::text, $8::text, $9::bytea "               \
+      "WHERE (SELECT value FROM @meta WHERE key = 'series_swept') = $10::bigint "                  \
+      "RETURNING seq - 1, $10::bigint")                                                            \
     X(NOTIFY, "SELECT pg_notify($1::text, '')")                                                    \
     X(MARK_HEAD,                                                                                   \
       "INSERT INTO @mark(seq, us, bytes) SELECT h.seq, l.us + 1000000, l.bytes + "                 \

@@ -39,6 +39,15 @@ struct fan__postgres_tuples;
 #define FAN__POSTGRES_NAME_MAX 63 /* bytes of an identifier */
 #define FAN__POSTGRES_BATCH_SIZE_MAX ((size_t)1 << 20)
 
+/*
+ * Of a process's batches at most one in NOTICE_MS goes with a notice. Who hears it looks at once,
+ * and every NOTICE_MS until AFTER_MS later; what became visible LATE_MS after the last notice is
+ * told of by one of its own.
+ */
+#define FAN__POSTGRES_NOTICE_MS 5
+#define FAN__POSTGRES_LATE_MS 9
+#define FAN__POSTGRES_AFTER_MS 10
+
 enum fan__postgres_mode {
     FAN__POSTGRES_READ,  /* one snapshot, nothing may be written */
     FAN__POSTGRES_WRITE, /* each statement sees what was committed before it began */
@@ -121,6 +130,7 @@ struct fan__postgres {
     struct fan__postgres_tuples *tuples;
     int64_t series_swept; /* how often series were forgotten, as the tuples know it */
     int64_t marked_us;
+    int64_t noticed_ns; /* when the last notice went out */
 
     struct fan__mutex pool_mutex;
     struct fan__cond pool_returned;

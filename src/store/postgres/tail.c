@@ -1,7 +1,8 @@
 /*
  * Waiting for the head. One thread listens on a connection of its own: LISTEN first, then a look at
  * the head, and another at each notice and every poll_ms, as notices get lost with a connection.
- * What it finds is a hint for those who wait; truth is reading.
+ * A notice stands for the batches that come right after it, too, so that looks follow it for a
+ * while (FAN__POSTGRES_AFTER_MS). What it finds is a hint for those who wait; truth is reading.
  */
 #include "store/postgres/store.h"
 
@@ -22,6 +23,7 @@ struct fan__postgres_tail {
     struct fan__thread thread;
     struct fan__postgres_connection *connection; /* the thread's */
     uint32_t retry_ms;
+    int64_t after_ns; /* until then looks follow the last notice */
     int stop_file;
 
     struct fan__mutex mutex;
@@ -107,17 +109,21 @@ static bool take_notices(struct fan__postgres_connection *connection)
     return news;
 }
 
-/* Sleeps until there is news, or for poll_ms, and looks. */
+/* Sleeps until there is news, or the next look is due, and looks. */
 static void follow(struct fan__postgres_tail *tail)
 {
-    int64_t until_ns = fan__deadline_ns(tail->store->poll_ms);
+    bool again = fan__deadline_ns(0) < tail->after_ns;
+    int64_t until_ns = fan__deadline_ns(again ? FAN__POSTGRES_NOTICE_MS : tail->store->poll_ms);
     bool due = false;
     while (!due && !stops(tail) && tail->connection->status == FAN_OK) {
         int64_t left_ns = until_ns - fan__deadline_ns(0);
         due = left_ns <= 0;
         uint32_t left_ms = due ? 0 : (uint32_t)(left_ns / FAN__NS_PER_MS + 1);
-        if (!due && has_news(tail, PQsocket(tail->connection->conn), left_ms))
-            due = take_notices(tail->connection);
+        if (!due && has_news(tail, PQsocket(tail->connection->conn), left_ms) &&
+            take_notices(tail->connection)) {
+            tail->after_ns = fan__deadline_ns(FAN__POSTGRES_AFTER_MS);
+            due = true;
+        }
     }
     if (due)
         look(tail);
