@@ -60,24 +60,39 @@ static inline uint64_t word_at(const char *bytes)
     return word;
 }
 
+static inline uint64_t step(uint64_t lane, const char *bytes)
+{
+    return rotate(lane ^ word_at(bytes), 29) * ODD_A;
+}
+
 /*
- * Four lanes, so that the multiplications overlap. Each step is a bijection of the word for a given
- * lane and of the lane for a given word; therefore a single changed word always changes the end.
+ * Four lanes, so that the multiplications overlap; an array of them would lie in memory. Each step
+ * is a bijection of the word for a given lane and of the lane for a given word; therefore a single
+ * changed word always changes the end.
  */
 static uint64_t sum_of(const void *block, size_t size)
 {
     const char *at = (const char *)block + SUM_START;
     size_t count = (size - SUM_START) / sizeof(uint64_t);
-    uint64_t lanes[4] = { size, ODD_A, ODD_B, ~(uint64_t)size };
-    for (; count >= 4; count -= 4, at += 32)
-        for (unsigned i = 0; i < 4; i++)
-            lanes[i] = rotate(lanes[i] ^ word_at(at + (size_t)8 * i), 29) * ODD_A;
-    for (unsigned i = 0; i < count; i++)
-        lanes[i] = rotate(lanes[i] ^ word_at(at + (size_t)8 * i), 29) * ODD_A;
-    uint64_t sum = lanes[0];
-    for (unsigned i = 1; i < 4; i++)
-        sum = rotate(sum * ODD_B, 31) ^ lanes[i];
-    return sum;
+    uint64_t a = size;
+    uint64_t b = ODD_A;
+    uint64_t c = ODD_B;
+    uint64_t d = ~(uint64_t)size;
+    for (; count >= 4; count -= 4, at += 32) {
+        a = step(a, at);
+        b = step(b, at + 8);
+        c = step(c, at + 16);
+        d = step(d, at + 24);
+    }
+    if (count > 0)
+        a = step(a, at);
+    if (count > 1)
+        b = step(b, at + 8);
+    if (count > 2)
+        c = step(c, at + 16);
+    uint64_t sum = rotate(a * ODD_B, 31) ^ b;
+    sum = rotate(sum * ODD_B, 31) ^ c;
+    return rotate(sum * ODD_B, 31) ^ d;
 }
 
 static inline uint64_t seq_mask(uint64_t seq)
