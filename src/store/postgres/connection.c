@@ -278,6 +278,14 @@ static enum fan_status lend(struct fan__postgres *store, bool writer,
     return FAN_OK;
 }
 
+void fan__postgres_begin(struct fan__postgres_connection *connection, enum fan__postgres_mode mode)
+{
+    (void)fan__postgres_queue(
+        connection, mode == FAN__POSTGRES_READ ? FAN__PG_BEGIN_READ : FAN__PG_BEGIN_WRITE, NULL);
+    connection->begun = true;
+    connection->writes = mode == FAN__POSTGRES_WRITE;
+}
+
 enum fan_status fan__postgres_borrow(struct fan__postgres *store, enum fan__postgres_mode mode,
                                      struct fan__postgres_connection **ret_connection,
                                      struct fan_error *error)
@@ -285,11 +293,7 @@ enum fan_status fan__postgres_borrow(struct fan__postgres *store, enum fan__post
     enum fan_status status = lend(store, false, ret_connection, error);
     if (status != FAN_OK)
         return status;
-    (void)fan__postgres_queue(*ret_connection,
-                              mode == FAN__POSTGRES_READ ? FAN__PG_BEGIN_READ : FAN__PG_BEGIN_WRITE,
-                              NULL);
-    (*ret_connection)->begun = true;
-    (*ret_connection)->writes = mode == FAN__POSTGRES_WRITE;
+    fan__postgres_begin(*ret_connection, mode);
     return FAN_OK;
 }
 
@@ -302,8 +306,7 @@ enum fan_status fan__postgres_borrow_writer(struct fan__postgres *store,
         return status;
     struct fan__postgres_params params = { 0 };
     fan__postgres_add_int(&params, store->lock_key);
-    (void)fan__postgres_queue(*ret_connection, FAN__PG_BEGIN_WRITE, NULL);
-    (*ret_connection)->begun = true;
+    fan__postgres_begin(*ret_connection, FAN__POSTGRES_WRITE);
     (void)fan__postgres_queue(*ret_connection, FAN__PG_LOCK, &params);
     return FAN_OK;
 }

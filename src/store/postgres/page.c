@@ -33,6 +33,16 @@ void fan__postgres_walk_init(struct fan__postgres_walk *walk,
     fan__postgres_set_of(connection, query, &walk->set);
 }
 
+/* Binds $1 to $4, which every page has. */
+static void add_range(struct fan__postgres_params *params, uint64_t after_seq, uint64_t last_seq,
+                      size_t limit, size_t size_max)
+{
+    fan__postgres_add_int(params, (int64_t)after_seq);
+    fan__postgres_add_int(params, (int64_t)last_seq);
+    fan__postgres_add_int(params, (int64_t)limit);
+    fan__postgres_add_int(params, (int64_t)size_max);
+}
+
 /* Binds $1 to $8 as sql.h says. */
 static PGresult *find(const struct fan__postgres_walk *walk, enum fan__postgres_statement up,
                       uint64_t after_seq, uint64_t last_seq, size_t limit)
@@ -46,10 +56,7 @@ static PGresult *find(const struct fan__postgres_walk *walk, enum fan__postgres_
         fan__postgres_array_int(&ids, walk->set.ids[i]);
     if (ids.buffer.failed)
         fan__postgres_fail(connection, FAN_NO_MEMORY);
-    fan__postgres_add_int(&params, (int64_t)after_seq);
-    fan__postgres_add_int(&params, (int64_t)last_seq);
-    fan__postgres_add_int(&params, (int64_t)limit);
-    fan__postgres_add_int(&params, (int64_t)walk->size_max);
+    add_range(&params, after_seq, last_seq, limit, walk->size_max);
     if (up != FAN__PG_PAGE_ALL) {
         if (walk->set.all)
             fan__postgres_add_null(&params);
@@ -83,9 +90,11 @@ static bool is_whole(const struct fan__postgres_walk *walk, const PGresult *resu
 {
     uint64_t size = 0;
     int count = PQntuples(result);
+    if ((size_t)count >= limit)
+        return false;
     for (int i = 0; i < count; i++)
         size += fan__postgres_bytes(result, i, 8).size + fan__postgres_bytes(result, i, 9).size;
-    return (size_t)count < limit && size < walk->size_max;
+    return size < walk->size_max;
 }
 
 static enum fan__postgres_statement statement_of(const struct fan__postgres_walk *walk,
@@ -104,6 +113,25 @@ static enum fan__postgres_statement statement_of(const struct fan__postgres_walk
         return FAN__PG_PAGE_ALL;
     *ret_window = true;
     return walk->set.all ? FAN__PG_PAGE_TIME : FAN__PG_PAGE_SERIES;
+}
+
+bool fan__postgres_walk_is_plain(const struct fan__postgres_walk *walk)
+{
+    bool window = false;
+    return !walk->down && statement_of(walk, &window) == FAN__PG_PAGE_ALL;
+}
+
+size_t fan__postgres_walk_queue(const struct fan__postgres_walk *walk, size_t limit)
+{
+    struct fan__postgres_params params = { 0 };
+    add_range(&params, walk->after_seq, walk->last_seq, limit, walk->size_max);
+    return fan__postgres_queue(walk->connection, FAN__PG_PAGE_ALL, &params);
+}
+
+void fan__postgres_walk_take(struct fan__postgres_walk *walk, const PGresult *page, size_t limit,
+                             uint64_t head_seq)
+{
+    pass(walk, page, is_whole(walk, page, limit), head_seq);
 }
 
 /* The part of the rest that lies next. */

@@ -30,4 +30,15 @@ void fan__postgres_walk_init(struct fan__postgres_walk *walk,
  */
 PGresult *fan__postgres_walk_next(struct fan__postgres_walk *walk, size_t limit);
 
+/* Whether it goes up and leaves nothing out. */
+bool fan__postgres_walk_is_plain(const struct fan__postgres_walk *walk);
+
+/*
+ * A page in two steps, for a plain walk: it is queued, and goes along with what the caller asks
+ * for; then its result is taken, for which the snapshot's head must be known.
+ */
+size_t fan__postgres_walk_queue(const struct fan__postgres_walk *walk, size_t limit);
+void fan__postgres_walk_take(struct fan__postgres_walk *walk, const PGresult *page, size_t limit,
+                             uint64_t head_seq);
+
 #endif

@@ -14,28 +14,80 @@
 /* How many events a list looks at with one look at their states. */
 #define PAGE_COUNT 1000
 
+/* A read under way. */
+struct reading {
+    struct fan__postgres_connection *connection;
+    const struct fan_query *query;
+    struct fan_batch *batch;
+    uint64_t after_seq;
+    struct fan__postgres_bounds bounds;
+    struct fan__postgres_walk walk;
+};
+
+static void add_rows(struct reading *reading, const PGresult *page)
+{
+    struct fan__postgres_connection *connection = reading->connection;
+    for (int i = 0; i < PQntuples(page) && connection->status == FAN_OK; i++)
+        fan__postgres_row_add(connection, page, i, reading->batch);
+}
+
+/*
+ * Reads what is not filtered: all of the transaction in one round trip. False when series are to be
+ * looked up, which wants the same snapshot.
+ */
+static bool read_at_once(struct reading *reading)
+{
+    struct fan__postgres_connection *connection = reading->connection;
+    size_t limit = reading->query->limit;
+    PGresult *results[2];
+    reading->walk.last_seq = FAN_SEQ_MAX;
+    const size_t places[] = { fan__postgres_queue(connection, FAN__PG_BOUNDS, NULL),
+                              fan__postgres_walk_queue(&reading->walk, limit) };
+    fan__postgres_commit_all(connection, places, 2, results);
+    fan__postgres_bounds_of(results[0], &reading->bounds);
+    bool known = fan__postgres_rows_known(connection, results[1]);
+    if (known && results[1]) {
+        fan__postgres_walk_take(&reading->walk, results[1], limit, reading->bounds.head_seq);
+        add_rows(reading, results[1]);
+    }
+    PQclear(results[0]);
+    PQclear(results[1]);
+    return known;
+}
+
+static void read_with_care(struct reading *reading)
+{
+    struct fan__postgres_connection *connection = reading->connection;
+    fan__postgres_bounds(connection, &reading->bounds);
+    reading->walk.last_seq = reading->bounds.head_seq;
+    PGresult *page = fan__postgres_walk_next(&reading->walk, reading->query->limit);
+    fan__postgres_rows_load(connection, page);
+    add_rows(reading, page);
+    PQclear(page);
+}
+
 enum fan_status fan__postgres_read(void *self, uint64_t after_seq, const struct fan_query *query,
                                    struct fan_batch *batch, struct fan_read_result *ret_result)
 {
-    struct fan__postgres_connection *connection = NULL;
-    enum fan_status status = fan__postgres_borrow(self, FAN__POSTGRES_READ, &connection, NULL);
+    struct reading reading = { .query = query, .batch = batch, .after_seq = after_seq };
+    enum fan_status status =
+        fan__postgres_borrow(self, FAN__POSTGRES_READ, &reading.connection, NULL);
     if (status != FAN_OK)
         return status;
-    struct fan__postgres_bounds bounds;
-    fan__postgres_bounds(connection, &bounds);
-    struct fan__postgres_walk walk;
-    fan__postgres_walk_init(&walk, connection, query, after_seq, bounds.head_seq);
-    PGresult *page = fan__postgres_walk_next(&walk, query->limit);
-    fan__postgres_rows_load(connection, page);
-    for (int i = 0; i < PQntuples(page) && connection->status == FAN_OK; i++)
-        fan__postgres_row_add(connection, page, i, batch);
-    PQclear(page);
+    fan__postgres_walk_init(&reading.walk, reading.connection, query, after_seq, FAN_SEQ_MAX);
+    if (!fan__postgres_walk_is_plain(&reading.walk)) {
+        read_with_care(&reading);
+    } else if (!read_at_once(&reading)) {
+        fan__postgres_begin(reading.connection, FAN__POSTGRES_READ);
+        read_with_care(&reading);
+    }
+    uint64_t scanned_seq = reading.walk.after_seq;
     *ret_result = (struct fan_read_result){
-        .scanned_seq = walk.after_seq > after_seq ? walk.after_seq : after_seq,
-        .trimmed_seq = bounds.trimmed_seq,
-        .head_seq = bounds.head_seq,
+        .scanned_seq = scanned_seq > after_seq ? scanned_seq : after_seq,
+        .trimmed_seq = reading.bounds.trimmed_seq,
+        .head_seq = reading.bounds.head_seq,
     };
-    return fan__postgres_end(connection, FAN_OK, NULL);
+    return fan__postgres_end(reading.connection, FAN_OK, NULL);
 }
 
 /* A list under way. */

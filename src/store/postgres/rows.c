@@ -170,6 +170,15 @@ const struct fan__postgres_series *fan__postgres_series_get(
     return series;
 }
 
+bool fan__postgres_rows_known(const struct fan__postgres_connection *connection,
+                              const PGresult *result)
+{
+    bool all = true;
+    for (int i = 0; i < PQntuples(result) && all; i++)
+        all = known(connection, fan__postgres_int(result, i, 2)) != NULL;
+    return all;
+}
+
 void fan__postgres_rows_load(struct fan__postgres_connection *connection, const PGresult *result)
 {
     struct fan__postgres_array ids;

@@ -180,14 +180,19 @@ enum fan_status fan__postgres_schema_open(struct fan__postgres *store, struct fa
     return FAN_OK;
 }
 
+void fan__postgres_bounds_of(const PGresult *result, struct fan__postgres_bounds *ret_bounds)
+{
+    *ret_bounds = (struct fan__postgres_bounds){ 0 };
+    if (PQntuples(result) != 1)
+        return;
+    ret_bounds->head_seq = (uint64_t)fan__postgres_int(result, 0, 0);
+    ret_bounds->trimmed_seq = (uint64_t)fan__postgres_int(result, 0, 1);
+}
+
 void fan__postgres_bounds(struct fan__postgres_connection *connection,
                           struct fan__postgres_bounds *ret_bounds)
 {
-    *ret_bounds = (struct fan__postgres_bounds){ 0 };
     PGresult *result = fan__postgres_run(connection, FAN__PG_BOUNDS, NULL);
-    if (result && PQntuples(result) == 1) {
-        ret_bounds->head_seq = (uint64_t)fan__postgres_int(result, 0, 0);
-        ret_bounds->trimmed_seq = (uint64_t)fan__postgres_int(result, 0, 1);
-    }
+    fan__postgres_bounds_of(result, ret_bounds);
     PQclear(result);
 }

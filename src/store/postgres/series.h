@@ -31,6 +31,10 @@ const struct fan__postgres_series *fan__postgres_series_get(
 /* Looks for all series that a result's events (FAN__POSTGRES_COLUMNS) need, in one go. */
 void fan__postgres_rows_load(struct fan__postgres_connection *connection, const PGresult *result);
 
+/* Whether all of them are at hand. */
+bool fan__postgres_rows_known(const struct fan__postgres_connection *connection,
+                              const PGresult *result);
+
 /*
  * Fills a draft with the event of a row (FAN__POSTGRES_COLUMNS), borrowed from the result. False
  * when the connection has failed.

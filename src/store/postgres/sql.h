@@ -26,13 +26,15 @@
  * NULL, $6 the user or 0, $7 <= created_us < $8.
  */
 #define FAN__POSTGRES_BYTES "(octet_length(e.payload) + coalesce(octet_length(e.metadata), 0))"
-#define FAN__POSTGRES_PAGE(from, where, order)                                                     \
-    "SELECT " FAN__POSTGRES_COLUMNS "FROM (SELECT e.*, "                                           \
-    "sum(" FAN__POSTGRES_BYTES ") OVER (ORDER BY e.seq " order                                     \
-    " ROWS UNBOUNDED PRECEDING) AS sum "                                                           \
-    "FROM (SELECT e.* FROM " from " WHERE " where "ORDER BY e.seq " order                          \
-    " LIMIT $3::bigint) e) e WHERE e.sum - " FAN__POSTGRES_BYTES " < $4::bigint "                  \
-    "ORDER BY e.seq " order
+/* Sums are all that most pages take; where one says too much, row after row tells where to cut. */
+#define FAN__POSTGRES_PAGE_OF(with, from, where, order)                                            \
+    "WITH " with "p AS MATERIALIZED (SELECT " FAN__POSTGRES_COLUMNS "FROM " from " WHERE " where   \
+    "ORDER BY e.seq " order " LIMIT $3::bigint) SELECT " FAN__POSTGRES_COLUMNS                     \
+    "FROM p e LIMIT (SELECT CASE WHEN sum(octet_length(e.payload)) + "                             \
+    "coalesce(sum(octet_length(e.metadata)), 0) >= $4::bigint THEN (SELECT count(*) FROM "         \
+    "(SELECT sum(" FAN__POSTGRES_BYTES ") OVER (ROWS UNBOUNDED PRECEDING) - " FAN__POSTGRES_BYTES  \
+    " AS before FROM p e) e WHERE e.before < $4::bigint) END FROM p e)"
+#define FAN__POSTGRES_PAGE(from, where, order) FAN__POSTGRES_PAGE_OF("", from, where, order)
 #define FAN__POSTGRES_BETWEEN "e.seq > $1::bigint AND e.seq <= $2::bigint "
 #define FAN__POSTGRES_TIMED "AND e.created_us >= $7::bigint AND e.created_us < $8::bigint "
 /* The same where another index is to find the events. */
@@ -40,15 +42,7 @@
 #define FAN__POSTGRES_USERS "AND ($6::bigint = 0 OR e.user_id = $6::bigint) "
 #define FAN__POSTGRES_IN_SET                                                                       \
     "AND ($5::bigint[] IS NULL OR e.series IN (SELECT unnest($5::bigint[]))) "
-/* Where all of it is small enough, which sums tell for less, nothing need be cut off. */
-#define FAN__POSTGRES_PAGE_ALL(order)                                                              \
-    "WITH t AS MATERIALIZED (SELECT sum(" FAN__POSTGRES_BYTES ") AS bytes FROM (SELECT "           \
-    "e.payload, e.metadata FROM @event e WHERE " FAN__POSTGRES_BETWEEN "ORDER BY e.seq " order     \
-    " LIMIT $3::bigint) e) (SELECT " FAN__POSTGRES_COLUMNS                                         \
-    "FROM @event e WHERE " FAN__POSTGRES_BETWEEN                                                   \
-    "AND (SELECT bytes FROM t) < $4::bigint ORDER BY e.seq " order                                 \
-    " LIMIT $3::bigint) UNION ALL (" FAN__POSTGRES_PAGE(                                           \
-        "@event e", FAN__POSTGRES_BETWEEN "AND (SELECT bytes FROM t) >= $4::bigint ", order) ")"
+#define FAN__POSTGRES_PAGE_ALL(order) FAN__POSTGRES_PAGE("@event e", FAN__POSTGRES_BETWEEN, order)
 #define FAN__POSTGRES_PAGE_WINDOW(order)                                                           \
     FAN__POSTGRES_PAGE(                                                                            \
         "@event e",                                                                                \
@@ -65,18 +59,18 @@
                            FAN__POSTGRES_LATER,                                                    \
                        order)
 #define FAN__POSTGRES_PAGE_TIME(order)                                                             \
-    "WITH t AS MATERIALIZED (SELECT e.seq FROM @event e WHERE true " FAN__POSTGRES_TIMED           \
-    "), p AS MATERIALIZED (SELECT e.seq FROM t e WHERE " FAN__POSTGRES_BETWEEN                     \
-    "ORDER BY e.seq " order                                                                        \
-    " LIMIT $3::bigint) " FAN__POSTGRES_PAGE("p JOIN @event e ON e.seq = p.seq",                   \
-                                             "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS,     \
-                                             order)
+    FAN__POSTGRES_PAGE_OF(                                                                         \
+        "t AS MATERIALIZED (SELECT e.seq FROM @event e WHERE true " FAN__POSTGRES_TIMED            \
+        "), q AS MATERIALIZED (SELECT e.seq FROM t e WHERE " FAN__POSTGRES_BETWEEN                 \
+        "ORDER BY e.seq " order " LIMIT $3::bigint), ",                                            \
+        "q JOIN @event e ON e.seq = q.seq", "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS,      \
+        order)
 #define FAN__POSTGRES_PAGE_OPEN(order)                                                             \
-    "WITH p AS MATERIALIZED (SELECT DISTINCT e.seq FROM @delivery e WHERE e.status <> 2 "          \
-    "AND " FAN__POSTGRES_BETWEEN                                                                   \
-    ") " FAN__POSTGRES_PAGE("p JOIN @event e ON e.seq = p.seq",                                    \
-                            "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_LATER,  \
-                            order)
+    FAN__POSTGRES_PAGE_OF(                                                                         \
+        "q AS MATERIALIZED (SELECT DISTINCT e.seq FROM @delivery e WHERE e.status <> 2 "           \
+        "AND " FAN__POSTGRES_BETWEEN "), ",                                                        \
+        "q JOIN @event e ON e.seq = q.seq",                                                        \
+        "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_LATER, order)
 
 #define FAN__POSTGRES_TUPLES                                                                       \
     "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], "  \

@@ -177,6 +177,9 @@ enum fan_status fan__postgres_borrow_writer(struct fan__postgres *store,
 enum fan_status fan__postgres_end(struct fan__postgres_connection *connection,
                                   enum fan_status status, struct fan_error *error);
 
+/* Begins another transaction of a loan whose first one was committed. */
+void fan__postgres_begin(struct fan__postgres_connection *connection, enum fan__postgres_mode mode);
+
 /* Opens one more connection, beside the pool, by `deadline_ns`. */
 enum fan_status fan__postgres_connect(struct fan__postgres *store, int64_t deadline_ns,
                                       struct fan__postgres_connection **ret_connection,
@@ -251,6 +254,10 @@ PGresult *fan__postgres_flush(struct fan__postgres_connection *connection, size_
  */
 PGresult *fan__postgres_commit(struct fan__postgres_connection *connection, size_t place);
 
+/* The same with the results of several places; each is NULL once the connection has failed. */
+void fan__postgres_commit_all(struct fan__postgres_connection *connection, const size_t *places,
+                              size_t count, PGresult **ret_results);
+
 /* Queues a statement and commits with it, in one round trip. */
 PGresult *fan__postgres_run_last(struct fan__postgres_connection *connection,
                                  enum fan__postgres_statement statement,
@@ -324,6 +331,9 @@ struct fan__postgres_bounds {
 
 void fan__postgres_bounds(struct fan__postgres_connection *connection,
                           struct fan__postgres_bounds *ret_bounds);
+
+/* The same from the result of BOUNDS. */
+void fan__postgres_bounds_of(const PGresult *result, struct fan__postgres_bounds *ret_bounds);
 
 /* tail.c */
 enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan_error *error);

@@ -312,15 +312,25 @@ size_t fan__postgres_queue(struct fan__postgres_connection *connection,
     return push(connection, statement, params);
 }
 
+/* Sends all that is queued, and takes the results from their places. */
+static void flush_all(struct fan__postgres_connection *connection, const size_t *places,
+                      size_t count, PGresult **ret_results)
+{
+    bool synced = connection->queued > 0 && !connection->broken && sync_queue(connection);
+    for (size_t i = 0; i < count; i++) {
+        ret_results[i] = NULL;
+        if (!synced || places[i] == SIZE_MAX || connection->status != FAN_OK)
+            continue;
+        ret_results[i] = connection->queue[places[i]].result;
+        connection->queue[places[i]].result = NULL;
+    }
+    forget_results(connection);
+}
+
 PGresult *fan__postgres_flush(struct fan__postgres_connection *connection, size_t place)
 {
     PGresult *result = NULL;
-    bool synced = connection->queued > 0 && !connection->broken && sync_queue(connection);
-    if (synced && place != SIZE_MAX && connection->status == FAN_OK) {
-        result = connection->queue[place].result;
-        connection->queue[place].result = NULL;
-    }
-    forget_results(connection);
+    flush_all(connection, &place, 1, &result);
     return result;
 }
 
@@ -331,12 +341,19 @@ PGresult *fan__postgres_run(struct fan__postgres_connection *connection,
     return fan__postgres_flush(connection, push(connection, statement, params));
 }
 
+void fan__postgres_commit_all(struct fan__postgres_connection *connection, const size_t *places,
+                              size_t count, PGresult **ret_results)
+{
+    if (push(connection, FAN__PG_COMMIT, NULL) != SIZE_MAX)
+        connection->commit_sent = connection->writes;
+    flush_all(connection, places, count, ret_results);
+}
+
 PGresult *fan__postgres_commit(struct fan__postgres_connection *connection, size_t place)
 {
-    if (push(connection, FAN__PG_COMMIT, NULL) == SIZE_MAX)
-        return NULL;
-    connection->commit_sent = connection->writes;
-    return fan__postgres_flush(connection, place);
+    PGresult *result = NULL;
+    fan__postgres_commit_all(connection, &place, 1, &result);
+    return result;
 }
 
 PGresult *fan__postgres_run_last(struct fan__postgres_connection *connection,
