@@ -7,14 +7,15 @@
  *
  * The slot is the place: the server keeps its log from there on. It moves only when the events are
  * durable in the fanfare log; what is sent again after a crash has the same ids, and is stored once
- * (L9). Of several captures of one slot one works, the others wait. stop and free leave the slot,
- * so that nothing is lost until the next start; fan_capture_remove ends it for good.
+ * (L9). Of several captures of one slot into one log one works, the others wait. stop and free
+ * leave the slot, so that nothing is lost until the next start; fan_capture_remove ends it for
+ * good.
  *
  * A slot that nobody reads fills the server's disk. A capture that runs watches it: a warning in
- * the log at slot_bytes_alarm; past slot_bytes_max, when it cannot get on, the slot is dropped.
- * What was missed is then told by an event `capture.SLOT.gap`, and capture begins anew. While no
- * capture runs at all, only the server's own max_slot_wal_keep_size bounds it; without that, a
- * warning says so.
+ * the log at slot_bytes_alarm; past slot_bytes_max, when nothing got on for six looks, the slot is
+ * dropped. What was missed is then told by an event `capture.SLOT.gap`, and capture begins anew.
+ * While no capture runs at all, only the server's own max_slot_wal_keep_size bounds it; without
+ * that, a warning says so.
  */
 #ifndef FANFARE_CAPTURE_H
 #define FANFARE_CAPTURE_H
@@ -63,8 +64,9 @@ struct fan_capture_options {
  *
  * Returns: FAN_INVALID with the field; FAN_NOT_FOUND for no such table; FAN_DENIED; FAN_UNSUPPORTED
  *          with what to do where wal_level is not logical, or a table has neither a primary key nor
- *          REPLICA IDENTITY FULL; FAN_EXISTS when slot or publication are another's;
- *          FAN_UNAVAILABLE; faults.
+ *          REPLICA IDENTITY FULL, or a partition another identity than its table; FAN_EXISTS when
+ *          slot or publication are another's, or in use by a capture of other tables;
+ *          FAN_UNAVAILABLE, also while a slot is being made; faults.
  * Memory:  options are copied; *ret_capture is yours, for fan_capture_free.
  * Thread:  any. Blocks: for the server.
  */
@@ -106,6 +108,8 @@ struct fan_capture_stats {
     int64_t lag_us; /* from the last transaction's commit until its events were durable */
     bool leading;
     struct fan_error error; /* why it is not getting on, or FAN_OK */
+    uint64_t lag_bytes;     /* of the server's log, from `lsn` to its end, as of the last look */
+    bool alarm;             /* slot_bytes is from slot_bytes_alarm on */
 };
 
 /* Reads them; set ret_stats->size first. Thread: any. Blocks: short locks only. */

@@ -24,6 +24,7 @@
 #include "hook/wal.h"
 
 #include <fanfare/broker.h>
+#include <fanfare/store.h>
 
 #include <inttypes.h>
 #include <poll.h>
@@ -41,6 +42,7 @@
 #define DELAY_MS_MAX 5000
 #define STATUS_MS 2000
 #define DROP_TRIES 100
+#define STUCK_LOOKS_MAX 6 /* a log that restarts is no reason to drop what waits for it */
 
 struct fan_capture {
     const struct fan_env *env;
@@ -64,9 +66,10 @@ struct fan_capture {
     bool asked; /* the server wants to be told now */
     int64_t watched_ns;
     uint64_t watched_lsn;
-    bool alarmed;
-    bool must_go;     /* the slot */
-    uint64_t refused; /* of the batch at hand */
+    uint64_t watched_count; /* of events */
+    unsigned stuck_looks;   /* one after the other */
+    const char *must_go;    /* why the slot is to be dropped, or NULL */
+    uint64_t refused;       /* of the batch at hand */
 
     struct fan__mutex mutex; /* guards all below */
     struct fan__thread thread;
@@ -103,52 +106,76 @@ static bool is_due(struct fan_capture *capture, int64_t since_ns, uint32_t every
 
 /* --- the slot's size ---------------------------------------------------------------------- */
 
-static void alarm_if(struct fan_capture *capture, uint64_t bytes)
+static void show_size(struct fan_capture *capture, const struct fan__capture_size *size)
 {
-    bool high = bytes >= capture->slot_bytes_alarm;
-    if (high && !capture->alarmed)
+    bool high = size->kept >= capture->slot_bytes_alarm;
+    fan__mutex_lock(&capture->mutex);
+    bool told = capture->stats.alarm;
+    capture->stats.slot_bytes = size->kept;
+    capture->stats.lag_bytes = size->behind;
+    capture->stats.alarm = high;
+    fan__mutex_unlock(&capture->mutex);
+    if (high && !told)
         fan__log(capture->env, FAN_LOG_WARNING,
                  "capture %s: the server keeps %" PRIu64 " MiB of its log for the slot, which is "
                  "dropped past %" PRIu64 " MiB when capture does not get on",
-                 capture->place.slot, bytes >> 20, capture->slot_bytes_max >> 20);
-    capture->alarmed = high;
+                 capture->place.slot, size->kept >> 20, capture->slot_bytes_max >> 20);
 }
 
 /*
  * Looks at the slot now and then. It `must_go` when it is past its bound while we fail, and nothing
- * has moved since the last look. What is being caught up on is left alone.
+ * was brought into the log for some looks. What is being caught up on is left alone.
  */
 static enum fan_status watch(struct fan_capture *capture, struct fan_error *error)
 {
     if (!is_due(capture, capture->watched_ns, capture->watch_ms))
         return FAN_OK;
-    uint64_t bytes = 0;
+    struct fan__capture_size size = { 0, 0 };
     bool stuck = capture->watched_ns != 0 && capture->stats.error.status != FAN_OK &&
-                 capture->watched_lsn == capture->confirmed_lsn;
+                 capture->watched_lsn == capture->confirmed_lsn &&
+                 capture->watched_count == capture->stats.published;
+    capture->stuck_looks = stuck ? capture->stuck_looks + 1 : 0;
     capture->watched_ns = fan__monotonic_ns(capture->env);
     capture->watched_lsn = capture->confirmed_lsn;
+    capture->watched_count = capture->stats.published;
     enum fan_status status = fan__capture_connect(&capture->place, error);
     if (status == FAN_OK)
-        status = fan__capture_measure(&capture->place, &bytes, error);
+        status = fan__capture_measure(&capture->place, &size, error);
     if (status != FAN_OK)
         return status;
-    fan__mutex_lock(&capture->mutex);
-    capture->stats.slot_bytes = bytes;
-    fan__mutex_unlock(&capture->mutex);
-    alarm_if(capture, bytes);
-    if (bytes <= capture->slot_bytes_max || !stuck)
+    show_size(capture, &size);
+    if (size.kept <= capture->slot_bytes_max || capture->stuck_looks < STUCK_LOOKS_MAX)
         return FAN_OK;
-    capture->must_go = true;
+    capture->must_go = "was past its bound";
     return fan__fail(error, FAN_FULL, "slot",
                      "the slot \"%s\" held %" PRIu64 " MiB of the server's log and was dropped",
-                     capture->place.slot, bytes >> 20);
+                     capture->place.slot, size.kept >> 20);
 }
 
-/* The server takes a moment to see that the stream has ended. */
+/* Looks at what stands on the server. A publication that somebody dropped is made again. */
+static enum fan_status look(struct fan_capture *capture, struct fan__capture_state *ret_state,
+                            struct fan_error *error)
+{
+    struct fan__capture_place *place = &capture->place;
+    enum fan_status status = fan__capture_connect(place, error);
+    if (status == FAN_OK)
+        status = fan__capture_look(place, ret_state, error);
+    if (status != FAN_NOT_FOUND)
+        return status;
+    status = fan__capture_prepare(place, error);
+    return status == FAN_OK ? fan__capture_look(place, ret_state, error) : status;
+}
+
+/*
+ * The publication tells that there was a slot, so it must be there. The server takes a moment to
+ * see that the stream has ended.
+ */
 static void drop(struct fan_capture *capture)
 {
     struct fan_error error = FAN_ERROR_INIT;
-    enum fan_status status = FAN_EXISTS;
+    struct fan__capture_state state;
+    enum fan_status status = look(capture, &state, &error);
+    status = status == FAN_OK ? FAN_EXISTS : status;
     for (int i = 0; i < DROP_TRIES && status == FAN_EXISTS && !is_stopping(capture); i++) {
         status = fan__capture_drop_slot(&capture->place, &error);
         if (status == FAN_EXISTS)
@@ -156,15 +183,14 @@ static void drop(struct fan_capture *capture)
     }
     if (status == FAN_OK)
         fan__log(capture->env, FAN_LOG_ERROR,
-                 "capture %s: the slot was past its bound and was dropped; what is missed will be "
-                 "told by an event",
-                 capture->place.slot);
+                 "capture %s: the slot %s and was dropped; what is missed will be told by an event",
+                 capture->place.slot, capture->must_go);
     else
         fan__log(capture->env, FAN_LOG_ERROR, "capture %s: the slot cannot be dropped: %s",
                  capture->place.slot, error.message);
     capture->watched_ns = 0;
-    capture->alarmed = false;
-    capture->must_go = false;
+    capture->stuck_looks = 0;
+    capture->must_go = NULL;
 }
 
 /* --- the stream --------------------------------------------------------------------------- */
@@ -249,6 +275,9 @@ static enum fan_status gather(struct fan_capture *capture, struct fan_error *err
     PGresult *result = PQgetResult(conn);
     status = fan__pg_fail(conn, result, "the stream of changes", error);
     PQclear(result);
+    /* The server reads its log with the publications of that time: no try will find it. */
+    if (status == FAN_NOT_FOUND)
+        capture->must_go = "cannot be read since its publication was dropped";
     return status;
 }
 
@@ -316,7 +345,9 @@ static enum fan_status publish_once(struct fan_capture *capture, struct fan_erro
 
 static void note(struct fan_capture *capture, enum fan_status status, const struct fan_error *error)
 {
-    bool fine = status == FAN_OK || status == FAN_AGAIN || status == FAN_EXISTS;
+    /* Another of our log's is waited for; one of another log's, or none that is seen, is told. */
+    bool waits = status == FAN_EXISTS && capture->leader.fence == 0;
+    bool fine = status == FAN_OK || status == FAN_AGAIN || waits;
     fan__mutex_lock(&capture->mutex);
     capture->stats.failures += !fine;
     capture->stats.error = fine ? (struct fan_error)FAN_ERROR_INIT : *error;
@@ -364,7 +395,7 @@ static enum fan_status flush(struct fan_capture *capture, struct fan_error *erro
         if (status != FAN_OK)
             return status;
         delay_ms = longer(delay_ms);
-        wait_for_news(capture, delay_ms, false);
+        wait_for_news(capture, delay_ms < capture->watch_ms ? delay_ms : capture->watch_ms, false);
     }
     account(capture);
     return FAN_OK;
@@ -397,21 +428,23 @@ static enum fan_status mark_keys(void *context, struct fan__wal_relation *relati
     return status;
 }
 
-/* What has been missed since the slot was made there is told before it is made again. */
-static enum fan_status tell_gap(struct fan_capture *capture, const char *made_at,
+/* What has been missed since the slot was made, or became ours, is told before that is again. */
+static enum fan_status tell_gap(struct fan_capture *capture, const struct fan__capture_state *state,
                                 struct fan_error *error)
 {
     const char *slot = capture->place.slot;
     const PGconn *conn = capture->place.pg.conn;
+    const char *reason =
+        state->has_slot ? "the slot was read into another log" : "the slot is gone";
     char type[128];
     char id[256];
     char payload[192];
     snprintf(type, sizeof(type), "capture.%s.gap", slot);
-    snprintf(id, sizeof(id), "capture-gap:%.100s:%s:%s", PQdb(conn), slot, made_at);
+    snprintf(id, sizeof(id), "capture-gap:%.100s:%s:%s", PQdb(conn), slot, state->made_at);
     int size = snprintf(payload, sizeof(payload),
-                        "{\"slot\": \"%s\", \"made_at\": \"%s\", \"reason\": \"the slot is gone: "
-                        "changes were missed\"}",
-                        slot, made_at);
+                        "{\"slot\": \"%s\", \"made_at\": \"%s\", \"reason\": \"%s: changes were "
+                        "missed\"}",
+                        slot, state->made_at, reason);
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
                                      .type = type,
                                      .topic = slot,
@@ -424,27 +457,28 @@ static enum fan_status tell_gap(struct fan_capture *capture, const char *made_at
         status = fan__capture_forget(&capture->place, error);
     if (status != FAN_OK)
         return status;
-    fan__log(capture->env, FAN_LOG_ERROR, "capture %s: the slot is gone, and changes were missed",
-             slot);
+    fan__log(capture->env, FAN_LOG_ERROR, "capture %s: %s, and changes were missed", slot, reason);
     fan__mutex_lock(&capture->mutex);
     capture->stats.gaps++;
     fan__mutex_unlock(&capture->mutex);
     return FAN_OK;
 }
 
-/* Sees to it that the slot is there. */
+/* Sees to it that the slot is there, and ours. */
 static enum fan_status find_place(struct fan_capture *capture, struct fan_error *error)
 {
-    struct fan__capture_state state;
-    enum fan_status status = fan__capture_connect(&capture->place, error);
-    if (status == FAN_OK)
-        status = fan__capture_look(&capture->place, &state, error);
-    if (status == FAN_OK && !state.has_slot && *state.made_at) {
-        status = tell_gap(capture, state.made_at, error);
+    struct fan__capture_place *place = &capture->place;
+    struct fan__capture_state state = { .active = false };
+    enum fan_status status = look(capture, &state, error);
+    if (status == FAN_OK && state.active)
+        return fan__fail(error, FAN_EXISTS, "slot", "another connection reads the slot \"%s\"",
+                         place->slot);
+    if (status == FAN_OK && *state.made_at && (!state.has_slot || state.foreign)) {
+        status = tell_gap(capture, &state, error);
         *state.made_at = '\0';
     }
     if (status == FAN_OK)
-        status = fan__capture_make_slot(&capture->place, &state, error);
+        status = fan__capture_make_slot(place, &state, error);
     return status;
 }
 
@@ -455,7 +489,7 @@ static enum fan_status run_on_stream(struct fan_capture *capture, const char *sq
     return fan__pg_run(&capture->stream, &call, "the stream of changes", ret_result, error);
 }
 
-/* Ids are of this server, timeline, database and slot: elsewhere the same place is another's. */
+/* Ids are of this server, database and slot: elsewhere the same place is another's. */
 static enum fan_status identify(struct fan_capture *capture, struct fan_error *error)
 {
     char source[256];
@@ -463,8 +497,8 @@ static enum fan_status identify(struct fan_capture *capture, struct fan_error *e
     enum fan_status status = run_on_stream(capture, "IDENTIFY_SYSTEM", &result, error);
     if (status != FAN_OK)
         return status;
-    int size = snprintf(source, sizeof(source), "%s/%s/%s/%s", PQgetvalue(result, 0, 0),
-                        PQgetvalue(result, 0, 1), PQgetvalue(result, 0, 3), capture->place.slot);
+    int size = snprintf(source, sizeof(source), "%s/%s/%s", PQgetvalue(result, 0, 0),
+                        PQgetvalue(result, 0, 3), capture->place.slot);
     PQclear(result);
     fan__wal_deinit(&capture->wal);
     fan__wal_init(&capture->wal, capture->env, (struct fan_str){ source, (size_t)size });
@@ -608,6 +642,7 @@ static bool keep(struct fan_capture *capture, const struct fan_capture_options *
     struct fan__capture_place *place = &capture->place;
     const struct fan_env *env = capture->env;
     place->env = env;
+    place->epoch = fan_store_epoch(fan_broker_store(capture->broker));
     place->uri = fan__strdup(env, options->database);
     place->slot = fan__strdup(env, options->slot);
     place->tables = fan__alloc_zero(env, options->table_count, sizeof(*place->tables));

@@ -254,7 +254,7 @@ static char *segment_of(struct fan__wal *wal, const char *name)
 static bool read_columns(struct fan__wal *wal, struct fan__wal_relation *relation,
                          struct input *input)
 {
-    for (size_t i = 0; i < relation->count; i++) {
+    for (size_t i = 0; i < relation->count && !input->failed; i++) {
         struct fan__wal_column *column = &relation->columns[i];
         column->key = take_number(input, 1) & 1;
         column->name = fan__strdup(wal->env, take_text(input));
@@ -397,7 +397,7 @@ static void add_metadata(struct fan__wal *wal, const struct fan__wal_relation *r
  */
 static void make_id(const struct fan__wal *wal, char id[37])
 {
-    uint64_t place[2] = { wal->commit_lsn, wal->index };
+    uint64_t place[4] = { wal->commit_lsn, wal->index, (uint64_t)wal->commit_us, wal->xid };
     uint64_t digest = fan__hash(wal->seeds[0], place, sizeof(place)) ^
                       fan__hash(wal->seeds[1], place, sizeof(place));
     uint64_t ms = (uint64_t)(wal->commit_us / 1000) & UINT64_C(0xffffffffffff);

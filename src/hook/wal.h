@@ -3,8 +3,9 @@
  *
  *     Relation*  Begin  (Insert | Update | Delete | Truncate)*  Commit      one transaction whole
  *
- * Pure: bytes in, events gathered. An event's id follows from the place of its transaction's commit
- * in the server's log and from its index in there, so that what is sent again has the same ids.
+ * Pure: bytes in, events gathered. An event's id follows from the place and time of its
+ * transaction's commit, from its number, and from the event's index in there, so that what is sent
+ * again has the same ids, also by a standby that was promoted.
  */
 #ifndef FAN_HOOK_WAL_H
 #define FAN_HOOK_WAL_H
@@ -81,7 +82,7 @@ struct fan__wal {
     uint64_t done_count;
 };
 
-/* `source` names server, timeline, database and slot, whatever bytes that is. */
+/* `source` names server, database and slot, whatever bytes that is. */
 void fan__wal_init(struct fan__wal *wal, const struct fan_env *env, struct fan_str source);
 void fan__wal_deinit(struct fan__wal *wal);
 

@@ -79,7 +79,7 @@ def test_H13_the_command_line_captures_by_decoding():
                 take(stream, 4)
                 capture.until("going on")
         expect(run("--from", SERVER.uri(), "--remove"), 0)
-        expect(run("--from", SERVER.uri(), "--remove"), 1, '"fanfare" is gone')
+        expect(run("--from", SERVER.uri(), "--remove"), 1, 'no slot "fanfare"')
         assert SERVER.sql("SELECT count(*) FROM pg_replication_slots") == ["0"]
 
 
