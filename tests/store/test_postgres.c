@@ -2,6 +2,7 @@
 #include "postgres.h"
 #include "test.h"
 
+#include <fanfare/batch.h>
 #include <fanfare/group.h>
 #include <fanfare/store.h>
 
@@ -27,9 +28,11 @@ static int end(void **state)
 static struct fan_store *open_store(const char *options)
 {
     char uri[256];
+    char all[160];
     struct fan_store *store = NULL;
     struct fan_error error = FAN_ERROR_INIT;
-    test_postgres_uri(&server, options, uri, sizeof(uri));
+    snprintf(all, sizeof(all), "%s&timeout_ms=30000", options);
+    test_postgres_uri(&server, all, uri, sizeof(uri));
     if (fan_store_open(uri, NULL, &store, &error) != FAN_OK)
         fail_msg("%s", error.message);
     return store;
@@ -49,31 +52,48 @@ static void test_P07_a_log_is_made_once_and_keeps_its_epoch(void **state)
     fan_store_close(other);
 }
 
-static void run(const char *sql, char *value, size_t size)
+/* What psql would show, the words of an error included. */
+static bool run_if(const char *sql, char *value, size_t size)
 {
     char info[128];
     snprintf(info, sizeof(info), "host=%s port=%u user=fan dbname=fan", server.folder, server.port);
     PGconn *conn = PQconnectdb(info);
     PQclear(PQexec(conn, "SET client_min_messages = error"));
     PGresult *result = PQexec(conn, sql);
-    if (PQresultStatus(result) == PGRES_FATAL_ERROR)
-        fail_msg("%s: %s", sql, PQresultErrorMessage(result));
-    snprintf(value, size, "%s", PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "");
+    bool good = PQresultStatus(result) != PGRES_FATAL_ERROR;
+    const char *first = PQntuples(result) > 0 ? PQgetvalue(result, 0, 0) : "";
+    snprintf(value, size, "%s", good ? first : PQresultErrorMessage(result));
     PQclear(result);
     PQfinish(conn);
+    return good;
+}
+
+static void run(const char *sql, char *value, size_t size)
+{
+    if (!run_if(sql, value, size))
+        fail_msg("%s: %s", sql, value);
+}
+
+static enum fan_status try_put(struct fan_store *store, const char *id, const char *topic,
+                               uint64_t *ret_seq)
+{
+    const struct fan_event_draft draft = {
+        .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.create", .topic = topic, .id = id
+    };
+    struct fan_event *event = NULL;
+    assert_ok(fan_event_new(&draft, NULL, &event, NULL));
+    struct fan_append item = { .event = event };
+    enum fan_status status = fan_store_append(store, &item, 1, NULL);
+    *ret_seq = item.ret_seq;
+    fan_event_free(event, NULL);
+    return status;
 }
 
 static void put(struct fan_store *store, const char *id, uint64_t seq)
 {
-    const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
-                                           .type = "a.b.create",
-                                           .id = id };
-    struct fan_event *event = NULL;
-    assert_ok(fan_event_new(&draft, NULL, &event, NULL));
-    struct fan_append item = { .event = event };
-    assert_ok(fan_store_append(store, &item, 1, NULL));
-    assert_int_equal(item.ret_seq, seq);
-    fan_event_free(event, NULL);
+    uint64_t given_seq = 0;
+    assert_ok(try_put(store, id, NULL, &given_seq));
+    assert_int_equal(given_seq, seq);
 }
 
 static void test_P20_names_are_ones_own(void **state)
@@ -109,6 +129,8 @@ static void test_L10_the_head_never_goes_back_over_postgres(void **state)
     put(store, "three", 3);
     run("DELETE FROM head.event", value, sizeof(value));
     put(store, "four", 4);
+    assert_false(run_if("TRUNCATE head.event", value, sizeof(value)));
+    assert_non_null(strstr(value, "use DELETE"));
     struct fan_store_stats stats = { .size = sizeof(stats) };
     assert_ok(fan_store_stats(store, &stats));
     assert_int_equal(stats.events, 1);
@@ -146,7 +168,6 @@ static void test_R02_setting_the_servers_clock_moves_no_lease(void **state)
     fan_store_close(second);
 }
 
-/* Another log in its place is not the one that cursors were given for. */
 /*
  * Batches that follow one another closely have one notice between them. Whoever listens hears of
  * each all the same, long before it would look by itself, also of one that took its time.
@@ -172,24 +193,112 @@ static void test_P10_what_has_no_notice_of_its_own_is_heard_of(void **state)
     fan_store_close(other);
 }
 
+/* Everything that a store does on a log that is not the one it was opened for. */
+static void assert_another(struct fan_store *store)
+{
+    uint64_t seq = 0;
+    uint64_t fence = 0;
+    struct fan_batch *batch = NULL;
+    struct fan_claim claim;
+    struct fan_read_result result;
+    struct fan_settle settle = { .seq = 1, .token = 1 };
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    const struct fan_query query = { .size = FAN_QUERY_SIZE };
+    const struct fan_group_name name = { "g", "h" };
+    const struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me" };
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_int_equal(try_put(store, "more", "first", &seq), FAN_CORRUPT);
+    assert_int_equal(try_put(store, "more", "first", &seq), FAN_CORRUPT);
+    assert_int_equal(fan_store_head(store, &seq), FAN_CORRUPT);
+    assert_int_equal(fan_store_read(store, 0, &query, batch, &result), FAN_CORRUPT);
+    assert_int_equal(fan_store_get(store, "one", batch, NULL), FAN_CORRUPT);
+    assert_int_equal(fan_store_delete(store, "one"), FAN_CORRUPT);
+    assert_int_equal(fan_store_stats(store, &stats), FAN_CORRUPT);
+    assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_CORRUPT);
+    assert_int_equal(fan_group_settle(store, &name, &settle, 1), FAN_CORRUPT);
+    assert_int_equal(fan_lease_acquire(store, "l", "me", 1000, &fence), FAN_CORRUPT);
+    fan_batch_free(batch);
+}
+
+static void assert_topic(const char *sql, const char *topic)
+{
+    char value[64];
+    run(sql, value, sizeof(value));
+    assert_string_equal(value, topic);
+}
+
+/*
+ * Another log in its place is not the one that cursors were given for, nor are its series those
+ * that are known by number: also to connections that live on.
+ */
 static void test_P13_a_log_that_was_made_anew_is_another(void **state)
 {
     (void)state;
     char value[64];
-    char uri[256];
+    uint64_t seq = 0;
     struct fan_store *store = open_store("schema=anew");
-    put(store, "one", 1);
+    assert_ok(try_put(store, "one", "first", &seq));
     run("DROP SCHEMA anew CASCADE", value, sizeof(value));
     struct fan_store *fresh = open_store("schema=anew");
     assert_int_not_equal(fan_store_epoch(fresh), fan_store_epoch(store));
+    assert_ok(try_put(fresh, "one", "another", &seq));
+    assert_another(store);
     assert_true(test_postgres_tell(&server, "cut"));
-    uint64_t head_seq = 0;
-    assert_int_equal(fan_store_head(store, &head_seq), FAN_CORRUPT);
-    put(fresh, "one", 1);
+    assert_int_equal(fan_store_head(store, &seq), FAN_CORRUPT);
+    assert_ok(try_put(fresh, "two", "first", &seq));
+    assert_topic("SELECT string_agg(topic, ' ' ORDER BY seq) FROM anew.events", "another first");
     fan_store_close(store);
+    run("SELECT anew.new_epoch()", value, sizeof(value));
+    assert_another(fresh);
     fan_store_close(fresh);
-    test_postgres_uri(&server, "schema=anew", uri, sizeof(uri));
-    assert_ok(fan_store_open(uri, NULL, &store, NULL));
+    store = open_store("schema=anew");
+    assert_ok(try_put(store, "three", "first", &seq));
+    assert_topic("SELECT string_agg(topic, ' ' ORDER BY seq) FROM anew.events",
+                 "another first first");
+    fan_store_close(store);
+}
+
+static bool see_error(void *context, const struct fan_delivery *delivery)
+{
+    snprintf(context, 32, "%s", delivery->error);
+    return false;
+}
+
+/* What a handler says may be cut in the middle of a character: it holds up nobody. */
+static void test_P04_words_that_are_no_text_are_kept_as_far_as_they_are(void **state)
+{
+    (void)state;
+    struct fan_store *store = open_store("schema=words");
+    const struct fan_group_name name = { "g", "h" };
+    const struct fan_group_options group = { .size = FAN_GROUP_OPTIONS_SIZE };
+    const struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                               .owner = "me",
+                                               .limit = 2 };
+    struct fan_claim claims[2];
+    struct fan_batch *batch = NULL;
+    struct fan_event_state event_state;
+    char error[32] = "";
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_group_create(store, &name, &group, NULL));
+    put(store, "one", 1);
+    put(store, "two", 2);
+    assert_ok(fan_group_claim(store, &name, &options, batch, claims));
+    struct fan_settle items[] = {
+        { .seq = 1,
+          .token = claims[0].token,
+          .verdict = FAN_VERDICT_FAIL,
+          .error = "gr\xc3\xbc\xff\xc3" },
+        { .seq = 2, .token = claims[1].token },
+    };
+    assert_ok(fan_group_settle(store, &name, items, 2));
+    assert_ok(items[0].ret_status);
+    assert_ok(items[1].ret_status);
+    assert_ok(fan_store_deliveries(store, 0, 0, see_error, error));
+    assert_string_equal(error, "gr\xc3\xbc??");
+    assert_ok(fan_store_deliveries(store, 0, INT64_MAX, see_error, error));
+    assert_int_equal(fan_store_get(store, "\xff", batch, &event_state), FAN_NOT_FOUND);
+    assert_int_equal(fan_store_delete(store, "\xff"), FAN_NOT_FOUND);
+    fan_batch_free(batch);
     fan_store_close(store);
 }
 
@@ -202,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_R02_setting_the_servers_clock_moves_no_lease),
         cmocka_unit_test(test_P10_what_has_no_notice_of_its_own_is_heard_of),
         cmocka_unit_test(test_P13_a_log_that_was_made_anew_is_another),
+        cmocka_unit_test(test_P04_words_that_are_no_text_are_kept_as_far_as_they_are),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -39,6 +39,11 @@ static PGconn *connect_as(const struct fan__postgres *store)
     PGconn *conn = PQconnectdbParams((const char *const *)store->keywords,
                                      (const char *const *)store->values, 0);
     assert_int_equal(PQstatus(conn), CONNECTION_OK);
+    const char *const values[] = { "60000", "60000" };
+    PGresult *result =
+        PQexecParams(conn, fan__postgres_sql(FAN__PG_SESSION), 2, NULL, values, NULL, NULL, 0);
+    assert_int_equal(PQresultStatus(result), PGRES_TUPLES_OK);
+    PQclear(result);
     return conn;
 }
 
@@ -206,10 +211,55 @@ static void test_P20_no_statement_scans_a_table(void **state)
     check_indexes(fixture);
 }
 
+static void assert_setting(PGconn *conn, const char *name, const char *value)
+{
+    char sql[100];
+    snprintf(sql, sizeof(sql), "SHOW %s", name);
+    PGresult *result = PQexec(conn, sql);
+    assert_string_equal(PQgetvalue(result, 0, 0), value);
+    PQclear(result);
+}
+
+/* Whatever a role is set to: what is acknowledged is on the disk, and nobody waits for ever. */
+static void test_L6_a_session_is_as_the_provider_means_it(void **state)
+{
+    struct fixture *fixture = *state;
+    run(fixture->conn, "ALTER ROLE fan SET synchronous_commit = off");
+    run(fixture->conn, "ALTER ROLE fan SET search_path = plan");
+    PGconn *conn = connect_as(fixture->store);
+    assert_setting(conn, "synchronous_commit", "on");
+    assert_setting(conn, "search_path", "pg_catalog");
+    assert_setting(conn, "statement_timeout", "1min");
+    PQfinish(conn);
+    run(fixture->conn, "ALTER ROLE fan SET synchronous_commit = remote_write");
+    conn = connect_as(fixture->store);
+    assert_setting(conn, "synchronous_commit", "remote_write");
+    PQfinish(conn);
+    run(fixture->conn, "ALTER ROLE fan RESET ALL");
+}
+
+/* A pooler that gives the session to another between two transactions is told from a broken log. */
+static void test_R01_a_session_that_was_exchanged_is_given_up(void **state)
+{
+    struct fixture *fixture = *state;
+    struct fan__postgres_connection *connection = NULL;
+    struct fan__postgres_bounds bounds;
+    struct fan_error error = FAN_ERROR_INIT;
+    assert_ok(fan__postgres_borrow(fixture->store, FAN__POSTGRES_READ, &connection, NULL));
+    fan__postgres_bounds(connection, &bounds);
+    fan__postgres_script(connection, "DEALLOCATE ALL");
+    fan__postgres_bounds(connection, &bounds);
+    assert_int_equal(fan__postgres_end(connection, FAN_OK, &error), FAN_UNAVAILABLE);
+    assert_non_null(strstr(error.message, "pool_mode=session"));
+    assert_ok(fan__postgres_head(fixture->store, &bounds.head_seq));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P20_no_statement_scans_a_table),
+        cmocka_unit_test(test_L6_a_session_is_as_the_provider_means_it),
+        cmocka_unit_test(test_R01_a_session_that_was_exchanged_is_given_up),
     };
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -47,6 +47,8 @@ struct append {
     bool marks;
     bool untold; /* it goes without a notice */
     bool swept;  /* the series that we know are not all there any more: nothing was stored */
+    bool doubts;
+    int64_t series_swept; /* what was found there then */
 };
 
 enum { ID, SERIES, CREATED, USER, SESSION, DELIVER, TRACE, METADATA, PAYLOAD };
@@ -155,7 +157,7 @@ static void note_swept(struct append *append)
     fan__postgres_add_text(&params, "series_swept");
     PGresult *result = fan__postgres_run(append->writer, FAN__PG_META_GET, &params);
     if (PQntuples(result) == 1)
-        append->store->series_swept = fan__postgres_int(result, 0, 0);
+        append->series_swept = fan__postgres_int(result, 0, 0);
     PQclear(result);
     append->swept = true;
 }
@@ -297,6 +299,17 @@ static enum fan_status end(struct append *append, enum fan_status status, struct
     return fan__postgres_end(append->writer, status, error);
 }
 
+/* Series that are gone are looked up anew, unless they went with the log that they were of. */
+static void look_again(struct append *append)
+{
+    struct fan__postgres_bounds bounds;
+    if (!append->doubts)
+        return;
+    fan__postgres_bounds(append->writer, &bounds);
+    if (append->writer->status == FAN_OK)
+        append->store->series_swept = append->series_swept;
+}
+
 /* Everything at once, as if no id were there. FAN_EXISTS: one was, and nothing is stored. */
 static enum fan_status append_at_once(struct append *append, struct fan_error *error)
 {
@@ -304,6 +317,7 @@ static enum fan_status append_at_once(struct append *append, struct fan_error *e
     if (status != FAN_OK)
         return status;
     keep_clock(append);
+    look_again(append);
     find_series(append);
     store_items(append);
     return end(append, FAN_OK, error);
@@ -470,6 +484,7 @@ static enum fan_status append_with_care(struct append *append, struct fan_error 
         status = fan__postgres_borrow_writer(append->store, &append->writer, error);
     if (status == FAN_OK) {
         fan__postgres_clock_sync(append->writer);
+        look_again(append);
         decide_all(append, &look);
         find_series(append);
         store_items(append);
@@ -496,6 +511,7 @@ static enum fan_status append_items(struct append *append, struct fan_error *err
     bool care = needs_care(append);
     /* Series that another process forgot meanwhile are looked up again, once. */
     for (int i = 0; i < SWEPT_TRY_COUNT; i++) {
+        append->doubts = append->swept;
         append->swept = false;
         status = care ? FAN_EXISTS : append_at_once(append, error);
         if (status == FAN_EXISTS)

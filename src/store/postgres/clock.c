@@ -58,12 +58,13 @@ static bool look_at(struct fan__postgres_connection *connection, struct look *re
         look.high_us = fan__postgres_int(result, 0, 2);
         look.leap_us = fan__postgres_int(result, 0, 3);
         look.server_us = fan__postgres_int(result, 0, 4);
+        fan__postgres_check_epoch(connection, fan__postgres_int(result, 0, 5));
         *ret_look = look;
     } else if (result) {
         fan__postgres_fail(connection, FAN_CORRUPT);
     }
     PQclear(result);
-    return found;
+    return connection->status == FAN_OK && found;
 }
 
 /* How far the row's clock is from ours: 0 when it may be the same. */

@@ -12,6 +12,7 @@
 #include "base/status.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <string.h>
@@ -101,21 +102,43 @@ static enum fan_status dial(struct fan__postgres_connection *connection)
     return FAN_OK;
 }
 
-/* What lies there must be the log that was opened: it may have been made anew meanwhile. */
-static enum fan_status check_epoch(struct fan__postgres_connection *connection)
+/*
+ * Each session does as the provider means it, whatever a role or a database is set to; an event
+ * that is acknowledged is on the disk. Told by a statement, since poolers refuse it as a start
+ * option.
+ */
+static void set_session(struct fan__postgres_connection *connection)
 {
-    if (connection->store->epoch == 0)
-        return FAN_OK;
+    char timeout[16];
+    char idle[16];
     struct fan__postgres_params params = { 0 };
-    fan__postgres_add_text(&params, "epoch");
-    PGresult *result = fan__postgres_run(connection, FAN__PG_META_GET, &params);
-    if (result && (PQntuples(result) != 1 ||
-                   (uint64_t)fan__postgres_int(result, 0, 0) != connection->store->epoch)) {
-        snprintf(connection->message, sizeof(connection->message),
-                 "the log was made anew since it was opened: open it again");
-        fan__postgres_fail(connection, FAN_CORRUPT);
+    snprintf(timeout, sizeof(timeout), "%" PRIu32, connection->store->timeout_ms);
+    snprintf(idle, sizeof(idle), "%" PRIu32, connection->store->timeout_ms * 2);
+    fan__postgres_add_text(&params, timeout);
+    fan__postgres_add_text(&params, idle);
+    (void)fan__postgres_queue(connection, FAN__PG_SESSION, &params);
+}
+
+void fan__postgres_check_epoch(struct fan__postgres_connection *connection, int64_t epoch)
+{
+    if (connection->store->epoch == 0 || (uint64_t)epoch == connection->store->epoch ||
+        connection->status != FAN_OK)
+        return;
+    snprintf(connection->message, sizeof(connection->message),
+             "the log was made anew since it was opened: open it again");
+    fan__postgres_fail(connection, FAN_CORRUPT);
+}
+
+/* What a connection begins with, in one round trip. */
+static enum fan_status begin(struct fan__postgres_connection *connection)
+{
+    set_session(connection);
+    if (connection->store->epoch == 0) {
+        (void)fan__postgres_flush(connection, SIZE_MAX);
+        return connection->status;
     }
-    PQclear(result);
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
     return connection->status;
 }
 
@@ -143,7 +166,7 @@ enum fan_status fan__postgres_connect(struct fan__postgres *store, int64_t deadl
     connection->deadline_ns = deadline_ns;
     enum fan_status status = dial(connection);
     if (status == FAN_OK)
-        status = check_epoch(connection);
+        status = begin(connection);
     if (status == FAN_OK && !fan__postgres_rows_new(connection))
         status = FAN_NO_MEMORY;
     if (status == FAN_OK) {

@@ -68,26 +68,6 @@ static enum fan_status set_place(struct fan__postgres *store, const char *uri,
     return status;
 }
 
-/* Each session does as the provider means it, whatever a role or a database is set to. */
-static enum fan_status set_session(struct fan__postgres *store)
-{
-    char options[512];
-    snprintf(options, sizeof(options),
-             "-c search_path=pg_catalog -c plan_cache_mode=force_generic_plan "
-             "-c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off -c jit=off "
-             "-c statement_timeout=%u -c lock_timeout=%u "
-             "-c idle_in_transaction_session_timeout=%u -c client_min_messages=error "
-             "-c default_transaction_read_only=off -c row_security=off "
-             "-c bytea_output=hex -c max_parallel_workers_per_gather=0",
-             store->timeout_ms, store->timeout_ms, store->timeout_ms * 2);
-    enum fan_status status = set(store, "options", options);
-    if (status == FAN_OK)
-        status = set(store, "client_encoding", "UTF8");
-    if (status == FAN_OK)
-        status = set(store, "application_name", "fanfare");
-    return status;
-}
-
 static enum fan_status set_name(struct fan__uri *uri, const char *option, size_t size_max,
                                 char name[FAN__POSTGRES_NAME_MAX + 1], struct fan_error *error)
 {
@@ -155,7 +135,9 @@ static enum fan_status configure(struct fan__postgres *store, const char *text,
             status = set(store, passed_on[i], value);
     }
     if (status == FAN_OK)
-        status = set_session(store);
+        status = set(store, "client_encoding", "UTF8");
+    if (status == FAN_OK)
+        status = set(store, "application_name", "fanfare");
     if (status == FAN_NO_MEMORY)
         return fan__fail(error, status, NULL, "no memory for the URI");
     return status == FAN_OK ? fan__uri_finish(uri, error) : status;

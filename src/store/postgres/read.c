@@ -8,8 +8,11 @@
 #include "base/env.h"
 #include "base/status.h"
 #include "event/event.h"
+#include "event/text.h"
 
 #include <fanfare/batch.h>
+
+#include <string.h>
 
 /* How many events a list looks at with one look at their states. */
 #define PAGE_COUNT 1000
@@ -44,8 +47,8 @@ static bool read_at_once(struct reading *reading)
     const size_t places[] = { fan__postgres_queue(connection, FAN__PG_BOUNDS, NULL),
                               fan__postgres_walk_queue(&reading->walk, limit) };
     fan__postgres_commit_all(connection, places, 2, results);
-    fan__postgres_bounds_of(results[0], &reading->bounds);
-    bool known = fan__postgres_rows_known(connection, results[1]);
+    fan__postgres_bounds_of(connection, results[0], &reading->bounds);
+    bool known = connection->status != FAN_OK || fan__postgres_rows_known(connection, results[1]);
     if (known && results[1]) {
         fan__postgres_walk_take(&reading->walk, results[1], limit, reading->bounds.head_seq);
         add_rows(reading, results[1]);
@@ -199,6 +202,11 @@ enum fan_status fan__postgres_list(void *self, const struct fan_query *query,
 static PGresult *find(struct fan__postgres_connection *connection, const char *id)
 {
     struct fan__postgres_params params = { 0 };
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
+    /* The server would refuse to look for what it could not hold. */
+    if (!fan__utf8_valid(id, strlen(id)))
+        return NULL;
     fan__postgres_add_text(&params, id);
     PGresult *result = fan__postgres_run(connection, FAN__PG_EVENT_BY_ID, &params);
     fan__postgres_rows_load(connection, result);
@@ -237,8 +245,12 @@ enum fan_status fan__postgres_remove(void *self, const char *id)
     if (status != FAN_OK)
         return status;
     struct fan__postgres_params params = { 0 };
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
     fan__postgres_add_text(&params, id);
-    uint64_t count = fan__postgres_run_count(connection, FAN__PG_EVENT_DELETE, &params);
+    uint64_t count = fan__utf8_valid(id, strlen(id))
+                         ? fan__postgres_run_count(connection, FAN__PG_EVENT_DELETE, &params)
+                         : 0;
     return fan__postgres_end(connection, count > 0 ? FAN_OK : FAN_NOT_FOUND, NULL);
 }
 
@@ -271,6 +283,8 @@ enum fan_status fan__postgres_stats(void *self, struct fan_store_stats *ret_stat
         return status;
     struct fan__postgres_params params = { 0 };
     struct fan__postgres_array names;
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
     fan__postgres_names(store, &names);
     fan__postgres_add_text(&params, store->schema);
     fan__postgres_add_array(&params, &names);

@@ -20,6 +20,7 @@ struct found {
     int64_t application;
     int64_t format;
     int64_t epoch;
+    int64_t series_swept;
 };
 
 static enum fan_status tell(struct fan__postgres_connection *connection, const struct found *found,
@@ -84,6 +85,7 @@ static void look(struct fan__postgres_connection *connection, struct found *ret_
             found.application = fan__postgres_int(result, 0, 0);
             found.format = fan__postgres_int(result, 0, 1);
             found.epoch = fan__postgres_int(result, 0, 2);
+            found.series_swept = fan__postgres_int(result, 0, 3);
         }
         PQclear(result);
     }
@@ -116,8 +118,10 @@ static void create(struct fan__postgres_connection *connection, bool has_schema)
 {
     char sql[512];
     int64_t epoch = 0;
+    uint32_t swept = 0;
     while (epoch == 0)
         fan__random(connection->store->env, &epoch, sizeof(epoch));
+    fan__random(connection->store->env, &swept, sizeof(swept));
     if (!has_schema)
         fan__postgres_script(connection, "CREATE SCHEMA @");
     fan__postgres_script(connection, FAN__POSTGRES_SCHEMA_LOG FAN__POSTGRES_SCHEMA_GROUPS);
@@ -125,8 +129,8 @@ static void create(struct fan__postgres_connection *connection, bool has_schema)
     snprintf(sql, sizeof(sql),
              "INSERT INTO @meta VALUES('application', %d), ('format', %d), ('epoch', %" PRId64
              "), ('head_floor', 0), ('trimmed_seq', 0), ('removed', 0), ('fence', 0), "
-             "('token_floor', 0), ('series_swept', 0);",
-             FAN__POSTGRES_APPLICATION, FAN__POSTGRES_FORMAT, epoch);
+             "('token_floor', 0), ('series_swept', %" PRIu32 ");",
+             FAN__POSTGRES_APPLICATION, FAN__POSTGRES_FORMAT, epoch, swept);
     fan__postgres_script(connection, sql);
 }
 
@@ -177,22 +181,25 @@ enum fan_status fan__postgres_schema_open(struct fan__postgres *store, struct fa
     if (status != FAN_OK || ended != FAN_OK)
         return status != FAN_OK ? status : ended;
     store->epoch = (uint64_t)found.epoch;
+    store->series_swept = found.series_swept;
     return FAN_OK;
 }
 
-void fan__postgres_bounds_of(const PGresult *result, struct fan__postgres_bounds *ret_bounds)
+void fan__postgres_bounds_of(struct fan__postgres_connection *connection, const PGresult *result,
+                             struct fan__postgres_bounds *ret_bounds)
 {
     *ret_bounds = (struct fan__postgres_bounds){ 0 };
     if (PQntuples(result) != 1)
         return;
     ret_bounds->head_seq = (uint64_t)fan__postgres_int(result, 0, 0);
     ret_bounds->trimmed_seq = (uint64_t)fan__postgres_int(result, 0, 1);
+    fan__postgres_check_epoch(connection, fan__postgres_int(result, 0, 2));
 }
 
 void fan__postgres_bounds(struct fan__postgres_connection *connection,
                           struct fan__postgres_bounds *ret_bounds)
 {
     PGresult *result = fan__postgres_run(connection, FAN__PG_BOUNDS, NULL);
-    fan__postgres_bounds_of(result, ret_bounds);
+    fan__postgres_bounds_of(connection, result, ret_bounds);
     PQclear(result);
 }

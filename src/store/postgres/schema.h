@@ -87,7 +87,8 @@
 
 /*
  * Whoever deletes events, an operator's DELETE included: the head never goes back, and what hangs
- * on them goes along. new_epoch is for a log that was restored from a copy.
+ * on them goes along. A TRUNCATE would tell nobody which. new_epoch is for a log that was restored
+ * from a copy: it also tells those who have it open, by series_swept.
  */
 #define FAN__POSTGRES_SCHEMA_TRIGGERS                                                              \
     "CREATE FUNCTION @event_deleted() RETURNS trigger LANGUAGE plpgsql " \
@@ -114,8 +115,13 @@
     "  RETURN NULL; END $body$;" \
     "CREATE TRIGGER #delivery_deleted AFTER DELETE ON @delivery REFERENCING OLD TABLE AS gone " \
     "  FOR EACH STATEMENT EXECUTE FUNCTION @delivery_deleted();" \
+    "CREATE FUNCTION @event_truncated() RETURNS trigger LANGUAGE plpgsql AS $body$ BEGIN "         \
+    "  RAISE 'TRUNCATE would give sequences twice: use DELETE'; END $body$;"                       \
+    "CREATE TRIGGER #event_truncated BEFORE TRUNCATE ON @event "                                   \
+    "  FOR EACH STATEMENT EXECUTE FUNCTION @event_truncated();"                                    \
     "CREATE FUNCTION @new_epoch() RETURNS bigint LANGUAGE sql SET search_path = pg_catalog "       \
     "AS $body$ UPDATE @clock SET generation = generation + 1, offset_us = 0, leap_us = 0; "        \
+    "UPDATE @meta SET value = (random() * 4294967295)::bigint WHERE key = 'series_swept'; "        \
     "UPDATE @meta SET value = ('x' || substr(md5(random()::text || "                     \
     "clock_timestamp()::text), 1, 16))::bit(64)::bigint | 1 WHERE key = 'epoch' "                  \
     "RETURNING value $body$;"

@@ -5,6 +5,9 @@
 #include "store/postgres/group.h"
 
 #include "base/env.h"
+#include "event/text.h"
+
+#include <string.h>
 
 void fan__postgres_tally_add(struct fan__postgres_connection *connection, int64_t group_id,
                              uint64_t completed)
@@ -91,6 +94,29 @@ static void columns_deinit(struct columns *columns)
     fan__postgres_array_deinit(&columns->reasons);
 }
 
+/*
+ * A handler's words may be any bytes, or cut in the middle of a character; the server takes text.
+ */
+static void add_words(struct fan__postgres_array *array, const char *words)
+{
+    size_t size = words ? strlen(words) : 0;
+    if (fan__utf8_valid(words, size)) {
+        fan__postgres_array_text(array, words);
+        return;
+    }
+    struct fan__buffer legal;
+    fan__buffer_init(&legal, array->buffer.env);
+    for (size_t at = 0; at < size;) {
+        size_t good = fan__utf8_size(words + at, size - at);
+        fan__buffer_add(&legal, good > 0 ? words + at : "?", good > 0 ? good : 1);
+        at += good > 0 ? good : 1;
+    }
+    fan__buffer_add(&legal, "", 1);
+    array->buffer.failed = array->buffer.failed || legal.failed;
+    fan__postgres_array_text(array, legal.failed ? NULL : legal.data);
+    fan__buffer_deinit(&legal);
+}
+
 static void columns_add(struct columns *columns, const struct fan_settle *item, int64_t now_us)
 {
     bool ended = item->verdict == FAN_VERDICT_DONE || item->verdict == FAN_VERDICT_FAIL;
@@ -101,7 +127,7 @@ static void columns_add(struct columns *columns, const struct fan_settle *item, 
     fan__postgres_array_int(&columns->tokens, (int64_t)item->token);
     fan__postgres_array_int(&columns->verdicts, item->verdict);
     fan__postgres_array_int(&columns->dues, ended ? 0 : due_us);
-    fan__postgres_array_text(&columns->errors, retry || fail ? item->error : NULL);
+    add_words(&columns->errors, retry || fail ? item->error : NULL);
     fan__postgres_array_int(&columns->reasons,
                             fail && item->reason == FAN_DEAD_NONE ? FAN_DEAD_FAILED : item->reason);
 }

@@ -16,6 +16,9 @@
     "e.seq, e.id, e.series, e.created_us, e.user_id, e.session, e.deliver_at, e.traceparent, "     \
     "e.metadata, e.payload "
 
+/* Which log it is: another may have been put in its place under a connection that lives on. */
+#define FAN__POSTGRES_EPOCH "(SELECT value FROM @meta WHERE key = 'epoch')"
+
 /* Visible is in the order of sequences, so that the last one is the head. */
 #define FAN__POSTGRES_HEAD                                                                         \
     "greatest(coalesce((SELECT max(seq) FROM @event), 0), "                                        \
@@ -85,6 +88,16 @@
     "(SELECT m.seq, m.us, m.bytes FROM @mark m ORDER BY m.seq DESC LIMIT 1) l"
 
 #define FAN__POSTGRES_STATEMENTS_LOG(X)                                                            \
+    X(SESSION,                                                                                     \
+      "SELECT set_config(s.name, s.value, false) FROM (VALUES ('search_path', 'pg_catalog'), "     \
+      "('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'), "                     \
+      "('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'), "                  \
+      "('statement_timeout', $1::text), ('lock_timeout', $1::text), "                              \
+      "('idle_in_transaction_session_timeout', $2::text), ('client_min_messages', 'error'), "      \
+      "('default_transaction_read_only', 'off'), ('row_security', 'off'), "                        \
+      "('bytea_output', 'hex'), ('max_parallel_workers_per_gather', '0'), "                        \
+      "('synchronous_commit', CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on' "    \
+      "ELSE current_setting('synchronous_commit') END)) s(name, value)")                           \
     X(BEGIN_READ, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")                               \
     X(BEGIN_WRITE, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")                              \
     X(COMMIT, "COMMIT")                                                                            \
@@ -99,17 +112,19 @@
             "WHERE n.nspname = $1::text AND c.relname = ANY($3::text[]))")                         \
     X(LOOK_META, "SELECT (SELECT value FROM @meta WHERE key = 'application'), "                    \
                  "(SELECT value FROM @meta WHERE key = 'format'), "                                \
-                 "(SELECT value FROM @meta WHERE key = 'epoch')")                                  \
+                 "(SELECT value FROM @meta WHERE key = 'epoch'), "                                 \
+                 "(SELECT value FROM @meta WHERE key = 'series_swept')")                           \
     X(LOOK_SETTINGS,                                                                               \
       "SELECT current_setting('fsync')::boolean, current_setting('server_encoding') = 'UTF8'")     \
     X(META_GET, "SELECT value FROM @meta WHERE key = $1::text")                                    \
     X(META_ADD, "UPDATE @meta SET value = value + $2::bigint WHERE key = $1::text "                \
                 "RETURNING value")                                                                 \
     X(BOUNDS, "SELECT " FAN__POSTGRES_HEAD ", "                                                    \
-              "(SELECT value FROM @meta WHERE key = 'trimmed_seq')")                               \
-    X(CLOCK_GET, "SELECT c.generation, c.offset_us, c.high_us, c.leap_us, "                        \
-                 "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint "                      \
-                 "FROM @clock c WHERE c.id = 1")                                                   \
+              "(SELECT value FROM @meta WHERE key = 'trimmed_seq'), " FAN__POSTGRES_EPOCH)         \
+    X(CLOCK_GET,                                                                                   \
+      "SELECT c.generation, c.offset_us, c.high_us, c.leap_us, "                                   \
+      "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, " FAN__POSTGRES_EPOCH " "        \
+      "FROM @clock c WHERE c.id = 1")                                                              \
     /* Whoever holds the row is at it, or stands still: nobody waits for that. */                  \
     X(CLOCK_HIGH, "UPDATE @clock SET high_us = $1::bigint WHERE id IN (SELECT c.id FROM @clock c " \
                   "WHERE c.id = 1 AND c.high_us < $1::bigint FOR UPDATE SKIP LOCKED)")             \

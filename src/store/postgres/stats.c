@@ -50,6 +50,8 @@ enum fan_status fan__postgres_groups(void *self, fan_group_visit visit, void *co
     if (status != FAN_OK)
         return status;
     struct fan__postgres_params params = { .count = 0 };
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
     fan__postgres_add_int(&params, fan__postgres_now_us(store));
     PGresult *result = fan__postgres_run(connection, FAN__PG_GROUP_STATS, &params);
     status = fan__postgres_end(connection, FAN_OK, NULL);
@@ -120,6 +122,10 @@ enum fan_status fan__postgres_deliveries(void *self, uint64_t seq, uint64_t afte
     enum fan_status status = fan__postgres_borrow(store, FAN__POSTGRES_READ, &connection, NULL);
     if (status != FAN_OK)
         return status;
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
+    if (after_seq >= INT64_MAX)
+        return fan__postgres_end(connection, FAN_OK, NULL);
     if (seq == 0) {
         visit_dead(connection, after_seq, visit, context);
         return fan__postgres_end(connection, FAN_OK, NULL);

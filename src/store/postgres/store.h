@@ -128,7 +128,7 @@ struct fan__postgres {
 
     /* The writer's. */
     struct fan__postgres_tuples *tuples;
-    int64_t series_swept; /* how often series were forgotten, as the tuples know it */
+    int64_t series_swept; /* changes when series are forgotten, or the log is another */
     int64_t marked_us;
     int64_t noticed_ns; /* when the last notice went out */
 
@@ -185,6 +185,11 @@ enum fan_status fan__postgres_connect(struct fan__postgres *store, int64_t deadl
                                       struct fan__postgres_connection **ret_connection,
                                       struct fan_error *error);
 void fan__postgres_disconnect(struct fan__postgres_connection *connection);
+
+/*
+ * Fails the connection when the log that is there has another epoch than the one that was opened.
+ */
+void fan__postgres_check_epoch(struct fan__postgres_connection *connection, int64_t epoch);
 
 /* Gives a loan that has much to do the whole time again, from now on. */
 void fan__postgres_extend(struct fan__postgres_connection *connection);
@@ -323,7 +328,7 @@ enum fan_status fan__postgres_schema_open(struct fan__postgres *store, struct fa
 /* The names of all that a log has in its schema; the array wants its end. */
 void fan__postgres_names(const struct fan__postgres *store, struct fan__postgres_array *names);
 
-/* What a snapshot says of the log as a whole. */
+/* What a snapshot says of the log as a whole. It fails when that is another log than was opened. */
 struct fan__postgres_bounds {
     uint64_t head_seq;
     uint64_t trimmed_seq;
@@ -333,7 +338,8 @@ void fan__postgres_bounds(struct fan__postgres_connection *connection,
                           struct fan__postgres_bounds *ret_bounds);
 
 /* The same from the result of BOUNDS. */
-void fan__postgres_bounds_of(const PGresult *result, struct fan__postgres_bounds *ret_bounds);
+void fan__postgres_bounds_of(struct fan__postgres_connection *connection, const PGresult *result,
+                             struct fan__postgres_bounds *ret_bounds);
 
 /* tail.c */
 enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan_error *error);

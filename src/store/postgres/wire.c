@@ -142,6 +142,12 @@ static void failed(struct fan__postgres_connection *connection, int statement,
     const char *code = PQresultErrorField(result, PG_DIAG_SQLSTATE);
     const char *message = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
     enum fan_status status = fan__postgres_map(code);
+    /* Statements that are not there any more, or another's: this is not the session that it was. */
+    if (code && (strcmp(code, "26000") == 0 || strcmp(code, "42P05") == 0)) {
+        message = "the session was exchanged by a pooler: PgBouncer wants pool_mode=session";
+        status = FAN_UNAVAILABLE;
+        connection->broken = true;
+    }
     say(connection, message ? message : PQresultErrorMessage(result));
     /* A commit that the server breaks off may have been done. */
     if (statement == FAN__PG_COMMIT && status == FAN_UNAVAILABLE)
