@@ -320,7 +320,12 @@ static void test_L12_L11_no_large_message_is_used_again_under_its_readers(void *
                                                 FAN_POLICY_LATEST };
     enum { COUNT = sizeof(policies) / sizeof(policies[0]) };
     static uint64_t words[LARGE_WORDS];
-    struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
+    struct test_memory memory;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    test_memory_init(&memory);
+    options.env = &memory.env;
+    options.block_timeout_ms = FAN_TIMEOUT_FOREVER;
+    struct fan_bus *bus = open_with(&options);
     struct looker lookers[COUNT] = { 0 };
     for (size_t i = 0; i < COUNT; i++) {
         lookers[i].subscription = subscribe(bus, policies[i], 12);
@@ -349,6 +354,7 @@ static void test_L12_L11_no_large_message_is_used_again_under_its_readers(void *
     }
     assert_int_equal(bus->held_size, 0);
     fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
 /* Each batch must arrive in one piece, also where the gate was shut in the middle of it. */
