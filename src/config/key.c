@@ -79,8 +79,8 @@ const struct fan__key fan__keys[] = {
       .type = FAN__KEY_CHOICE,
       .standard = "async",
       .choices = "async|sync",
-      .help =
-          "Whether publishing waits for the first verdicts of this process's handlers (sync)." },
+      .help = "Whether publishing waits for the first verdicts of this process's handlers (sync); "
+              "not for fanfared." },
     { .path = "event_broker.worker_count",
       .type = FAN__KEY_NUMBER,
       .standard = "10",

@@ -4,6 +4,7 @@
  * is opened is that, a typo in its URI too) or accepted events that could not be kept.
  */
 #include "base/env.h"
+#include "config/key.h"
 #include "config/open.h"
 #include "server/daemon.h"
 #include "server/notify.h"
@@ -77,14 +78,21 @@ static bool is_given(const struct fan_config *config, const char *key)
     return fan__config_value(config, key)->place.source != FAN_CONFIG_DEFAULT;
 }
 
+/* Whether the log is that of a provider, which server.store wins over. */
+static bool has_provider(const struct fan_config *config)
+{
+    return !fan__config_value(config, "server.store")->text &&
+           (is_given(config, "event_broker.provider") ||
+            number_of(config, "event_broker.enabled"));
+}
+
 /* The log: what server.store says, else the provider where one is wanted, else a file here. */
 static enum fan_status choose_store(struct program *program, struct fan_error *error)
 {
     const struct fan_config *config = program->current;
     const char *store = fan__config_value(config, "server.store")->text;
     program->store_key = "server.store";
-    if (!store &&
-        (is_given(config, "event_broker.provider") || number_of(config, "event_broker.enabled")))
+    if (has_provider(config))
         return fan__config_provider(config, &program->store, &program->store_key, error);
     fan__buffer_add_text(&program->store, store ? store : STORE_DEFAULT);
     fan__buffer_add(&program->store, "", 1);
@@ -105,37 +113,54 @@ static int complain(const struct program *program, enum fan_status status,
     return status == FAN_INVALID && !program->opens ? 2 : 1;
 }
 
-/* A broker that is switched off by name and runs all the same is told. */
-static void warn_of_disabled(const struct fan_config *config)
+/* What speaks of another log than the one that was chosen. */
+static bool is_of_other_log(const struct fan_config *config, const char *path)
 {
-    struct fan_config_value enabled = { .size = FAN_CONFIG_VALUE_SIZE };
-    if (fan_config_get(config, "event_broker.enabled", &enabled) == FAN_OK &&
-        enabled.source != FAN_CONFIG_DEFAULT && !enabled.number)
-        fprintf(stderr,
-                "fanfared: %s: event_broker.enabled is false, which switches the default broker "
-                "of other programs off; fanfared always has its broker.\n",
-                enabled.place);
+    static const char *const sections[] = { "", "event_broker.redis.", "event_broker.nats.",
+                                            "event_broker.database." };
+    bool chosen = has_provider(config);
+    uint64_t provider = number_of(config, "event_broker.provider");
+    for (size_t i = 1; i < sizeof(sections) / sizeof(*sections); i++)
+        if (strncmp(path, sections[i], strlen(sections[i])) == 0)
+            return !chosen || i != provider;
+    return !chosen && strcmp(path, "event_broker.provider") == 0;
 }
 
 /* What is there for brokers with handlers, which this one has not. */
-static void warn_of_idle(const struct fan_config *config)
+static bool is_for_handlers(const char *path)
 {
-    static const char *const keys[] = {
-        "event_broker.worker_count",
-        "event_broker.buffer_size",
-        "event_broker.retry_policy.max_retries",
-        "event_broker.retry_policy.initial_delay",
-        "event_broker.retry_policy.max_delay",
-        "event_broker.retry_policy.factor",
-        "event_broker.retry_policy.jitter",
-    };
-    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++) {
+    static const char *const keys[] = { "event_broker.mode", "event_broker.worker_count",
+                                        "event_broker.buffer_size" };
+    static const char policy[] = "event_broker.retry_policy.";
+    bool found = strncmp(path, policy, sizeof(policy) - 1) == 0;
+    for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+        found |= strcmp(path, keys[i]) == 0;
+    return found;
+}
+
+/* What was given and changes nothing, for a start and for --check-config. */
+static void warn(const struct program *program)
+{
+    const struct fan_config *config = program->current;
+    for (size_t i = 0; i < fan__key_count; i++) {
+        const char *path = fan__keys[i].path;
         struct fan_config_value value = { .size = FAN_CONFIG_VALUE_SIZE };
-        if (fan_config_get(config, keys[i], &value) == FAN_OK && value.source != FAN_CONFIG_DEFAULT)
+        if (fan_config_get(config, path, &value) != FAN_OK || value.source == FAN_CONFIG_DEFAULT)
+            continue;
+        /* A broker that is switched off by name and runs all the same is told. */
+        if (strcmp(path, "event_broker.enabled") == 0 && !value.number)
+            fprintf(stderr,
+                    "fanfared: %s: event_broker.enabled is false, which switches the default "
+                    "broker of other programs off; fanfared always has its broker.\n",
+                    value.place);
+        else if (is_for_handlers(path))
             fprintf(stderr,
                     "fanfared: %s: %s has no effect here: it is for a broker with handlers, and "
                     "fanfared runs none.\n",
-                    value.place, keys[i]);
+                    value.place, path);
+        else if (is_of_other_log(config, path))
+            fprintf(stderr, "fanfared: %s: %s has no effect here: the log is what %s says.\n",
+                    value.place, path, program->store_key);
     }
 }
 
@@ -147,8 +172,7 @@ static enum fan_status start(struct program *program, struct fan_error *error)
     enum fan_status status = choose_store(program, error);
     if (status != FAN_OK)
         return status;
-    warn_of_disabled(config);
-    warn_of_idle(config);
+    warn(program);
     struct fan_retention retention;
     fan__config_apply(config, &broker_options, &retention);
     struct fan__daemon_options options = {
@@ -264,6 +288,7 @@ static int check(struct program *program)
     enum fan_status status = choose_store(program, &error);
     if (status != FAN_OK)
         return complain(program, status, &error);
+    warn(program);
     fan__settings_print(program->current, program->store.data, program->store_key);
     return 0;
 }
