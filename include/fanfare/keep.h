@@ -27,8 +27,8 @@ extern "C" {
  * group_age_ms  a group in which no member was seen for longer is deleted, with what it is owed;
  *               who creates it again, claims, renews or settles is seen. At least
  *               FAN_GROUP_AGE_MS_MIN, as a store need only know to the minute who was there. A
- *               broker deletes none before it has run for as long itself: time in which none ran
- *               does not count
+ *               broker deletes none before it has run for as long itself: time in which none ran,
+ *               or in which its process stood still, does not count
  * limit         events that one call looks at; 0 for 1,000
  */
 struct fan_retention {

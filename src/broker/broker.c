@@ -155,7 +155,7 @@ enum fan_status fan_broker_start(struct fan_broker *broker)
     if (run == FAN__RUN_OPENED) {
         broker->run = FAN__RUN_STARTED;
         broker->starting = true;
-        broker->keep.since_ns = fan__monotonic_ns(broker->env);
+        fan__keep_begin(broker);
     }
     fan__mutex_unlock(&broker->mutex);
     if (run != FAN__RUN_OPENED)

@@ -74,7 +74,9 @@ struct fan__keep {
     bool renew;   /* it began with other bounds: one more follows at once */
     struct fan_retention retention;
     uint32_t interval_ms;
-    int64_t since_ns;        /* when the broker was started, by env's clock */
+    int64_t since_ns;        /* since when the broker runs without standing still, by env's clock */
+    int64_t seen_ns;         /* when that was looked at last */
+    int64_t offset_us;       /* of the wall clock from that one then */
     int64_t due_ns;          /* the next pass, by env's clock: of a stepped broker */
     struct fan_retained sum; /* of the pass that is under way */
     enum fan_status status;  /* of the last call; what is told again and again is logged once */
@@ -162,6 +164,8 @@ void fan__backlog_refuse(struct fan_broker *broker, enum fan_status status);
 
 /* keep.c: one call of retention, if it is due; gives whether there was something to do. */
 bool fan__keep_step(struct fan_broker *broker);
+/* From here on the broker runs; with the lock. */
+void fan__keep_begin(struct fan_broker *broker);
 FAN_MUST_CHECK enum fan_status fan__keep_start(struct fan_broker *broker);
 void fan__keep_stop(struct fan_broker *broker);
 

@@ -3,7 +3,9 @@
  * long as a slice took, so that it never has more than half of the storage's time.
  *
  * Who was away because no broker ran is not to lose what it is owed: groups expire only where this
- * broker has run for as long as they may stay away.
+ * broker has run for as long as they may stay away. A process that stood still (stopped, or with
+ * its machine suspended) has not run: nobody claimed meanwhile, and who wakes first may be this
+ * thread.
  */
 #include "broker/broker.h"
 
@@ -14,6 +16,8 @@
 #include <inttypes.h>
 
 #define REST_MS_MIN 1
+/* Of group_age_ms: who is not here for so long stood still, and it is looked twice as often. */
+#define STILL_PART 4
 
 static void log_group(const struct fan_broker *broker, const struct fan_retained *one)
 {
@@ -33,11 +37,39 @@ static void log_pass(const struct fan_broker *broker, const struct fan_retained 
                  sum->removed, sum->expired, sum->discarded, sum->trimmed_seq);
 }
 
+/*
+ * Begins to count anew after standing still. A suspended machine may stop the monotonic clock, too,
+ * and is told by the wall clock; one that was set forward only keeps groups for longer.
+ */
+static void look_awake(struct fan_broker *broker)
+{
+    struct fan__keep *keep = &broker->keep;
+    int64_t now_ns = fan__monotonic_ns(broker->env);
+    int64_t offset_us = fan__wall_us(broker->env) - now_ns / FAN__NS_PER_US;
+    uint64_t age_ms = keep->retention.group_age_ms;
+    if (age_ms < FAN_GROUP_AGE_MS_MIN)
+        age_ms = FAN_GROUP_AGE_MS_MIN;
+    uint64_t most_ms = age_ms / STILL_PART;
+    int64_t still_ms = (now_ns - keep->seen_ns) / FAN__NS_PER_MS;
+    int64_t leap_ms = (offset_us - keep->offset_us) * FAN__NS_PER_US / FAN__NS_PER_MS;
+    if (still_ms > (int64_t)most_ms || leap_ms > (int64_t)most_ms)
+        keep->since_ns = now_ns;
+    keep->seen_ns = now_ns;
+    keep->offset_us = offset_us;
+}
+
+void fan__keep_begin(struct fan_broker *broker)
+{
+    look_awake(broker);
+    broker->keep.since_ns = broker->keep.seen_ns;
+}
+
 /* What may go as of now; a pass that began by sparing groups ends so. With the lock. */
 static struct fan_retention bounds(struct fan_broker *broker)
 {
     struct fan__keep *keep = &broker->keep;
     struct fan_retention retention = keep->retention;
+    look_awake(broker);
     int64_t run_ms = (fan__monotonic_ns(broker->env) - keep->since_ns) / FAN__NS_PER_MS;
     bool spares = retention.group_age_ms >= FAN_GROUP_AGE_MS_MIN &&
                   (uint64_t)run_ms <= retention.group_age_ms;
@@ -74,6 +106,7 @@ static void call(struct fan_broker *broker, bool *ret_more)
         keep->sum = (struct fan_retained){ 0 };
     }
     fan__mutex_lock(&broker->mutex);
+    look_awake(broker);
     broker->stats.removed += one.removed;
     broker->stats.expired += one.expired;
     broker->stats.discarded += one.discarded;
@@ -92,6 +125,7 @@ bool fan__keep_step(struct fan_broker *broker)
     struct fan__keep *keep = &broker->keep;
     int64_t now_ns = fan__monotonic_ns(broker->env);
     fan__mutex_lock(&broker->mutex);
+    look_awake(broker);
     bool due = keep->asked && (now_ns >= keep->due_ns || keep->changed);
     int64_t interval_ns = (int64_t)keep->interval_ms * FAN__NS_PER_MS;
     keep->changed = keep->changed && !due;
@@ -107,9 +141,18 @@ bool fan__keep_step(struct fan_broker *broker)
 /* Waits, unless the broker stops or other bounds were set; with the lock. */
 static void rest(struct fan_broker *broker, int64_t until_ns)
 {
+    struct fan__keep *keep = &broker->keep;
     bool in_time = true;
-    while (in_time && broker->run < FAN__RUN_STOPPING && !broker->keep.changed)
-        in_time = fan__cond_wait_until(&broker->keep.wake, &broker->mutex, until_ns);
+    while (in_time && broker->run < FAN__RUN_STOPPING && !keep->changed) {
+        uint64_t part_ms = keep->retention.group_age_ms / STILL_PART / 2;
+        int64_t part_ns = FAN__FOREVER;
+        if (keep->asked && part_ms > 0 && part_ms < UINT32_MAX)
+            part_ns = fan__deadline_ns((uint32_t)part_ms);
+        bool whole = until_ns <= part_ns;
+        in_time =
+            fan__cond_wait_until(&keep->wake, &broker->mutex, whole ? until_ns : part_ns) || !whole;
+        look_awake(broker);
+    }
 }
 
 static void keep_main(void *context)

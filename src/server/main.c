@@ -82,8 +82,7 @@ static bool is_given(const struct fan_config *config, const char *key)
 static bool has_provider(const struct fan_config *config)
 {
     return !fan__config_value(config, "server.store")->text &&
-           (is_given(config, "event_broker.provider") ||
-            number_of(config, "event_broker.enabled"));
+           (is_given(config, "event_broker.provider") || number_of(config, "event_broker.enabled"));
 }
 
 /* The log: what server.store says, else the provider where one is wanted, else a file here. */

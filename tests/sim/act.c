@@ -16,7 +16,8 @@ static struct sim_instance *any_instance(struct sim_world *world)
     unsigned first = (unsigned)sim_random(world, world->instance_count);
     for (unsigned i = 0; i < world->instance_count; i++) {
         struct sim_instance *instance = &world->instances[(first + i) % world->instance_count];
-        if (instance->broker && !instance->stepping && !instance->stopping)
+        if (instance->broker && !instance->stepping && !instance->stopping &&
+            instance->asleep_ns <= sim_now_ns())
             return instance;
     }
     return NULL;
@@ -40,9 +41,13 @@ void sim_instance_start(struct sim_world *world, unsigned index)
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     char uri[16];
     char name[16];
+    if (instance->generation > 0)
+        sim_count(world, SIM_RESTART);
     *instance = (struct sim_instance){ .world = world,
                                        .index = index,
-                                       .generation = instance->generation + 1 };
+                                       .generation = instance->generation + 1,
+                                       .stepping = true,
+                                       .awake_ns = sim_now_ns() };
     port->crashed = false;
     port->crash_in = 0;
     snprintf(uri, sizeof(uri), "sim:%u", index);
@@ -54,7 +59,9 @@ void sim_instance_start(struct sim_world *world, unsigned index)
     options.publish_timeout_ms = PUBLISH_TIMEOUT_MS;
     options.stepped = true;
     options.provider = &sim_provider;
-    options.mode = sim_chance(world, 100) ? FAN_MODE_SYNC : FAN_MODE_ASYNC;
+    instance->sync = sim_chance(world, 100);
+    instance->queue_count_max = options.queue_count_max;
+    options.mode = instance->sync ? FAN_MODE_SYNC : FAN_MODE_ASYNC;
     options.lease_ms = 500 + (uint32_t)sim_random(world, LEASE_MS_MAX - 500);
     options.retention = instance->retains ? &world->retention : NULL;
     options.retention_interval_ms =
@@ -63,6 +70,7 @@ void sim_instance_start(struct sim_world *world, unsigned index)
     sim_trace(world, "i%u opens: %s", index, fan_status_name(status));
     if (status != FAN_OK) {
         instance->broker = NULL;
+        instance->stepping = false;
         return;
     }
     status = fan_broker_start(instance->broker);
@@ -73,6 +81,7 @@ void sim_instance_start(struct sim_world *world, unsigned index)
             sim_handle(world, index, g);
     if (sim_chance(world, world->tight ? 900 : 300))
         sim_handle_live(world, index);
+    instance->stepping = false;
 }
 
 /* Its readers read what there is, then their end, for ever. */
@@ -118,10 +127,10 @@ void sim_instance_step(struct sim_world *world, unsigned index)
     instance->stepping = false;
     sim_check(world, "H09", status == FAN_OK || status == FAN_AGAIN, "i%u's step gave %s", index,
               fan_status_name(status));
-    if (world->ports[index].crashed)
-        sim_instance_crash(world, index);
-    else
+    if (!world->ports[index].crashed)
         sim_publish_check_stats(world, index);
+    else if (instance->pins == 0)
+        sim_instance_crash(world, index);
 }
 
 /* What it handled must be told by now: a stop leaves nothing to the leases that it can settle. */
@@ -153,9 +162,10 @@ void sim_instance_stop(struct sim_world *world, unsigned index)
         world->unknown_permille = 500;
         sim_instance_step(world, index);
         world->unknown_permille = before;
-        if (!instance->broker)
+        if (!instance->broker || instance->pins > 0)
             return;
     }
+    sim_count(world, sound ? SIM_STOP_SOUND : SIM_STOP_IN_TROUBLE);
     world->quiet |= sound;
     instance->stopping = true;
     sim_trace(world, "i%u stops%s", index, sound ? ", soundly" : "");
@@ -169,11 +179,27 @@ void sim_instance_stop(struct sim_world *world, unsigned index)
     }
     if (sound && !instance->unhandled)
         check_stopped(world, index);
+    sim_publish_check_stats(world, index);
     sim_check(world, "H09", fan_broker_step(instance->broker) == FAN_CLOSED,
               "i%u steps after its stop", index);
     end_readers(world, index, sound);
     free_broker(world, instance);
     world->quiet = quiet;
+}
+
+/* Handlers come and go. */
+static void act_handlers(struct sim_world *world, unsigned index, uint64_t dice)
+{
+    struct sim_instance *instance = &world->instances[index];
+    unsigned group = (unsigned)sim_random(world, world->group_count);
+    instance->stepping = true;
+    if (dice < 20)
+        sim_handle(world, index, group);
+    else if (dice < 30)
+        sim_handle_live(world, index);
+    else if (world->group_count > 0)
+        sim_unhandle(world, index, group);
+    instance->stepping = false;
 }
 
 static void act_instance(struct sim_world *world)
@@ -185,7 +211,7 @@ static void act_instance(struct sim_world *world)
     unsigned index = instance->index;
     if (dice < 880 && sim_chance(world, world->lazy[index]))
         return;
-    if (dice < 880)
+    if (dice < 880 || instance->pins > 0)
         sim_instance_step(world, index);
     else if (dice < 920)
         world->ports[index].crash_in = 1 + (unsigned)sim_random(world, 30);
@@ -193,12 +219,8 @@ static void act_instance(struct sim_world *world)
         sim_instance_crash(world, index);
     else if (dice < 950)
         sim_instance_stop(world, index);
-    else if (dice < 970)
-        sim_handle(world, index, (unsigned)sim_random(world, world->group_count));
-    else if (dice < 980)
-        sim_handle_live(world, index);
-    else if (dice < 985 && world->group_count > 0)
-        sim_unhandle(world, index, (unsigned)sim_random(world, world->group_count));
+    else if (dice < 985)
+        act_handlers(world, index, dice - 950);
     else
         world->ports[index].cut_until_ns =
             sim_now_ns() + (int64_t)sim_random(world, 3000) * NS_PER_MS;
@@ -212,6 +234,13 @@ static void act_restart(struct sim_world *world)
         sim_instance_start(world, index);
 }
 
+static void set_clock(struct sim_world *world, int64_t by_us)
+{
+    sim_count(world, by_us < 0 ? SIM_CLOCK_BACK : SIM_CLOCK_FORWARD);
+    sim_trace(world, "the wall clock is set by %" PRId64 " s", by_us / (1000 * US_PER_MS));
+    sim_clock_set_wall(by_us);
+}
+
 static void act_time(struct sim_world *world)
 {
     uint64_t dice = sim_random(world, 1000);
@@ -222,15 +251,47 @@ static void act_time(struct sim_world *world)
     else if (dice < 985)
         sim_clock_pass_ns((int64_t)sim_random(world, 60000) * NS_PER_MS);
     else if (dice < 993)
-        sim_clock_set_wall(-HOUR_US);
+        set_clock(world, -HOUR_US);
     else
-        sim_clock_set_wall(24 * HOUR_US);
+        set_clock(world, 24 * HOUR_US);
+}
+
+/*
+ * Processes stand still (SIGSTOP, a machine that is suspended) for longer than a group may be
+ * without a member: one of them, or all.
+ */
+static void act_sleep(struct sim_world *world)
+{
+    int64_t time_ns = (int64_t)(60000 + sim_random(world, 3 * FAN_GROUP_AGE_MS_MIN)) * NS_PER_MS;
+    bool all = sim_chance(world, 500);
+    struct sim_instance *one = any_instance(world);
+    if (!one || world->depth > 0)
+        return;
+    sim_count(world, SIM_ASLEEP);
+    sim_trace(world, "%s for %" PRId64 " ms", all ? "all stand still" : "one stands still",
+              time_ns / NS_PER_MS);
+    if (all)
+        sim_clock_pass_ns(time_ns);
+    else
+        one->asleep_ns = sim_now_ns() + time_ns;
+    for (unsigned i = 0; i < world->instance_count; i++)
+        if (all || &world->instances[i] == one)
+            world->instances[i].awake_ns = sim_now_ns() + (all ? 0 : time_ns);
+    /* Without the one, the others have their days. */
+    while (!all && sim_now_ns() < one->asleep_ns && !world->failed) {
+        sim_clock_pass_ns((int64_t)sim_random(world, 8000) * NS_PER_MS);
+        for (unsigned i = 0; i < world->instance_count && !world->failed; i++)
+            if (world->instances[i].broker && &world->instances[i] != one)
+                sim_instance_step(world, i);
+    }
 }
 
 static void act_trouble(struct sim_world *world)
 {
-    uint64_t dice = sim_random(world, 10);
-    if (dice == 0)
+    uint64_t dice = sim_random(world, 12);
+    if (dice > 9)
+        world->unsettled_permille = dice > 10 ? 700 : 0;
+    else if (dice == 0)
         world->down_until_ns = sim_now_ns() + (int64_t)sim_random(world, 2000) * NS_PER_MS;
     else if (dice < 3)
         world->fault_permille = (unsigned)sim_random(world, 200);
@@ -289,6 +350,9 @@ static void act_operator(struct sim_world *world)
     } else if (dice < 97) {
         enum fan_status status = fan_group_delete(store, &name);
         sim_trace(world, "deleting a group: %s", fan_status_name(status));
+    } else {
+        sim_state_check_groups(world);
+        sim_state_check(world, &world->model.events[sim_random(world, world->model.count)]);
     }
     fan_store_close(store);
 }
@@ -299,7 +363,7 @@ static void act_operator(struct sim_world *world)
  */
 void sim_act_weigh(struct sim_world *world)
 {
-    static const unsigned usual[ACT_COUNT] = { 420, 250, 150, 100, 25, 10, 15, 30 };
+    static const unsigned usual[ACT_COUNT] = { 420, 250, 150, 100, 25, 10, 15, 30, 2, 2 };
     static const unsigned factors[] = { 1, 1, 1, 3, 6, 0 };
     for (unsigned i = 0; i < ACT_COUNT; i++)
         world->weights[i] =
@@ -311,6 +375,10 @@ void sim_act_weigh(struct sim_world *world)
         world->fault_permille = (unsigned)sim_random(world, 300);
     if (sim_chance(world, 300))
         world->unknown_permille = (unsigned)sim_random(world, 300);
+    if (sim_chance(world, 100))
+        world->unsettled_permille = (unsigned)sim_random(world, 900);
+    if (sim_chance(world, 500))
+        world->talk_permille = (unsigned)sim_random(world, 60);
 }
 
 void sim_act(struct sim_world *world)
@@ -332,7 +400,8 @@ void sim_act(struct sim_world *world)
     case 1:
         if (instance)
             sim_publish(world, instance->index);
-        if (instance && instance->broker && world->ports[instance->index].crashed)
+        if (instance && instance->broker && instance->pins == 0 &&
+            world->ports[instance->index].crashed)
             sim_instance_crash(world, instance->index);
         break;
     case 2:
@@ -350,8 +419,14 @@ void sim_act(struct sim_world *world)
     case 6:
         act_operator(world);
         break;
-    default:
+    case 7:
         sim_act_member(world);
+        break;
+    case ACT_SLEEP:
+        act_sleep(world);
+        break;
+    default:
+        sim_act_restore(world);
         break;
     }
 }

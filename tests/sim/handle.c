@@ -1,10 +1,43 @@
 /* Handlers: what they see is checked, what they say is remembered until it is settled. */
 #include "sim.h"
 
+#include "broker/dispatch.h"
+
 #include <inttypes.h>
 #include <string.h>
 
 #define NESTED_STEPS_MAX 12
+
+static bool has_own_pace(const struct sim_group *group)
+{
+    return group->ordered || group->concurrency > 0;
+}
+
+/* The first attempts that one instance holds of an event come in the order of its handlers. */
+static void check_siblings(const struct sim_binding *binding, const struct sim_event *event,
+                           const struct fan_handling *handling)
+{
+    struct sim_world *world = binding->world;
+    const struct sim_instance *instance = &world->instances[binding->instance];
+    if (handling->attempt > 1 || has_own_pace(&world->groups[binding->group]))
+        return;
+    for (unsigned g = 0; g < world->group_count; g++) {
+        const struct sim_binding *other = &instance->bindings[g];
+        const struct sim_delivery *delivery = &event->deliveries[g];
+        if (!other->handler || other->number >= binding->number ||
+            has_own_pace(&world->groups[g]) || delivery->status != FAN_EVENT_PROCESSING ||
+            delivery->port != binding->instance || delivery->attempts > 1 ||
+            delivery->until_ns <= sim_now_ns())
+            continue;
+        /* Of a claim whose answer was lost it knows nothing. */
+        if (delivery->answers[binding->instance].called)
+            sim_count(world, SIM_SIBLINGS);
+        else
+            sim_check(world, "H08", !delivery->told,
+                      "i%u handles %" PRIu64 " for group %s before group %s", binding->instance,
+                      event->seq, world->groups[binding->group].name, world->groups[g].name);
+    }
+}
 
 /* What was given to this instance, and to nobody else while its lease lasts. */
 static void check_call(const struct sim_binding *binding, const struct sim_event *event,
@@ -29,11 +62,16 @@ static void check_call(const struct sim_binding *binding, const struct sim_event
               strcmp(handling->group, world->groups[binding->group].name) == 0 &&
                   strcmp(handling->handler, world->groups[binding->group].handler) == 0,
               "i%u calls the handler of another group", binding->instance);
+    sim_check(world, "P09", handling->lapses < FAN__LAPSES_MAX,
+              "i%u handles %" PRIu64 ", of which %u holders died", binding->instance, event->seq,
+              handling->lapses);
+    check_siblings(binding, event, handling);
 }
 
 /* Others go on while the handler runs, and time passes. */
 static void linger(struct sim_world *world, int64_t time_ms)
 {
+    sim_count(world, SIM_WITHIN_HANDLER);
     uint64_t steps = sim_random(world, NESTED_STEPS_MAX);
     if (world->depth >= 2)
         steps = 0;
@@ -71,6 +109,7 @@ static void remove_within(struct sim_world *world, const struct sim_binding *bin
     sim_trace(world, "i%u's handler of group %u frees itself", binding->instance, binding->group);
     fan_handler_free(own->handler);
     own->handler = NULL;
+    sim_count(world, SIM_HANDLER_GONE);
     instance->unhandled = true;
 }
 
@@ -89,6 +128,9 @@ static enum fan_verdict handle(void *context, const struct fan_event *event,
         return FAN_VERDICT_DONE;
     }
     check_call(binding, known, handling);
+    sim_check(world, "L11", sim_payload_is(known, event),
+              "i%u handles %" PRIu64 " with what is not stored there", binding->instance,
+              known->seq);
     world->instances[binding->instance].handled++;
     struct sim_answer *answer = &known->deliveries[binding->group].answers[binding->instance];
     uint64_t token = known->deliveries[binding->group].token;
@@ -169,10 +211,15 @@ static enum fan_verdict handle_live(void *context, const struct fan_event *event
         return FAN_VERDICT_DONE;
     i->handled++;
     i->live_handled++;
-    if (handling->gap)
+    if (handling->gap) {
+        sim_count(world, SIM_GAP_LIVE);
         sim_watch_gap(&i->live_watch, handling->gap);
+    }
     sim_watch_event(&i->live_watch, event);
-    return sim_chance(world, 900) ? FAN_VERDICT_DONE : FAN_VERDICT_FAIL;
+    if (sim_chance(world, 900))
+        return FAN_VERDICT_DONE;
+    i->live_failed++;
+    return FAN_VERDICT_FAIL;
 }
 
 void sim_handle_live(struct sim_world *world, unsigned instance)
@@ -197,6 +244,8 @@ void sim_handle_live(struct sim_world *world, unsigned instance)
                                         .topic = topic,
                                         .pattern = pattern,
                                         .lossless = true,
+                                        .got = SIM_GOT_LIVE,
+                                        .instance = instance,
                                         .seq = world->ports[instance].head_seen,
                                         .taken_seq = world->ports[instance].head_seen };
     sim_trace(world, "i%u has a live handler, watch %u, from %" PRIu64, instance,

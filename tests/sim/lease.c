@@ -29,6 +29,8 @@ void sim_lease_acquired(struct sim_world *world, const char *name,
     sim_check(world, "W09",
               own ? acquired->fence == lease->fence : acquired->fence > world->model.fence_last,
               "lease %s is given with fence %" PRIu64, name, acquired->fence);
+    if (lease->fence > 0 && lease->owner != acquired->owner)
+        sim_count(world, SIM_LEASE_TAKEN);
     if (acquired->fence > world->model.fence_last)
         world->model.fence_last = acquired->fence;
     *lease = (struct sim_lease){ .held = true,

@@ -4,10 +4,16 @@
  */
 #include "sim.h"
 
+#include "broker/dispatch.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define LAPSES_MAX FAN__LAPSES_MAX
+/* Who was there is known to the minute. */
+#define SLACK_NS (60000 * NS_PER_MS)
 
 struct sim_event *sim_model_event(struct sim_world *world, uint64_t seq)
 {
@@ -99,6 +105,21 @@ static bool expectation_holds(const struct sim_world *world, const struct fan_ap
     return !expected->lease || sim_lease_holds(world, expected->lease, expected->fence);
 }
 
+/* Which attempt to publish its id it is, as draft_of writes it. */
+static unsigned number_of(const struct fan_event *event)
+{
+    const struct fan_str payload = fan_event_payload(event);
+    char text[32];
+    snprintf(text, sizeof(text), "%.*s", (int)(payload.size < 31 ? payload.size : 31),
+             payload.size > 0 ? payload.data : "");
+    return (unsigned)strtoul(text, NULL, 10);
+}
+
+bool sim_payload_is(const struct sim_event *known, const struct fan_event *event)
+{
+    return known->erased || number_of(event) == known->number;
+}
+
 /* One stored event joins the model; false when it should not have been. */
 static void learn(struct sim_port *port, const struct fan_append *item)
 {
@@ -111,6 +132,7 @@ static void learn(struct sim_port *port, const struct fan_append *item)
     }
     if (item->ret_duplicate) {
         const struct sim_event *event = sim_model_by_publication(world, publication);
+        sim_count(world, SIM_DUPLICATE);
         sim_check(world, "L9", event && event->seq == item->ret_seq,
                   "e%u is told to be at %" PRIu64 ", where it is not", publication, item->ret_seq);
         return;
@@ -125,6 +147,8 @@ static void learn(struct sim_port *port, const struct fan_append *item)
     port->stored++;
     model->events[model->count++] = (struct sim_event){ .seq = item->ret_seq,
                                                         .publication = publication,
+                                                        .number = number_of(item->event),
+                                                        .port = port->index,
                                                         .stored_ns = sim_now_ns() };
     sim_trace(world, "i%u stores e%u at %" PRIu64, port->index, publication, item->ret_seq);
 }
@@ -147,11 +171,19 @@ static void check_unit(struct sim_port *port, const struct fan_append *items, si
     if (world->capacity > 0 && items[0].expectation)
         holds = items[0].ret_status != FAN_CONFLICT;
     if (items[0].ret_status == FAN_CONFLICT)
+        sim_count(world, SIM_CONFLICT);
+    if (items[0].ret_status == FAN_FULL)
+        sim_count(world, SIM_LOG_FULL);
+    if (items[0].ret_status == FAN_CONFLICT)
         sim_check(world, "P23", !holds, "a conflict, although the expectation holds");
     if (items[0].ret_status != FAN_OK)
         return;
     sim_check(world, "P23", holds, "%s was stored against its expectation",
               fan_event_id(items[0].event));
+    if (count > 1)
+        sim_count(world, SIM_UNIT);
+    if (items[0].expectation)
+        sim_count(world, SIM_EXPECTED);
     for (size_t i = 0; i < count; i++)
         learn(port, &items[i]);
 }
@@ -182,6 +214,8 @@ void sim_model_created(struct sim_world *world, const struct fan_group_name *nam
         return;
     struct sim_group *group = &world->groups[index];
     uint64_t head_seq = world->model.head_seq;
+    if (group->deleted_ns > 0)
+        sim_count(world, SIM_GROUP_AGAIN);
     group->exists = true;
     group->start_seq = 0;
     if (options->start == FAN_START_NOW ||
@@ -190,6 +224,13 @@ void sim_model_created(struct sim_world *world, const struct fan_group_name *nam
     else if (options->start == FAN_START_CURSOR)
         group->start_seq = options->start_seq;
     sim_trace(world, "group %s/%s from %" PRIu64, name->group, name->handler, group->start_seq);
+}
+
+void sim_model_seen(struct sim_world *world, const struct fan_group_name *name)
+{
+    int index = sim_group_find(world, name);
+    if (index >= 0)
+        world->groups[index].seen_ns = sim_now_ns();
 }
 
 /* Of one key the oldest that is not settled is given, and nothing while one of it is held. */
@@ -253,6 +294,8 @@ static void claim_one(struct sim_port *port, unsigned group,
     if (world->groups[group].ordered)
         check_order(world, group, event);
     delivery->attempts++;
+    if (delivery->lapsed)
+        sim_count(world, SIM_LAPSED);
     delivery->lapses += delivery->lapsed;
     delivery->lapsed = false;
     sim_check(world, "H05",
@@ -266,12 +309,14 @@ static void claim_one(struct sim_port *port, unsigned group,
         answer->binding == world->instances[port->index].bindings[group].number &&
         answer->lapses < claim->lapses &&
         claim->attempt - answer->attempt == claim->lapses - answer->lapses) {
+        sim_count(world, SIM_ADOPTED);
         answer->token = claim->token;
         answer->attempt = claim->attempt;
         answer->lapses = claim->lapses;
     }
     delivery->status = FAN_EVENT_PROCESSING;
     delivery->port = port->index;
+    delivery->told = port->answers;
     delivery->token = claim->token;
     delivery->until_ns = sim_now_ns() + options->lease_ms * NS_PER_MS;
     sim_trace(world, "i%u claims %s/%s %" PRIu64 " attempt %u lapses %u", port->index,
@@ -325,12 +370,15 @@ static void check_verdict(struct sim_port *port, unsigned group, const struct si
     if (!answer->called || !answer->ended || answer->token != item->token) {
         sim_check(world, "H05",
                   item->verdict == FAN_VERDICT_HAND_BACK ||
-                      (item->verdict == FAN_VERDICT_FAIL && item->reason == FAN_DEAD_LAPSES),
+                      (item->verdict == FAN_VERDICT_FAIL && item->reason == FAN_DEAD_LAPSES &&
+                       event->deliveries[group].lapses >= LAPSES_MAX),
                   "group %s: %" PRIu64 " is settled (%d) without a verdict", g->name, event->seq,
                   (int)item->verdict);
         return;
     }
     enum fan_verdict expected = settlement_of(g, answer);
+    if (answer->overran)
+        sim_count(world, SIM_OVERRAN);
     sim_check(world, "H05", item->verdict == expected,
               "group %s: %" PRIu64 " is settled as %d, its handler said %d (answer %u of %u)",
               g->name, event->seq, (int)item->verdict, (int)answer->verdict, asked(answer),
@@ -377,6 +425,27 @@ static void apply(struct sim_delivery *delivery, const struct fan_settle *item)
     }
 }
 
+static void note_verdict(struct sim_port *port, const struct fan_settle *item)
+{
+    port->retried += item->verdict == FAN_VERDICT_RETRY;
+    port->dead += item->verdict == FAN_VERDICT_FAIL;
+    switch (item->verdict) {
+    case FAN_VERDICT_RETRY:
+        sim_count(port->world, SIM_RETRIED);
+        break;
+    case FAN_VERDICT_HAND_BACK:
+        sim_count(port->world, SIM_HANDED_BACK);
+        break;
+    case FAN_VERDICT_FAIL:
+        sim_count(port->world, item->reason == FAN_DEAD_LAPSES    ? SIM_DEAD_LAPSES
+                               : item->reason == FAN_DEAD_RETRIES ? SIM_DEAD_RETRIES
+                                                                  : SIM_DEAD_FAILED);
+        break;
+    case FAN_VERDICT_DONE:
+        break;
+    }
+}
+
 static void settle_one(struct sim_port *port, unsigned group, const struct fan_settle *item)
 {
     struct sim_world *world = port->world;
@@ -391,6 +460,10 @@ static void settle_one(struct sim_port *port, unsigned group, const struct fan_s
               (int)item->verdict, fan_status_name(item->ret_status));
     if (right)
         check_verdict(port, group, event, item);
+    if (right)
+        note_verdict(port, item);
+    else
+        sim_count(world, SIM_LATE_SETTLE);
     /* Who is not told that it is lost tries again. */
     if (delivery && delivery->answers[port->index].token == item->token && (right || port->answers))
         delivery->answers[port->index] = (struct sim_answer){ .called = false };
@@ -422,9 +495,26 @@ void sim_model_renewed(struct sim_port *port, const struct fan_group_name *name,
         sim_check(world, "P09", (items[i].ret_status == FAN_OK) == right,
                   "group %s: renewing %" PRIu64 " gave %s", world->groups[group].name, items[i].seq,
                   fan_status_name(items[i].ret_status));
+        sim_count(world, right ? SIM_RENEWED : SIM_RENEW_LOST);
         if (right)
             delivery->until_ns = sim_now_ns() + lease_ms * NS_PER_MS;
     }
+}
+
+/* Whether the key's later events are owed still. */
+static bool has_later_of_key(const struct sim_world *world, unsigned group,
+                             const struct sim_event *event)
+{
+    unsigned topic = world->publications[event->publication].topic;
+    for (size_t i = 0; i < world->model.count; i++) {
+        const struct sim_event *other = &world->model.events[i];
+        if (other->seq > event->seq && world->publications[other->publication].topic == topic &&
+            sim_group_wants(world, group, other) &&
+            other->deliveries[group].status != FAN_EVENT_COMPLETED &&
+            other->deliveries[group].status != FAN_EVENT_FAILED)
+            return true;
+    }
+    return false;
 }
 
 void sim_model_moved(struct sim_world *world, const struct fan_group_name *name, uint64_t seq,
@@ -446,8 +536,12 @@ void sim_model_moved(struct sim_world *world, const struct fan_group_name *name,
     delivery->token = 0;
     delivery->lapsed = false;
     delivery->due_ns = sim_now_ns();
-    if (to == FAN_EVENT_PENDING)
+    if (to == FAN_EVENT_PENDING) {
         delivery->attempts = delivery->lapses = 0;
+        sim_count(world, SIM_REDRIVEN);
+        if (world->groups[group].ordered && has_later_of_key(world, (unsigned)group, event))
+            sim_count(world, SIM_REDRIVEN_KEY);
+    }
     sim_trace(world, "%s/%s %" PRIu64 " is moved to %s", name->group, name->handler, seq,
               fan_event_status_text(to));
 }
@@ -462,9 +556,11 @@ void sim_model_forget(struct sim_world *world, unsigned port, int group)
 {
     for (size_t i = 0; i < world->model.count; i++)
         for (unsigned g = 0; g < world->group_count; g++)
-            if (group < 0 || g == (unsigned)group)
-                world->model.events[i].deliveries[g].answers[port] =
-                    (struct sim_answer){ .called = false };
+            if (group < 0 || g == (unsigned)group) {
+                struct sim_delivery *delivery = &world->model.events[i].deliveries[g];
+                delivery->answers[port] = (struct sim_answer){ .called = false };
+                delivery->told &= delivery->port != port;
+            }
 }
 
 void sim_model_deleted(struct sim_world *world, const struct fan_group_name *name)
@@ -472,6 +568,7 @@ void sim_model_deleted(struct sim_world *world, const struct fan_group_name *nam
     int group = sim_group_find(world, name);
     if (group < 0)
         return;
+    sim_count(world, SIM_GROUP_DELETED);
     world->groups[group].exists = false;
     world->groups[group].deleted_ns = sim_now_ns();
     for (size_t i = 0; i < world->model.count; i++)
@@ -496,6 +593,7 @@ void sim_model_look(struct sim_world *world)
     struct sim_model *model = &world->model;
     size_t at = 0;
     uint64_t seq = 0;
+    uint64_t owed_seq = 0; /* the first that stays because a group wants it */
     do {
         if (fan_store_read(world->store, seq, &query, world->page, &result) != FAN_OK)
             return;
@@ -511,10 +609,15 @@ void sim_model_look(struct sim_world *world)
                           event->seq <= result.trimmed_seq && is_finished(world, event),
                           "%" PRIu64 " is gone, which was not finished", event->seq);
                 event->removed = true;
+                sim_count(world, SIM_REMOVED);
+                if (owed_seq > 0 && owed_seq < event->seq)
+                    sim_count(world, SIM_REMOVED_BEHIND_OWED);
                 sim_trace(world, "%" PRIu64 " is removed", event->seq);
             }
             if (!found)
                 break;
+            if (owed_seq == 0 && at < model->count && !is_finished(world, &model->events[at]))
+                owed_seq = until_seq;
             sim_check(world, "L6",
                       at < model->count && model->events[at].seq == until_seq &&
                           !model->events[at].removed,
@@ -570,6 +673,7 @@ static bool see(void *context, const struct fan_delivery *found)
         delivery->reason = FAN_DEAD_EXPIRED;
         delivery->died_ns = sim_now_ns();
         looking->expired++;
+        sim_count(world, SIM_DEAD_EXPIRED);
     } else if (found->status == FAN_EVENT_COMPLETED && delivery->status == FAN_EVENT_FAILED) {
         sim_check(world, "P11",
                   sim_now_ns() - delivery->died_ns + slack_ns >=
@@ -578,18 +682,39 @@ static bool see(void *context, const struct fan_delivery *found)
         delivery->status = FAN_EVENT_COMPLETED;
         delivery->reason = FAN_DEAD_NONE;
         looking->discarded++;
+        sim_count(world, SIM_DISCARDED);
     }
     return true;
 }
 
-void sim_model_retained(struct sim_world *world, const struct fan_retention *retention,
+/* A group goes when no member was there for long, and not because nobody could be. */
+static void check_group_expired(const struct sim_port *port, const struct fan_retention *retention,
+                                const struct fan_group_name *name)
+{
+    struct sim_world *world = port->world;
+    int group = sim_group_find(world, name);
+    int64_t age_ns = (int64_t)retention->group_age_ms * NS_PER_MS;
+    sim_check(world, "P11", group >= 0, "no group %s/%s to expire", name->group, name->handler);
+    if (group < 0)
+        return;
+    sim_count(world, SIM_GROUP_EXPIRED);
+    sim_check(world, "P11", world->groups[group].seen_ns + age_ns <= sim_now_ns() + SLACK_NS,
+              "group %s/%s expires, of which a member was there %" PRId64 " ms ago", name->group,
+              name->handler, (sim_now_ns() - world->groups[group].seen_ns) / NS_PER_MS);
+    sim_check(world, "P11",
+              world->instances[port->index].awake_ns + age_ns <= sim_now_ns() + SLACK_NS,
+              "i%u lets group %s/%s expire, and was not there for as long itself", port->index,
+              name->group, name->handler);
+}
+
+void sim_model_retained(struct sim_port *port, const struct fan_retention *retention,
                         const struct fan_retained *retained)
 {
+    struct sim_world *world = port->world;
     struct looking looking = { .world = world, .retention = retention };
     struct fan_group_name name = { retained->group, retained->handler };
     if (retained->groups_expired > 0) {
-        sim_check(world, "P11", sim_group_find(world, &name) >= 0, "no group %s/%s to expire",
-                  name.group, name.handler);
+        check_group_expired(port, retention, &name);
         sim_model_deleted(world, &name);
     }
     for (size_t i = 0; retained->expired + retained->discarded > 0 && i < world->model.count; i++) {

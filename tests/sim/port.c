@@ -14,6 +14,8 @@
 
 #define LATENCY_US_MAX 1500
 #define ITEM_COUNT_MAX 1000
+#define DEPTH_MAX 2
+#define PAGE_COUNT_MAX 20
 
 enum way {
     WAY_THROUGH,
@@ -38,6 +40,27 @@ static bool crash_now(struct sim_port *port)
     return true;
 }
 
+/*
+ * A call takes time, in which others act: other instances, readers, and who publishes on this one.
+ */
+static void let_others_act(struct sim_port *port)
+{
+    struct sim_world *world = port->world;
+    const struct sim_instance *instance =
+        port->index == MEMBER ? NULL : &world->instances[port->index];
+    if (world->quiet || world->depth >= DEPTH_MAX || !sim_chance(world, world->talk_permille))
+        return;
+    sim_count(world, SIM_WITHIN_CALL);
+    world->depth++;
+    for (uint64_t count = 1 + sim_random(world, 4); count > 0; count--) {
+        if (instance && instance->broker && !instance->stopping && sim_chance(world, 200))
+            sim_publish_async(world, port->index);
+        else
+            sim_act(world);
+    }
+    world->depth--;
+}
+
 /* Decides what becomes of a call. */
 static struct passage enter(struct sim_port *port, bool writes)
 {
@@ -49,6 +72,7 @@ static struct passage enter(struct sim_port *port, bool writes)
         return passage;
     }
     sim_clock_pass_ns((int64_t)sim_random(world, LATENCY_US_MAX) * NS_PER_US);
+    let_others_act(port);
     if (crash_now(port)) {
         passage.way = writes && sim_chance(world, 500) ? WAY_DONE_LOST : WAY_FAILS;
     } else if (!world->quiet &&
@@ -61,6 +85,7 @@ static struct passage enter(struct sim_port *port, bool writes)
         passage.way = sim_chance(world, 500) ? WAY_DONE_LOST : WAY_FAILS;
         passage.fault = FAN_UNKNOWN;
     }
+    port->failures += passage.way != WAY_THROUGH;
     return passage;
 }
 
@@ -79,13 +104,14 @@ static enum fan_status port_open(const char *uri, const struct fan_env *env, voi
     if (passage.way != WAY_THROUGH)
         return passage.fault;
     port->store = world->store;
-    if (world->sqlite) {
+    if (world->sqlite && port->index != MEMBER) {
         enum fan_status status = fan_store_open(world->uri, env, &port->store, error);
         if (status != FAN_OK)
             return status;
     }
     port->open = true;
     port->head_seen = port->stored = port->unsure = port->processed = 0;
+    port->retried = port->dead = port->answered_seq = 0;
     port->settled_unsure = false;
     *ret_self = port;
     *ret_epoch = fan_store_epoch(port->store);
@@ -150,6 +176,21 @@ static size_t whole_units(struct sim_world *world, const struct fan_append *item
     return part;
 }
 
+static void note_append(const struct passage *passage, const struct sim_port *port, bool torn)
+{
+    bool fails = passage->way == WAY_FAILS;
+    if (passage->way == WAY_THROUGH)
+        return;
+    if (port->crashed)
+        sim_count(port->world, fails ? SIM_CRASH_BEFORE_APPEND : SIM_CRASH_BEFORE_NOTIFY);
+    else if (passage->fault == FAN_UNKNOWN)
+        sim_count(port->world, fails ? SIM_APPEND_LOST : SIM_APPEND_UNANSWERED);
+    else
+        sim_count(port->world, SIM_APPEND_FAILED);
+    if (torn)
+        sim_count(port->world, SIM_APPEND_TORN);
+}
+
 static enum fan_status port_append(void *self, struct fan_append *items, size_t count,
                                    struct fan_error *error)
 {
@@ -157,11 +198,12 @@ static enum fan_status port_append(void *self, struct fan_append *items, size_t 
     struct sim_world *world = port->world;
     struct passage passage = enter(port, true);
     port->unsure += passage.fault == FAN_UNKNOWN ? count : 0;
-    if (passage.way == WAY_FAILS)
-        return passage.fault;
     size_t part = count;
     if (passage.way == WAY_DONE_LOST)
         part = whole_units(world, items, count);
+    note_append(&passage, port, part < count);
+    if (passage.way == WAY_FAILS)
+        return passage.fault;
     uint64_t head_seq = world->model.head_seq;
     enum fan_status status = append_torn(port, items, part, error);
     if (status == FAN_OK)
@@ -174,6 +216,9 @@ static enum fan_status port_append(void *self, struct fan_append *items, size_t 
     }
     if (passage.way == WAY_DONE_LOST)
         return passage.fault;
+    for (size_t i = 0; i < count && status == FAN_OK; i++)
+        if (items[i].ret_status == FAN_OK && items[i].ret_seq > port->answered_seq)
+            port->answered_seq = items[i].ret_seq;
     port->head_seen = world->model.head_seq;
     return status;
 }
@@ -203,7 +248,11 @@ static enum fan_status port_read(void *self, uint64_t after_seq, const struct fa
     struct passage passage = enter(port, false);
     if (passage.way != WAY_THROUGH)
         return passage.fault;
-    enum fan_status status = fan_store_read(port->store, after_seq, query, batch, ret_result);
+    struct fan_query some = *query;
+    /* A page may end before its limit, as those do that are full of bytes. */
+    if (!port->world->quiet && sim_chance(port->world, 300) && some.limit > PAGE_COUNT_MAX)
+        some.limit = 1 + (size_t)sim_random(port->world, PAGE_COUNT_MAX);
+    enum fan_status status = fan_store_read(port->store, after_seq, &some, batch, ret_result);
     if (status == FAN_OK)
         port->head_seen = ret_result->head_seq;
     return status == FAN_OK ? hide_late(port, batch) : status;
@@ -251,7 +300,14 @@ static enum fan_status port_erase(void *self, const char *id)
     struct passage passage = enter(port, true);
     if (passage.way == WAY_FAILS)
         return passage.fault;
-    return leave(&passage, fan_store_erase(port->store, id));
+    enum fan_status status = fan_store_erase(port->store, id);
+    unsigned publication = 0;
+    if (status == FAN_OK && sim_publication_of(port->world, id, &publication)) {
+        struct sim_event *event = sim_model_by_publication(port->world, publication);
+        if (event)
+            event->erased = true;
+    }
+    return leave(&passage, status);
 }
 
 /* A head may be an old one, as long as it never goes back: that is how late a wake-up may come. */
@@ -304,6 +360,7 @@ static enum fan_status port_group_create(void *self, const struct fan_group_name
     enum fan_status status = fan_group_create(port->store, name, options, error);
     if (status == FAN_OK)
         sim_model_created(port->world, name, options);
+    sim_model_seen(port->world, name);
     return leave(&passage, status);
 }
 
@@ -350,8 +407,11 @@ static enum fan_status port_claim(void *self, const struct fan_group_name *name,
     drop_lease(port, name);
     enum fan_status status = fan_group_claim(port->store, name, options, batch, claims);
     port->answers = passage.way == WAY_THROUGH;
+    sim_model_seen(port->world, name);
     if (status == FAN_OK)
         sim_model_claimed(port, name, options, batch, claims);
+    if (status == FAN_OK && port->crashed && fan_batch_count(batch) > 0)
+        sim_count(port->world, SIM_CRASH_AFTER_CLAIM);
     return leave(&passage, status);
 }
 
@@ -373,6 +433,11 @@ static enum fan_status port_settle(void *self, const struct fan_group_name *name
     struct sim_port *port = self;
     struct passage passage = enter(port, true);
     port->settled_unsure |= passage.way != WAY_THROUGH && passage.fault == FAN_UNKNOWN;
+    if (passage.way == WAY_THROUGH && !port->world->quiet &&
+        sim_chance(port->world, port->world->unsettled_permille)) {
+        passage.way = WAY_FAILS;
+        port->failures++;
+    }
     if (passage.way == WAY_FAILS || count > ITEM_COUNT_MAX)
         return passage.fault;
     uint64_t tokens[ITEM_COUNT_MAX];
@@ -383,8 +448,11 @@ static enum fan_status port_settle(void *self, const struct fan_group_name *name
     for (size_t i = 0; i < count; i++)
         items[i].token = tokens[i];
     port->answers = passage.way == WAY_THROUGH;
+    sim_model_seen(port->world, name);
     if (status == FAN_OK)
         sim_model_settled(port, name, items, count);
+    if (status == FAN_OK && port->crashed)
+        sim_count(port->world, SIM_CRASH_AFTER_SETTLE);
     return leave(&passage, status);
 }
 
@@ -396,6 +464,7 @@ static enum fan_status port_renew(void *self, const struct fan_group_name *name,
     if (passage.way == WAY_FAILS)
         return passage.fault;
     enum fan_status status = fan_group_renew(port->store, name, items, count, lease_ms);
+    sim_model_seen(port->world, name);
     if (status == FAN_OK)
         sim_model_renewed(port, name, items, count, lease_ms);
     return leave(&passage, status);
@@ -506,8 +575,10 @@ static enum fan_status port_retain(void *self, const struct fan_retention *reten
     enum fan_status status = fan_store_retain(port->store, retention, &retained, error);
     if (status == FAN_OK) {
         eat_oldest(port, &retained);
-        sim_model_retained(port->world, retention, &retained);
+        sim_model_retained(port, retention, &retained);
     }
+    if (status == FAN_CONFLICT)
+        sim_count(port->world, SIM_CLOCK_REFUSED);
     if (status == FAN_OK && passage.way == WAY_THROUGH)
         *ret_retained = retained;
     return leave(&passage, status);

@@ -25,15 +25,23 @@ static unsigned choose(struct sim_world *world)
     return world->publication_count++;
 }
 
-static void draft_of(const struct sim_world *world, unsigned index, char id[16],
+/* A draft and the texts in it. Which attempt it is is what it says. */
+struct text {
+    char id[16];
+    char payload[16];
+};
+
+static void draft_of(const struct sim_world *world, unsigned index, struct text *text,
                      struct fan_event_draft *draft)
 {
     const struct sim_publication *publication = &world->publications[index];
-    snprintf(id, 16, "e%u", index);
+    snprintf(text->id, sizeof(text->id), "e%u", index);
+    snprintf(text->payload, sizeof(text->payload), "%u", publication->attempts + 1);
     *draft = (struct fan_event_draft){ .size = FAN_EVENT_DRAFT_SIZE,
                                        .type = sim_types[publication->type],
                                        .topic = sim_topics[publication->topic],
-                                       .id = id,
+                                       .id = text->id,
+                                       .payload = { text->payload, strlen(text->payload) },
                                        .deliver_at_us = publication->deliver_at_us };
 }
 
@@ -69,9 +77,26 @@ static struct sim_attempt begin(struct sim_world *world, unsigned instance, unsi
         .number = ++publication->attempts,
         .known = publication->unclear || publication->under_way > 0 ||
                  sim_model_by_publication(world, index),
+        .unclear = publication->unclear,
+        .there = sim_model_by_publication(world, index) != NULL,
+        .failures = world->ports[instance].failures,
     };
     publication->under_way++;
     return attempt;
+}
+
+/* Told as stored: then it is, and who reads here has it in front, unless that could not be read. */
+static void accepted(struct sim_world *world, const struct sim_attempt *attempt, uint64_t seq)
+{
+    struct fan_broker_stats stats = FAN_BROKER_STATS_INIT;
+    if (attempt->unclear)
+        sim_count(world, attempt->there ? SIM_RESOLVED_STORED : SIM_RESOLVED_LOST);
+    if (world->ports[attempt->instance].failures != attempt->failures)
+        return;
+    fan_broker_stats(world->instances[attempt->instance].broker, &stats);
+    sim_check(world, "L6", stats.notified_seq >= seq,
+              "e%u is acknowledged at %" PRIu64 ", i%u has told up to %" PRIu64,
+              attempt->publication, seq, attempt->instance, stats.notified_seq);
 }
 
 /* Its answer: of an instance that crashed there is none, and any other must be true. */
@@ -92,8 +117,15 @@ static void end(struct sim_world *world, const struct sim_attempt *attempt, enum
     /* What another attempt stored meanwhile is not this one's. */
     bool known = attempt->known || publication->attempts != attempt->number;
     if (status == FAN_OK)
+        accepted(world, attempt, seq);
+    else if (status == FAN_FULL)
+        sim_count(world, SIM_QUEUE_FULL);
+    if (status != FAN_OK && is_certain(status))
+        sim_count(world, SIM_REFUSED);
+    if (status == FAN_OK) {
+        instance->fresh += !known;
         acknowledged(world, index, seq);
-    else if (!is_certain(status))
+    } else if (!is_certain(status))
         publication->unclear = true;
     else
         sim_check(world, "L6", known || !sim_model_by_publication(world, index),
@@ -116,18 +148,26 @@ void sim_publish_async(struct sim_world *world, unsigned instance)
         return;
     unsigned index = choose(world);
     struct fan_event_draft draft;
-    char id[16];
-    draft_of(world, index, id, &draft);
+    struct text text;
+    draft_of(world, index, &text, &draft);
     struct sim_pending *pending = calloc(1, sizeof(*pending));
     if (!pending)
         return;
     *pending = (struct sim_pending){ .next = i->pending,
                                      .world = world,
                                      .attempt = begin(world, instance, index) };
+    int64_t begun_ns = sim_now_ns();
     enum fan_status status = fan_broker_publish_async(i->broker, &draft, done, pending, NULL);
+    sim_check(world, "L1", sim_now_ns() == begun_ns, "publishing e%u, async, took time", index);
     sim_trace(world, "i%u publishes e%u, async: %s", instance, index, fan_status_name(status));
     if (status == FAN_OK) {
         i->pending = pending;
+        uint64_t untold = 0;
+        for (; pending; pending = pending->next)
+            untold += !pending->told;
+        sim_check(world, "L12", i->stepping || untold <= i->queue_count_max,
+                  "i%u keeps %" PRIu64 " in a queue of %" PRIu64, instance, untold,
+                  i->queue_count_max);
         return;
     }
     end(world, &pending->attempt, status, 0);
@@ -159,7 +199,7 @@ static void publish_unit(struct sim_world *world, unsigned instance)
     struct sim_instance *i = &world->instances[instance];
     struct fan_event_draft drafts[UNIT_COUNT_MAX];
     struct fan_cursor cursors[UNIT_COUNT_MAX] = { { 0, 0 } };
-    char ids[UNIT_COUNT_MAX][16];
+    struct text texts[UNIT_COUNT_MAX];
     unsigned indices[UNIT_COUNT_MAX] = { 0 };
     struct sim_attempt attempts[UNIT_COUNT_MAX];
     size_t count = 1 + (size_t)sim_random(world, UNIT_COUNT_MAX);
@@ -168,7 +208,7 @@ static void publish_unit(struct sim_world *world, unsigned instance)
         for (size_t other = 0; other < k; other++)
             if (indices[other] == indices[k])
                 return;
-        draft_of(world, indices[k], ids[k], &drafts[k]);
+        draft_of(world, indices[k], &texts[k], &drafts[k]);
     }
     struct fan_expectation expectation;
     expect(world, world->publications[indices[0]].topic, &expectation);
@@ -188,20 +228,51 @@ static void publish_unit(struct sim_world *world, unsigned instance)
         end(world, &attempts[k], status, cursors[k].seq);
 }
 
+static bool is_elsewhere(const struct sim_delivery *delivery, unsigned instance)
+{
+    return delivery->status == FAN_EVENT_PROCESSING && delivery->port != instance;
+}
+
+/* DONE of all is told: then they are, or another has it, those of groups that are there still. */
+static void check_verdicts(struct sim_world *world, unsigned instance, unsigned number_max,
+                           uint64_t seq)
+{
+    const struct sim_event *event = sim_model_event(world, seq);
+    for (unsigned g = 0; event && g < world->group_count; g++) {
+        const struct sim_binding *binding = &world->instances[instance].bindings[g];
+        if (binding->handler && binding->number <= number_max && sim_group_wants(world, g, event) &&
+            world->publications[event->publication].deliver_at_us == 0 &&
+            world->groups[g].deleted_ns == 0)
+            sim_check(world, "H01",
+                      event->deliveries[g].status == FAN_EVENT_COMPLETED ||
+                          is_elsewhere(&event->deliveries[g], instance),
+                      "e%u is told to be done, and is %s for group %s", event->publication,
+                      fan_event_status_text(event->deliveries[g].status), world->groups[g].name);
+    }
+}
+
 static void publish_one(struct sim_world *world, unsigned instance, bool sync)
 {
     struct sim_instance *i = &world->instances[instance];
     unsigned index = choose(world);
+    unsigned number_max = world->binding_number;
+    struct fan_event_draft draft;
+    struct text text;
+    draft_of(world, index, &text, &draft);
+    sync |= i->sync;
     struct sim_attempt attempt = begin(world, instance, index);
     struct fan_cursor cursor = { 0, 0 };
-    struct fan_event_draft draft;
-    char id[16];
-    draft_of(world, index, id, &draft);
     sim_trace(world, "i%u publishes e%u%s", instance, index, sync ? ", sync" : "");
     i->stepping = true;
     enum fan_status status = sync ? fan_broker_publish_sync(i->broker, &draft, &cursor, NULL)
                                   : fan_broker_publish(i->broker, &draft, &cursor, NULL);
     i->stepping = false;
+    if (sync && status == FAN_OK && !world->ports[instance].crashed) {
+        sim_count(world, SIM_SYNC_DONE);
+        check_verdicts(world, instance, number_max, cursor.seq);
+    } else if (status == FAN_HANDLER) {
+        sim_count(world, SIM_SYNC_HANDLER);
+    }
     /* What a handler said of it, or did not say in time, takes nothing back. */
     if ((status == FAN_HANDLER || status == FAN_TIMED_OUT) && cursor.seq > 0)
         status = FAN_OK;
@@ -236,6 +307,9 @@ void sim_publish_check_stats(struct sim_world *world, unsigned instance)
     sim_check(world, "L13", stats.published <= port->stored + port->unsure,
               "i%u counts %" PRIu64 " events published, %" PRIu64 " were stored", instance,
               stats.published, port->stored);
+    sim_check(world, "L13", stats.published >= i->fresh,
+              "i%u counts %" PRIu64 " events published, of %" PRIu64, instance, stats.published,
+              i->fresh);
     sim_check(world, "L13", stats.handled == i->handled,
               "i%u counts %" PRIu64 " calls of handlers, not %" PRIu64, instance, stats.handled,
               i->handled);
@@ -244,4 +318,10 @@ void sim_publish_check_stats(struct sim_world *world, unsigned instance)
     sim_check(world, "L13", stats.processed == port->processed + i->live_handled,
               "i%u counts %" PRIu64 " verdicts, the log %" PRIu64, instance, stats.processed,
               port->processed + i->live_handled);
+    sim_check(world, "L13", stats.retried == port->retried,
+              "i%u counts %" PRIu64 " retries, the log %" PRIu64, instance, stats.retried,
+              port->retried);
+    sim_check(world, "L13", stats.dead == port->dead && stats.failed == port->dead + i->live_failed,
+              "i%u counts %" PRIu64 " dead and %" PRIu64 " failed, the log %" PRIu64, instance,
+              stats.dead, stats.failed, port->dead);
 }

@@ -73,6 +73,7 @@ static void check_deliveries(struct sim_world *world)
             sim_check(world, "P04",
                       fan_store_deliveries(world->store, event->seq, 0, see, context) == FAN_OK,
                       "the log does not tell its deliveries");
+        sim_state_check(world, event);
     }
 }
 
@@ -129,6 +130,7 @@ void sim_settle(struct sim_world *world)
         tell_stranded(world);
     sim_model_look(world);
     check_deliveries(world);
+    sim_state_check_groups(world);
     check_publications(world);
     for (unsigned i = 0; i < READER_COUNT_MAX && !world->failed; i++)
         if (world->readers[i].reader)

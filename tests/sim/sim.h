@@ -35,7 +35,9 @@
 #define PUBLICATION_COUNT_MAX 1000
 #define READER_COUNT_MAX 8
 #define CLAIM_COUNT_MAX 16
-#define ACT_COUNT 8
+#define ACT_SLEEP 8
+#define ACT_RESTORE 9
+#define ACT_COUNT 10
 #define TRACE_LINES 60
 #define TRACE_LINE_SIZE 160
 
@@ -52,6 +54,87 @@ enum sim_plant {
     PLANT_EARLY_LEASE,             /* a claim is given while another holds it */
     PLANT_GREEDY_RETENTION,        /* what is owed is removed */
     PLANT_COUNT,
+};
+
+/*
+ * What makes worlds worth running, counted to see that it happens: a name, and what it is.
+ */
+#define SIM_COUNTS(X)                                                                              \
+    X(CRASH_BEFORE_APPEND, "an instance crashes in an append that does not get there")             \
+    X(CRASH_BEFORE_NOTIFY, "it crashes between append and notify")                                 \
+    X(CRASH_AFTER_CLAIM, "it crashes with a claim that it was never told of")                      \
+    X(CRASH_AFTER_SETTLE, "it crashes with a settlement that is done")                             \
+    X(RESTART, "an instance comes back")                                                           \
+    X(STOP_SOUND, "a stop with a log that works")                                                  \
+    X(STOP_IN_TROUBLE, "a stop with one that may not")                                             \
+    X(APPEND_FAILED, "an append fails")                                                            \
+    X(APPEND_LOST, "an append without an answer that was not done")                                \
+    X(APPEND_UNANSWERED, "one that was done")                                                      \
+    X(APPEND_TORN, "one of which a part was done")                                                 \
+    X(RESOLVED_STORED, "an unclear publish turns out to be stored")                                \
+    X(RESOLVED_LOST, "an unclear publish turns out not to be stored")                              \
+    X(DUPLICATE, "an id comes a second time")                                                      \
+    X(UNIT, "a unit of several is stored")                                                         \
+    X(EXPECTED, "an expectation holds")                                                            \
+    X(CONFLICT, "an expectation does not hold")                                                    \
+    X(REFUSED, "a publish is refused")                                                             \
+    X(QUEUE_FULL, "the writer's queue is full")                                                    \
+    X(LOG_FULL, "the log is full")                                                                 \
+    X(SYNC_DONE, "a publish is told that all handlers are done")                                   \
+    X(SYNC_HANDLER, "or that one is not")                                                          \
+    X(LAPSED, "a claim lapses, and another gets the event")                                        \
+    X(ADOPTED, "a claim lapses, and its holder gets the event again")                              \
+    X(LATE_SETTLE, "who lost its claim settles")                                                   \
+    X(RENEWED, "a claim is renewed")                                                               \
+    X(RENEW_LOST, "one is renewed that is lost")                                                   \
+    X(RETRIED, "a handler asks for a retry")                                                       \
+    X(OVERRAN, "a call takes longer than it may")                                                  \
+    X(DEAD_FAILED, "an event is dead because its handler says so")                                 \
+    X(DEAD_RETRIES, "because its retries are over")                                                \
+    X(DEAD_LAPSES, "because its holders died")                                                     \
+    X(DEAD_EXPIRED, "because it was owed for too long")                                            \
+    X(DISCARDED, "retention discards a dead letter")                                               \
+    X(HANDED_BACK, "a claim is handed back")                                                       \
+    X(REDRIVEN, "a dead letter is redriven")                                                       \
+    X(REDRIVEN_KEY, "a dead letter of a key is, while later ones are owed")                        \
+    X(SIBLINGS, "two handlers of an event are called one after the other")                         \
+    X(REMOVED, "retention removes")                                                                \
+    X(REMOVED_BEHIND_OWED, "it removes what comes after an event that is owed")                    \
+    X(GROUP_DELETED, "a group is deleted")                                                         \
+    X(GROUP_EXPIRED, "a group expires")                                                            \
+    X(GROUP_AGAIN, "a group is made again")                                                        \
+    X(GAP_OVERFLOW, "a reader is told that its buffer ran over")                                   \
+    X(GAP_RETENTION, "a reader is told that events were removed")                                  \
+    X(GAP_EPOCH, "a reader is told that its place is not of this log")                             \
+    X(GAP_LIVE, "a live handler is told a gap")                                                    \
+    X(GOT_REFILL, "a reader that refills gets an event")                                           \
+    X(GOT_DROP_NEWEST, "one that drops the newest")                                                \
+    X(GOT_DROP_OLDEST, "one that drops the oldest")                                                \
+    X(GOT_LATEST, "one that keeps the latest")                                                     \
+    X(GOT_LIVE, "a live handler")                                                                  \
+    X(GOT_FOREIGN, "any of them one that another instance stored")                                 \
+    X(HAND_OVER, "a reader comes from the log to live events")                                     \
+    X(REFILLED, "a reader goes back to the log")                                                   \
+    X(READER_CANCELLED, "a reader ends by its token")                                              \
+    X(READER_UNSUBSCRIBED, "a reader ends because it wants to")                                    \
+    X(READER_STOPPED, "a reader ends with its instance")                                           \
+    X(CLOCK_FORWARD, "the wall clock is set forward")                                              \
+    X(CLOCK_BACK, "the wall clock is set back")                                                    \
+    X(CLOCK_REFUSED, "retention does not trust the clock")                                         \
+    X(ASLEEP, "a process stands still for minutes")                                                \
+    X(LEASE_TAKEN, "a lease by name goes to another")                                              \
+    X(HANDLER_GONE, "a handler is removed in the middle of its call")                              \
+    X(WITHIN_CALL, "others act while a call of the log is under way")                              \
+    X(WITHIN_HANDLER, "others act while a handler runs")                                           \
+    X(RESTORED, "the log is restored from a copy")                                                 \
+    X(SEVERAL, "a world of several instances")                                                     \
+    X(SQLITE, "a world over SQLite")
+
+enum sim_count {
+#define SIM_COUNT(name, words) SIM_##name,
+    SIM_COUNTS(SIM_COUNT)
+#undef SIM_COUNT
+        SIM_COUNT_COUNT,
 };
 
 /* What an instance has said of a delivery, for its settlement. */
@@ -73,6 +156,7 @@ struct sim_delivery {
     unsigned lapses;
     bool lapsed;
     unsigned port; /* the holder's */
+    bool told;     /* it knows */
     uint64_t token;
     int64_t until_ns;
     int64_t due_ns;
@@ -84,8 +168,11 @@ struct sim_delivery {
 struct sim_event {
     uint64_t seq;
     unsigned publication;
+    unsigned number; /* which attempt to publish it this is, as its payload says */
+    unsigned port;   /* who stored it */
     bool removed;
     bool deleted; /* by its id, not by retention */
+    bool erased;
     int64_t stored_ns;
     struct sim_delivery deliveries[GROUP_COUNT_MAX];
 };
@@ -114,6 +201,7 @@ struct sim_group {
     struct fan_retry_policy retry;
     bool exists;
     int64_t deleted_ns; /* what was claimed before may be held and handled for as long as a lease */
+    int64_t seen_ns;    /* when a member was there last */
     uint64_t start_seq;
 };
 
@@ -138,6 +226,7 @@ struct sim_model {
 };
 
 struct sim_world;
+struct sim_copy;
 
 /* One instance's way to the log. */
 struct sim_port {
@@ -149,11 +238,15 @@ struct sim_port {
     unsigned crash_in; /* calls; 0: not asked for */
     int64_t cut_until_ns;
     uint64_t head_seen;
-    uint64_t stored;     /* since it was opened */
-    uint64_t unsure;     /* events whose append had no answer, likewise */
-    uint64_t processed;  /* verdicts settled, likewise */
-    bool answers;        /* the call that is under way will be answered */
-    bool settled_unsure; /* a settlement had no answer: it may be counted or not */
+    uint64_t stored;    /* since it was opened */
+    uint64_t unsure;    /* events whose append had no answer, likewise */
+    uint64_t processed; /* verdicts settled, likewise */
+    uint64_t retried;   /* of these */
+    uint64_t dead;
+    uint64_t failures;     /* calls that were made to fail, or lost their answer */
+    uint64_t answered_seq; /* the last one of which it knows that it is stored */
+    bool answers;          /* the call that is under way will be answered */
+    bool settled_unsure;   /* a settlement had no answer: it may be counted or not */
 };
 
 struct sim_binding {
@@ -172,7 +265,10 @@ struct sim_watch {
     const char *pattern;
     bool lossless;
     bool latest;
-    bool foreign;       /* a gap of reason epoch is owed */
+    bool foreign; /* a gap of reason epoch is owed */
+    bool beyond;  /* it began past the head: such a gap may come, and must while it is there */
+    enum sim_count got;
+    unsigned instance;
     uint64_t seq;       /* all up to here is accounted for */
     uint64_t taken_seq; /* the end of what it took last, event or gap */
 };
@@ -182,6 +278,9 @@ struct sim_reader {
     struct fan_cancel *cancel;
     struct sim_watch watch;
     unsigned instance;
+    bool busy; /* in a call */
+    bool behind;
+    uint64_t refills;
     bool fired;
     bool unsubscribed;
     bool closed;
@@ -193,6 +292,9 @@ struct sim_attempt {
     unsigned publication;
     unsigned number;
     bool known;
+    bool unclear; /* an attempt before had no answer */
+    bool there;
+    uint64_t failures;
 };
 
 /* An asynchronous publish under way. */
@@ -211,6 +313,11 @@ struct sim_instance {
     bool stepping; /* inside one of its calls */
     bool stopping;
     bool retains;
+    bool sync;
+    unsigned pins; /* readers inside calls: it may not go */
+    uint64_t queue_count_max;
+    int64_t awake_ns;  /* since when it runs without standing still */
+    int64_t asleep_ns; /* until when it stands still */
     struct sim_binding bindings[GROUP_COUNT_MAX];
     struct fan_handler *live;
     struct sim_watch live_watch;
@@ -219,6 +326,8 @@ struct sim_instance {
     bool uncounted; /* who left before the answer may be counted or not */
     uint64_t handled;
     uint64_t live_handled;
+    uint64_t live_failed;
+    uint64_t fresh; /* publishes that must have stored something */
     bool unhandled; /* a handler was removed in the middle of its call */
 };
 
@@ -245,6 +354,8 @@ struct sim_world {
     struct fan_retention retention;
 
     struct sim_model model;
+    struct sim_copy *copy; /* of the log and what should be in it */
+
     struct sim_port ports[PORT_COUNT];
     struct sim_instance instances[INSTANCE_COUNT_MAX];
     unsigned instance_count;
@@ -265,6 +376,8 @@ struct sim_world {
     bool quiet;                        /* no faults any more */
     unsigned fault_permille;
     unsigned unknown_permille;
+    unsigned unsettled_permille; /* of settlements alone */
+    unsigned talk_permille;      /* of calls in which others act */
     int64_t down_until_ns;
     unsigned depth; /* of steps within handlers */
     uint64_t late_seq;
@@ -274,6 +387,7 @@ struct sim_world {
 
     uint64_t step;
     uint64_t calls;
+    uint64_t counts[SIM_COUNT_COUNT];
     uint64_t hash;
     bool failed;
     char failure[256];
@@ -296,6 +410,12 @@ __attribute__((format(printf, 2, 3))) void sim_trace(struct sim_world *world, co
 /* Notes the first law that is broken. */
 __attribute__((format(printf, 3, 4))) void sim_broken(struct sim_world *world, const char *law,
                                                       const char *format, ...);
+static inline void sim_count(struct sim_world *world, enum sim_count what)
+{
+    world->counts[what]++;
+}
+const char *sim_count_words(enum sim_count what);
+
 #define sim_check(world, law, condition, ...)                                                      \
     do {                                                                                           \
         if (!(condition))                                                                          \
@@ -328,8 +448,11 @@ bool sim_matches(const struct sim_world *world, const struct sim_event *event, c
 bool sim_publication_of(const struct sim_world *world, const char *id, unsigned *ret_publication);
 int sim_group_find(const struct sim_world *world, const struct fan_group_name *name);
 void sim_model_appended(struct sim_port *port, const struct fan_append *items, size_t count);
+bool sim_payload_is(const struct sim_event *known, const struct fan_event *event);
 void sim_model_created(struct sim_world *world, const struct fan_group_name *name,
                        const struct fan_group_options *options);
+/* A member of it is there. */
+void sim_model_seen(struct sim_world *world, const struct fan_group_name *name);
 void sim_model_claimed(struct sim_port *port, const struct fan_group_name *name,
                        const struct fan_claim_options *options, const struct fan_batch *batch,
                        const struct fan_claim *claims);
@@ -339,7 +462,7 @@ void sim_model_renewed(struct sim_port *port, const struct fan_group_name *name,
                        const struct fan_settle *items, size_t count, uint32_t lease_ms);
 void sim_model_moved(struct sim_world *world, const struct fan_group_name *name, uint64_t seq,
                      enum fan_event_status to);
-void sim_model_retained(struct sim_world *world, const struct fan_retention *retention,
+void sim_model_retained(struct sim_port *port, const struct fan_retention *retention,
                         const struct fan_retained *retained);
 void sim_model_accepted(struct sim_world *world);
 /* Forgets what an instance said, for one group or (-1) all: it is gone. */
@@ -370,6 +493,14 @@ void sim_watch_event(struct sim_watch *watch, const struct fan_event *event);
 void sim_watch_gap(struct sim_watch *watch, const struct fan_gap *gap);
 /* Everything up to there must have been accounted for. */
 void sim_watch_reached(struct sim_watch *watch, uint64_t seq);
+
+/* state.c: what the log says of events and groups, held against the model. */
+void sim_state_check(struct sim_world *world, const struct sim_event *event);
+void sim_state_check_groups(struct sim_world *world);
+
+/* restore.c: copies of the log, and a log made of one. */
+void sim_act_restore(struct sim_world *world);
+void sim_copy_free(struct sim_world *world);
 
 /* act.c: what actors do. */
 void sim_act_weigh(struct sim_world *world);

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const char usage[] = "simulate [--seed N] [--seeds COUNT] [--steps M] [--plant NAME] "
-                            "[--verbose] [--hash]\n";
+                            "[--verbose] [--hash] [--counts]\n";
 
 static bool read_number(const char *text, uint64_t *ret_number)
 {
@@ -45,6 +45,8 @@ int main(int count, char **arguments)
     struct sim_options options = { .seed = 1 };
     uint64_t seeds = 1;
     bool hash = false;
+    bool counts = false;
+    uint64_t sums[SIM_COUNT_COUNT] = { 0 };
     for (int i = 1; i < count; i++) {
         const char *name = arguments[i];
         const char *value = i + 1 < count ? arguments[i + 1] : NULL;
@@ -53,6 +55,8 @@ int main(int count, char **arguments)
             options.verbose = true;
         else if (strcmp(name, "--hash") == 0)
             hash = true;
+        else if (strcmp(name, "--counts") == 0)
+            counts = true;
         else if (strcmp(name, "--seed") == 0)
             good = read_number(value, &options.seed) && ++i;
         else if (strcmp(name, "--seeds") == 0)
@@ -78,10 +82,14 @@ int main(int count, char **arguments)
             sim_world_report(world);
         if (hash)
             printf("%" PRIu64 " %016" PRIx64 "\n", options.seed, world->hash);
+        for (size_t k = 0; k < SIM_COUNT_COUNT; k++)
+            sums[k] += world->counts[k];
         sim_world_free(world);
         if (failed)
             return 1;
     }
+    for (unsigned k = 0; counts && k < SIM_COUNT_COUNT; k++)
+        printf("%9" PRIu64 "  %s\n", sums[k], sim_count_words((enum sim_count)k));
     printf("%" PRIu64 " worlds, no law broken\n", seeds);
     return 0;
 }

@@ -58,12 +58,17 @@ void sim_watch_event(struct sim_watch *watch, const struct fan_event *event)
     const struct sim_event *known = sim_model_event(world, seq);
     unsigned publication = 0;
     sim_trace(world, "watch %u gets %" PRIu64, watch->number, seq);
+    sim_count(world, watch->got);
     if (!known || !sim_publication_of(world, fan_event_id(event), &publication) ||
         known->publication != publication) {
         sim_broken(world, "L6", "watch %u got %" PRIu64 " (%s), which is not in the log",
                    watch->number, seq, fan_event_id(event));
         return;
     }
+    if (known->port != watch->instance)
+        sim_count(world, SIM_GOT_FOREIGN);
+    sim_check(world, "L11", sim_payload_is(known, event),
+              "watch %u got %" PRIu64 " with what is not stored there", watch->number, seq);
     sim_check(world, "P13", !watch->foreign, "watch %u was told of no other epoch", watch->number);
     sim_check(world, "L2", seq > watch->seq, "watch %u got %" PRIu64 " after %" PRIu64,
               watch->number, seq, watch->seq);
@@ -71,6 +76,7 @@ void sim_watch_event(struct sim_watch *watch, const struct fan_event *event)
               "watch %u got %" PRIu64 ", for which it did not ask", watch->number, seq);
     pass_over(watch, seq);
     watch->seq = watch->taken_seq = seq;
+    watch->beyond = false;
 }
 
 /* A buffer that ran over: how many, exactly, and never for one that reads the log instead. */
@@ -102,13 +108,16 @@ void sim_watch_gap(struct sim_watch *watch, const struct fan_gap *gap)
     sim_trace(world, "watch %u is told a gap %" PRIu64 " to %" PRIu64 ", %s", watch->number,
               gap->after, gap->before, fan_gap_reason_text(gap->reason));
     if (gap->reason == FAN_GAP_EPOCH) {
-        sim_check(world, "P13", watch->foreign, "watch %u is told of another epoch", watch->number);
+        sim_count(world, SIM_GAP_EPOCH);
+        sim_check(world, "P13", watch->foreign || watch->beyond,
+                  "watch %u is told of another epoch", watch->number);
         sim_check(world, "P13", gap->before <= world->model.trimmed_seq + 1,
                   "watch %u begins at %" PRIu64, watch->number, gap->before);
-        watch->foreign = false;
+        watch->foreign = watch->beyond = false;
         watch->seq = watch->taken_seq = gap->before - 1;
         return;
     }
+    sim_count(world, gap->reason == FAN_GAP_RETENTION ? SIM_GAP_RETENTION : SIM_GAP_OVERFLOW);
     sim_check(world, "L4", gap->after >= watch->taken_seq && gap->before > gap->after + 1,
               "watch %u at %" PRIu64 " is told a gap %" PRIu64 " to %" PRIu64, watch->number,
               watch->taken_seq, gap->after, gap->before);

@@ -30,6 +30,16 @@ struct sim_world *sim_world_here(void)
     return here;
 }
 
+const char *sim_count_words(enum sim_count what)
+{
+    static const char *const words[] = {
+#define SIM_COUNT(name, text) [SIM_##name] = #name ": " text,
+        SIM_COUNTS(SIM_COUNT)
+#undef SIM_COUNT
+    };
+    return words[what];
+}
+
 const char *sim_plant_name(enum sim_plant plant)
 {
     return plants[plant];
@@ -174,7 +184,7 @@ static void make_retention(struct sim_world *world)
             sim_chance(world, 700) ? 1 + sim_random(world, sim_chance(world, 500) ? 4 : 60) : 0,
         .owed_age_ms = sim_chance(world, 300) ? 5000 + sim_random(world, 60000) : 0,
         .dead_age_ms = sim_chance(world, 300) ? 5000 + sim_random(world, 30000) : 0,
-        .group_age_ms = sim_chance(world, 100) ? FAN_GROUP_AGE_MS_MIN : 0,
+        .group_age_ms = sim_chance(world, 250) ? FAN_GROUP_AGE_MS_MIN : 0,
         .limit = 1 + (size_t)sim_random(world, 40),
     };
 }
@@ -184,6 +194,7 @@ static bool open_log(struct sim_world *world)
     strcpy(world->uri, "memory:");
     world->sqlite = sim_chance(world, 1000 / SQLITE_ONE_IN);
     if (world->sqlite) {
+        world->weights[ACT_RESTORE] = 10;
         if (!test_folder_make(world->folder))
             return false;
         snprintf(world->uri, sizeof(world->uri), "sqlite:%s/events.db?synchronous=normal",
@@ -225,6 +236,8 @@ static struct sim_world *make(const struct sim_options *options)
     sim_act_weigh(world);
     make_groups(world);
     make_retention(world);
+    if (world->retention.group_age_ms > 0)
+        world->weights[ACT_SLEEP] = 25;
     if (!world->publications || !world->model.events || !open_log(world))
         sim_broken(world, "P05", "the log cannot be opened");
     return world;
@@ -247,6 +260,10 @@ struct sim_world *sim_world_run(const struct sim_options *options)
                   world->groups[i].topic ? world->groups[i].topic : "any",
                   world->groups[i].ordered ? ", ordered" : "", world->groups[i].retry.retries,
                   world->groups[i].timeout_ms);
+    if (world->instance_count > 1)
+        sim_count(world, SIM_SEVERAL);
+    if (world->sqlite)
+        sim_count(world, SIM_SQLITE);
     for (unsigned i = 0; i < world->instance_count; i++)
         sim_instance_start(world, i);
     for (world->step = 1; world->step <= steps && !world->failed; world->step++)
@@ -270,6 +287,7 @@ void sim_world_free(struct sim_world *world)
                 sim_instance_crash(world, i);
         fan_batch_free(world->page);
         fan_store_close(world->store);
+        sim_copy_free(world);
         free(world->model.events);
         free(world->publications);
     }
