@@ -17,7 +17,7 @@
 
 #define SECONDS 60
 #define SECONDS_SLOW 10
-#define SECONDS_SOAK 1200
+#define SECONDS_SOAK 3600
 #define TWICE_COUNT 50
 /* After so many worlds everything worth running has happened. */
 #define EXPLORED_COUNT 700
