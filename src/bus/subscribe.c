@@ -343,7 +343,8 @@ void fan_subscription_free(struct fan_subscription *subscription)
     fan__link_leave(&subscription->all_link);
     fan__queue_deinit(&subscription->queue, bus->env);
     fan__subscription_charge(subscription);
-    bus->all_count--;
+    if (--bus->all_count == 0)
+        fan__arena_trim(&bus->arena); /* nothing is kept for nobody */
     fan__lane_drop(subscription->lane);
     fan__bus_open_gate(bus);
     fan__bus_leave(bus);

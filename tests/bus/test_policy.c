@@ -562,10 +562,14 @@ static void test_L12_large_messages_use_their_memory_again(void **state)
     assert_int_equal(atomic_load(&memory.calls), calls);
     /* What waits makes way for what is used. */
     for (int k = 0; k < 4096; k++) {
-        publish_kilobyte(bus, NULL);
+        assert_ok(publish_kilobyte(bus, NULL));
         check_budget(bus);
     }
+    /* With the last subscription goes what waits. */
+    fan_subscription_unsubscribe(subscription);
+    assert_true(bus->arena.spare_size > 0);
     fan_subscription_free(subscription);
+    assert_int_equal(bus->arena.spare_size, 0);
     assert_int_equal(bus->held_size, 0);
     fan_bus_free(bus);
     assert_int_equal(atomic_load(&memory.blocks), 0);
