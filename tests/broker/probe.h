@@ -38,6 +38,13 @@ static inline void probe_init(struct probe *probe)
     fan__cond_init(&probe->changed);
 }
 
+/* One whose calls wait to be let go. */
+static inline void probe_init_held(struct probe *probe)
+{
+    probe_init(probe);
+    probe->held = 1;
+}
+
 static inline enum fan_verdict probe_call(void *context, const struct fan_event *event,
                                           const struct fan_handling *handling)
 {
@@ -111,6 +118,13 @@ static inline struct fan_handler_options probe_options(struct probe *probe, cons
                                          .pattern = pattern,
                                          .handle = probe_call,
                                          .context = probe };
+}
+
+/* A handler of all events; `group` NULL for a live one. */
+static inline void probe_handle(struct probe *probe, struct fan_broker *broker, const char *group)
+{
+    struct fan_handler_options options = probe_options(probe, group, NULL);
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
 }
 
 static inline struct fan_broker *broker_with(const struct place *place,

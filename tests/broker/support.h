@@ -13,13 +13,15 @@
 #include <unistd.h>
 
 struct place {
+    const char *scheme;
     char folder[TEST_FOLDER_SIZE];
     char uri[128];
 };
 
 /* A store of its own for each test; `scheme` is "memory" or "sqlite". */
-static void place_make(struct place *place, const char *scheme)
+static inline void place_make(struct place *place, const char *scheme)
 {
+    place->scheme = scheme;
     assert_true(test_folder_make(place->folder));
     if (strcmp(scheme, "memory") == 0)
         strcpy(place->uri, "memory:");
@@ -27,7 +29,7 @@ static void place_make(struct place *place, const char *scheme)
         snprintf(place->uri, sizeof(place->uri), "sqlite:%s/events.db", place->folder);
 }
 
-static void place_remove(struct place *place)
+static inline void place_remove(struct place *place)
 {
     test_folder_remove(place->folder);
 }
@@ -59,6 +61,13 @@ static inline uint64_t publish(struct fan_broker *broker, const char *type, cons
     return cursor.seq;
 }
 
+/* Events of type a.b.c, without a topic. */
+static inline void publish_times(struct fan_broker *broker, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        publish(broker, "a.b.c", NULL);
+}
+
 static inline struct fan_reader *subscribe_from(struct fan_broker *broker, enum fan_start start,
                                                 struct fan_cursor cursor)
 {
@@ -77,14 +86,40 @@ static inline uint64_t next_seq(struct fan_reader *reader)
     return fan_event_seq(event);
 }
 
-/* The two stores, as cmocka's initial states. */
+/* The stores, as cmocka's initial states. */
 static __attribute__((unused)) char scheme_memory[] = "memory";
-static char scheme_sqlite[] = "sqlite";
+static __attribute__((unused)) char scheme_sqlite[] = "sqlite";
 
-#define on_every_store(test)                                                                       \
+/* A test that makes its own places is told the scheme, the others are given a place. */
+#define on_every_scheme(test)                                                                      \
     { #test " (memory)", test, NULL, NULL, scheme_memory },                                        \
     {                                                                                              \
 #test " (sqlite)", test, NULL, NULL, scheme_sqlite                                         \
+    }
+
+static inline int place_setup(void **state)
+{
+    struct place *place = test_calloc(1, sizeof(*place));
+    place_make(place, *state);
+    *state = place;
+    return 0;
+}
+
+static inline int place_teardown(void **state)
+{
+    place_remove(*state);
+    test_free(*state);
+    return 0;
+}
+
+#define on_memory(test)                                                                            \
+    cmocka_unit_test_prestate_setup_teardown(test, place_setup, place_teardown, scheme_memory)
+#define on_sqlite(test)                                                                            \
+    cmocka_unit_test_prestate_setup_teardown(test, place_setup, place_teardown, scheme_sqlite)
+#define on_every_store(test)                                                                       \
+    { #test " (memory)", test, place_setup, place_teardown, scheme_memory },                       \
+    {                                                                                              \
+#test " (sqlite)", test, place_setup, place_teardown, scheme_sqlite                        \
     }
 
 #endif

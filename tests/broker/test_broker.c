@@ -18,20 +18,17 @@
 
 static void test_B17_sequences_start_at_1_and_rise(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     assert_int_equal(publish(broker, "public.users.create", NULL), 1);
     assert_int_equal(publish(broker, "public.users.create", NULL), 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L06_who_sees_an_event_finds_it_stored(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
     struct fan_batch *batch;
     assert_ok(fan_batch_new(NULL, &batch));
@@ -47,7 +44,6 @@ static void test_L06_who_sees_an_event_finds_it_stored(void **state)
     fan_batch_free(batch);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* The memory provider, but its appends fail while `broken` and hang while `stalled`. */
@@ -158,9 +154,8 @@ static void test_L09_an_unclear_answer_is_asked_again_with_the_same_id(void **st
 
 static void test_L09_an_id_published_again_gives_the_first_cursor(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c", .id = "one" };
     struct fan_cursor first;
@@ -179,7 +174,6 @@ static void test_L09_an_id_published_again_gives_the_first_cursor(void **state)
     assert_int_equal(stats.duplicates, 1);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct answers {
@@ -274,9 +268,8 @@ static void publish_in_answer(void *context, const struct fan_published *publish
 
 static void test_H01_waiting_in_a_call_back_is_a_typed_error(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct answers answers;
     answers_init(&answers);
     answers.broker = broker;
@@ -286,7 +279,6 @@ static void test_H01_waiting_in_a_call_back_is_a_typed_error(void **state)
     assert_int_equal(answers.refused, 1);
     assert_int_equal(publish(broker, "a.b.c", NULL), 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct publisher {
@@ -307,9 +299,8 @@ static void publish_many(void *context)
 
 static void test_L02_concurrent_publishers_share_commits_and_readers_see_rising(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
     struct publisher publishers[PUBLISHERS] = { 0 };
     for (int i = 0; i < PUBLISHERS; i++) {
@@ -327,14 +318,12 @@ static void test_L02_concurrent_publishers_share_commits_and_readers_see_rising(
     assert_int_equal(stats.notified_seq, PUBLISHERS * PER_PUBLISHER);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P23_a_unit_is_stored_whole_or_not_at_all(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_event_draft drafts[2] = {
         { .size = FAN_EVENT_DRAFT_SIZE, .type = "run.step.start", .topic = "album:1" },
         { .size = FAN_EVENT_DRAFT_SIZE, .type = "run.step.done", .topic = "album:1" },
@@ -357,14 +346,12 @@ static void test_P23_a_unit_is_stored_whole_or_not_at_all(void **state)
     assert_int_equal(fan_broker_publish_unit(broker, &unit, cursors, &error), FAN_INVALID);
     assert_string_equal(error.field, "drafts[1].type");
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P02_a_bad_event_names_its_field_and_stores_nothing(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_error error = FAN_ERROR_INIT;
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE };
     assert_int_equal(fan_broker_publish(broker, &draft, NULL, &error), FAN_INVALID);
@@ -377,14 +364,12 @@ static void test_P02_a_bad_event_names_its_field_and_stores_nothing(void **state
     assert_ok(fan_store_head(fan_broker_store(broker), &head));
     assert_int_equal(head, 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H09_life_is_open_start_stop(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_open(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_open(place);
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
     struct fan_error error = FAN_ERROR_INIT;
     assert_int_equal(fan_broker_publish(broker, &draft, NULL, &error), FAN_MISUSE);
@@ -402,7 +387,6 @@ static void test_H09_life_is_open_start_stop(void **state)
     assert_int_equal(fan_broker_start(broker), FAN_CLOSED);
     fan_broker_free(broker);
     fan_broker_free(NULL);
-    place_remove(&place);
 }
 
 static void stop_soon(void *context)
@@ -431,9 +415,8 @@ static void test_H09_a_stop_refuses_what_it_cannot_drain_in_time(void **state)
 
 static void test_R03_a_forked_child_gets_a_typed_error(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
     pid_t child = fork();
     assert_true(child >= 0);
@@ -452,17 +435,15 @@ static void test_R03_a_forked_child_gets_a_typed_error(void **state)
     publish(broker, "a.b.c", NULL);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_a_stepped_broker_works_on_the_callers_thread(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.stepped = true;
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     assert_ok(fan_broker_start(broker));
     assert_int_equal(fan_broker_step(broker), FAN_AGAIN);
     struct answers answers;
@@ -480,7 +461,6 @@ static void test_a_stepped_broker_works_on_the_callers_thread(void **state)
     assert_int_equal(answers.count, 3);
     assert_int_equal(answers.refused, 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct failing {
@@ -555,7 +535,7 @@ int main(void)
         cmocka_unit_test(test_H09_a_stop_refuses_what_it_cannot_drain_in_time),
         on_every_store(test_R03_a_forked_child_gets_a_typed_error),
         on_every_store(test_a_stepped_broker_works_on_the_callers_thread),
-        on_every_store(test_R03_every_failed_allocation_is_a_typed_error),
+        on_every_scheme(test_R03_every_failed_allocation_is_a_typed_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -139,7 +139,7 @@ static void test_P19_the_next_broker_gets_the_rest(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_every_store(test_P19_a_stop_leaves_nothing_claimed),
+        on_every_scheme(test_P19_a_stop_leaves_nothing_claimed),
         cmocka_unit_test(test_P19_the_next_broker_gets_the_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -162,10 +162,9 @@ static void ward_wait(struct ward *ward, size_t suspects, size_t others)
 /* As long as a call is short, nothing else is under way meanwhile: a death is its own. */
 static void test_L08_what_runs_alone_has_nothing_beside_it(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     struct ward ward;
-    place_make(&place, *state);
-    ward_open(&ward, &place);
+    ward_open(&ward, place);
     ward.broker->dispatch->alone_ns = 60000 * FAN__NS_PER_MS;
     ward.linger_ms = 3;
     for (int i = 0; i < 100; i++)
@@ -177,7 +176,6 @@ static void test_L08_what_runs_alone_has_nothing_beside_it(void **state)
     ward_wait(&ward, SUSPECTS, 300);
     fan_broker_free(ward.broker);
     assert_int_equal(ward.beside, 0);
-    place_remove(&place);
 }
 
 /* Each waits for the others' events, of its own group and of another: who waits for it, loses. */
@@ -351,19 +349,16 @@ static struct fan_broker *told_broker(const struct place *place, struct told *to
 
 static void test_L08_a_group_that_is_deleted_ends_and_may_be_made_again(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     struct told told;
     struct fan_env env = *fan_env_default();
-    place_make(&place, *state);
-    struct fan_broker *broker = told_broker(&place, &told, &env, *state);
+    struct fan_broker *broker = told_broker(place, &told, &env, place->scheme);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
+    probe_init_held(&probe);
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
     options.concurrency = 1;
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    for (int i = 0; i < 10; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 10);
     probe_wait_begun(&probe, 1);
     struct fan_group_name name = { "mail", "" };
     assert_ok(fan_group_delete(fan_broker_store(broker), &name));
@@ -386,23 +381,18 @@ static void test_L08_a_group_that_is_deleted_ends_and_may_be_made_again(void **s
     assert_non_null(strstr(told.last, "group \"mail\", handler \"\" was deleted"));
     /* Now and then, not all the time: a few before it was made again. */
     assert_in_range(slow.gone, 1, 100);
-    place_remove(&place);
 }
 
 static void test_L08_a_stop_does_not_wait_for_a_group_that_is_gone(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     struct told told;
     struct fan_env env = *fan_env_default();
-    place_make(&place, *state);
-    struct fan_broker *broker = told_broker(&place, &told, &env, *state);
+    struct fan_broker *broker = told_broker(place, &told, &env, place->scheme);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    for (int i = 0; i < 30; i++)
-        publish(broker, "a.b.c", NULL);
+    probe_init_held(&probe);
+    probe_handle(&probe, broker, "mail");
+    publish_times(broker, 30);
     probe_wait_begun(&probe, 10);
     struct fan_group_name name = { "mail", "" };
     assert_ok(fan_group_delete(fan_broker_store(broker), &name));
@@ -412,7 +402,6 @@ static void test_L08_a_stop_does_not_wait_for_a_group_that_is_gone(void **state)
     assert_ok(fan_broker_stop(broker, 60000));
     assert_true(fan__deadline_ns(0) - begun_ns < 30000 * FAN__NS_PER_MS);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ who nobody handles for */
@@ -442,20 +431,19 @@ static void look_again(struct fan_broker *broker)
 
 static void test_R07_a_look_at_many_groups_holds_up_nobody(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     struct told told;
     struct fan_env env = *fan_env_default();
-    place_make(&place, *state);
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     struct fan_broker *broker = NULL;
-    options.provider = slow_provider(*state);
+    options.provider = slow_provider(place->scheme);
     slow.held = true;
     memset(&told, 0, sizeof(told));
     fan__mutex_init(&told.mutex);
     env.context = &told;
     env.log = on_log;
     options.env = &env;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     assert_ok(fan_broker_start(broker));
     fan__mutex_lock(&slow.mutex);
     while (slow.looks == 0)
@@ -465,8 +453,7 @@ static void test_R07_a_look_at_many_groups_holds_up_nobody(void **state)
     probe_init(&probe);
     struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
     assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
-    for (int i = 0; i < 20; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 20);
     probe_wait_done(&probe, 20);
     wait_for_stats(broker, processed, 20);
     fan__mutex_lock(&slow.mutex);
@@ -475,7 +462,6 @@ static void test_R07_a_look_at_many_groups_holds_up_nobody(void **state)
     fan__cond_broadcast(&slow.changed);
     fan__mutex_unlock(&slow.mutex);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static atomic_llong wall_us;
@@ -568,15 +554,14 @@ static struct fan_settle take_elsewhere(struct fan_broker *broker, const char *g
 /* One long call of a member in another process: what it holds, renews or settles is its. */
 static void test_R07_a_busy_member_elsewhere_is_there(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     struct told told;
     struct fan_env env = *fan_env_default();
     const struct fan_group_name busy = { "busy", "" };
-    place_make(&place, *state);
     atomic_store(&wall_us, 0);
     env.wall_us = moved_wall_us;
     env.monotonic_ns = moved_monotonic_ns;
-    struct fan_broker *broker = told_broker(&place, &told, &env, *state);
+    struct fan_broker *broker = told_broker(place, &told, &env, place->scheme);
     struct fan_store *store = fan_broker_store(broker);
     make_group(store, "there");
     make_group(store, "left");
@@ -607,20 +592,19 @@ static void test_R07_a_busy_member_elsewhere_is_there(void **state)
     look_again(broker);
     assert_int_equal(stats_of(broker).unhandled, 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_every_store(test_H04_what_is_retried_all_the_time_holds_up_nothing),
+        on_every_scheme(test_H04_what_is_retried_all_the_time_holds_up_nothing),
         on_every_store(test_L08_what_runs_alone_has_nothing_beside_it),
-        on_every_store(test_L08_what_runs_alone_holds_up_nobody_for_long),
-        on_every_store(test_H08_a_group_that_is_behind_holds_up_no_other),
+        on_every_scheme(test_L08_what_runs_alone_holds_up_nobody_for_long),
+        on_every_scheme(test_H08_a_group_that_is_behind_holds_up_no_other),
         on_every_store(test_L08_a_group_that_is_deleted_ends_and_may_be_made_again),
         on_every_store(test_L08_a_stop_does_not_wait_for_a_group_that_is_gone),
         on_every_store(test_R07_a_look_at_many_groups_holds_up_nobody),
-        on_every_store(test_R07_R02_who_asked_for_work_goes_by_the_stores_clock),
+        on_every_scheme(test_R07_R02_who_asked_for_work_goes_by_the_stores_clock),
         on_every_store(test_R07_a_busy_member_elsewhere_is_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,9 +58,8 @@ static struct fan_handler_options handler_of(struct calls *calls, const char *gr
 
 static void test_H02_a_live_handler_gets_what_its_pattern_matches(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct calls calls;
     calls_init(&calls);
     publish(broker, "public.users.create", NULL);
@@ -74,36 +73,32 @@ static void test_H02_a_live_handler_gets_what_its_pattern_matches(void **state)
     assert_int_equal(calls.count, 2);
     assert_int_equal(calls.last_seq, 4);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L08_a_group_is_owed_its_events_across_a_restart(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     struct calls calls;
     calls_init(&calls);
     struct fan_handler_options options = handler_of(&calls, "mail", "public.users.create");
-    struct fan_broker *broker = broker_started(&place);
+    struct fan_broker *broker = broker_started(place);
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     publish(broker, "public.users.create", NULL);
     calls_wait(&calls, 1);
     fan_broker_free(broker);
 
     /* Published while nobody handles: owed. */
-    broker = broker_started(&place);
+    broker = broker_started(place);
     publish(broker, "public.users.create", NULL);
     publish(broker, "public.users.delete", NULL);
     fan_broker_free(broker);
 
-    broker = broker_started(&place);
+    broker = broker_started(place);
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     calls_wait(&calls, 2);
     fan_broker_free(broker);
     assert_int_equal(calls.count, 2);
     assert_int_equal(calls.last_seq, 2);
-    place_remove(&place);
 }
 
 static bool see_dead(void *context, const struct fan_delivery *delivery)
@@ -118,9 +113,8 @@ static bool see_dead(void *context, const struct fan_delivery *delivery)
 
 static void test_H05_verdicts_and_attempts(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct calls calls;
     calls_init(&calls);
     calls.verdict = FAN_VERDICT_FAIL;
@@ -147,14 +141,12 @@ static void test_H05_verdicts_and_attempts(void **state)
     calls_wait(&calls, 3);
     assert_int_equal(calls.last_attempt, 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H08_a_handler_may_free_itself(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct calls calls;
     struct calls other;
     calls_init(&calls);
@@ -170,7 +162,6 @@ static void test_H08_a_handler_may_free_itself(void **state)
     calls_wait(&other, 2);
     fan_broker_free(broker);
     assert_int_equal(calls.count, 1);
-    place_remove(&place);
 }
 
 struct slow {
@@ -204,11 +195,9 @@ static enum fan_verdict on_event_slowly(void *context, const struct fan_event *e
 
 static void test_L04_a_live_handler_is_told_what_it_lost(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_memory);
-    strcat(place.uri, "?capacity=10");
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    strcat(place->uri, "?capacity=10");
+    struct fan_broker *broker = broker_started(place);
     struct slow slow = { .held = true };
     fan__mutex_init(&slow.mutex);
     fan__cond_init(&slow.changed);
@@ -226,17 +215,15 @@ static void test_L04_a_live_handler_is_told_what_it_lost(void **state)
     fan__mutex_unlock(&slow.mutex);
     assert_true(slow.gaps > 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_a_stepped_broker_calls_handlers_on_the_callers_thread(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.stepped = true;
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &broker_options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &broker_options, &broker, NULL));
     assert_ok(fan_broker_start(broker));
     struct calls live;
     struct calls durable;
@@ -254,17 +241,16 @@ static void test_a_stepped_broker_calls_handlers_on_the_callers_thread(void **st
     assert_int_equal(live.count, 2);
     assert_int_equal(durable.count, 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         on_every_store(test_H02_a_live_handler_gets_what_its_pattern_matches),
-        cmocka_unit_test(test_L08_a_group_is_owed_its_events_across_a_restart),
+        on_sqlite(test_L08_a_group_is_owed_its_events_across_a_restart),
         on_every_store(test_H05_verdicts_and_attempts),
         on_every_store(test_H08_a_handler_may_free_itself),
-        cmocka_unit_test(test_L04_a_live_handler_is_told_what_it_lost),
+        on_memory(test_L04_a_live_handler_is_told_what_it_lost),
         on_every_store(test_a_stepped_broker_calls_handlers_on_the_callers_thread),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

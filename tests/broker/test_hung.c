@@ -40,8 +40,7 @@ static void wait_for_claims(struct fan_broker *broker, uint64_t count, unsigned 
 
 static void test_H05_H03_hung_events_hold_one_worker_each(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct hung_log log = { .count = 0 };
     fan__mutex_init(&log.mutex);
     struct fan_env env = *fan_env_default();
@@ -50,7 +49,7 @@ static void test_H05_H03_hung_events_hold_one_worker_each(void **state)
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.env = &env;
     broker_options.lease_ms = 300;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     struct probe other;
     probe_init(&probe);
@@ -98,20 +97,17 @@ static void test_H05_H03_hung_events_hold_one_worker_each(void **state)
         assert_int_equal(find(broker, "mail", seq).attempts, 2);
     }
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* What waits behind a call takes no room from the other events of its own handler, either. */
 static void test_H05_H04_what_waits_for_a_hung_call_takes_no_room(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.work_queue_count = 1;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
+    probe_init_held(&probe);
     probe.held_seq = 1;
     struct fan_retry_policy retry = { .retries = 3, .delay_ms = 1 };
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
@@ -122,8 +118,7 @@ static void test_H05_H04_what_waits_for_a_hung_call_takes_no_room(void **state)
     publish(broker, "a.b.c", NULL);
     wait_for_stats(broker, retried, 1);
     wait_for_claims(broker, 1, 2);
-    for (int i = 0; i < 20; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 20);
     probe_wait_done(&probe, 20);
     wait_for_stats(broker, workers_active, 1);
     probe_let_go(&probe);
@@ -132,7 +127,6 @@ static void test_H05_H04_what_waits_for_a_hung_call_takes_no_room(void **state)
     assert_int_equal(find(broker, "mail", 1).attempts, 2);
     assert_int_equal(probe.begun, 22);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct freeing {
@@ -161,10 +155,9 @@ static struct fan_broker *broker_at(struct fan_store *store)
 
 static void test_H09_a_stop_gives_up_calls_that_do_not_end(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_store *store = NULL;
-    assert_ok(fan_store_open(place.uri, NULL, &store, NULL));
+    assert_ok(fan_store_open(place->uri, NULL, &store, NULL));
     struct fan_broker *broker = broker_at(store);
     struct probe probe;
     struct probe live;
@@ -212,7 +205,6 @@ static void test_H09_a_stop_gives_up_calls_that_do_not_end(void **state)
     assert_int_equal(find(next, "mail", 1).status, FAN_EVENT_COMPLETED);
     fan_broker_free(next);
     fan_store_close(store);
-    place_remove(&place);
 }
 
 int main(void)

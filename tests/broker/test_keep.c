@@ -69,15 +69,14 @@ static void check_next_is_gap(struct fan_reader *reader, uint64_t after, uint64_
  */
 static void test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.stepped = true;
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     assert_ok(fan_broker_start(broker));
     struct fan_store *other = NULL;
-    assert_ok(fan_store_open(place.uri, NULL, &other, NULL));
+    assert_ok(fan_store_open(place->uri, NULL, &other, NULL));
     const enum fan_policy policies[] = { FAN_POLICY_REFILL, FAN_POLICY_DROP_OLDEST,
                                          FAN_POLICY_DROP_NEWEST };
     struct fan_reader *readers[3];
@@ -112,7 +111,6 @@ static void test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_hear
     }
     fan_store_close(other);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void *wait_for_gap(void *context)
@@ -328,9 +326,8 @@ static void pass_awake(struct world *world, int64_t until_us)
 
 static void test_P11_a_broker_keeps_house(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     static struct world world;
-    place_make(&place, *state);
     world_make(&world);
     struct fan_retention retention = { .size = FAN_RETENTION_SIZE,
                                        .age_ms = 86400000,
@@ -341,7 +338,7 @@ static void test_P11_a_broker_keeps_house(void **state)
     options.retention = &retention;
     options.retention_interval_ms = 1;
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     retention = (struct fan_retention){ .size = 0 }; /* it was copied */
     assert_ok(fan_broker_start(broker));
     const struct fan_group_name name = { .group = "left", .handler = "alone" };
@@ -365,7 +362,6 @@ static void test_P11_a_broker_keeps_house(void **state)
     assert_true(was_logged(&world, "group left/alone: no member has asked for work in too long"));
     fan_broker_free(broker);
     assert_int_equal(world.bytes, 0);
-    place_remove(&place);
     pthread_mutex_destroy(&world.mutex);
 }
 
@@ -481,9 +477,8 @@ static void test_P11_time_in_which_no_broker_ran_deletes_no_group(void **state)
 
 static void test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     static struct world world;
-    place_make(&place, *state);
     world_make(&world);
     const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .age_ms = 60000 };
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
@@ -492,7 +487,7 @@ static void test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed(void **s
     options.retention_interval_ms = 1000;
     options.stepped = true;
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     assert_ok(fan_broker_start(broker));
     append(fan_broker_store(broker), 5);
     while (fan_broker_step(broker) == FAN_OK)
@@ -513,7 +508,6 @@ static void test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed(void **s
         (void)!fan_broker_step(broker);
     assert_int_equal(stats_of(broker).retention_failures, 3);
     fan_broker_free(broker);
-    place_remove(&place);
     pthread_mutex_destroy(&world.mutex);
 }
 
@@ -533,11 +527,10 @@ static void publish_count(struct fan_broker *broker, size_t count)
 /* Asked for nothing at first; an hour between two looks, so that only a change has it look. */
 static void test_P11_bounds_change_while_it_runs(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_retention retention = { .size = FAN_RETENTION_SIZE };
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, NULL, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, NULL, &broker, NULL));
     assert_ok(fan_broker_start(broker));
     publish_count(broker, 50);
     for (uint64_t count = 40; count > 0; count -= 10) {
@@ -560,18 +553,16 @@ static void test_P11_bounds_change_while_it_runs(void **state)
     assert_ok(fan_broker_stop(broker, 1000));
     assert_int_equal(fan_broker_set_retention(broker, &retention, 0), FAN_CLOSED);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P11_bounds_of_a_stepped_broker_change(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.stepped = true;
     struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .count = 20 };
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     assert_ok(fan_broker_set_retention(broker, &retention, 3600000));
     assert_ok(fan_broker_start(broker));
     append(fan_broker_store(broker), 50);
@@ -588,7 +579,6 @@ static void test_P11_bounds_of_a_stepped_broker_change(void **state)
         ;
     assert_int_equal(events_of(broker), 15);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct changer {
@@ -748,11 +738,11 @@ static bool show_finding(void *context, const struct fan_finding *finding)
 /* Everything at once: publishers, workers, readers of all kinds, and retention. */
 static void test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     static struct world world;
-    place_make(&place, *state);
-    strcat(place.uri, strcmp(*state, "sqlite") == 0 ? "?synchronous=normal&checkpoint_frames=500"
-                                                    : "?capacity=10000000");
+    strcat(place->uri, strcmp(place->scheme, "sqlite") == 0
+                           ? "?synchronous=normal&checkpoint_frames=500"
+                           : "?capacity=10000000");
     world_make(&world);
     bool soak = getenv("FANFARE_SOAK") != NULL;
     size_t count = soak ? 200000 : 2000;
@@ -764,7 +754,7 @@ static void test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on(void 
     options.retention = &retention;
     options.retention_interval_ms = 1;
     struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     const struct fan_handler_options handler = { .size = FAN_HANDLER_OPTIONS_SIZE,
                                                  .group = "workers",
                                                  .pattern = "a.>",
@@ -798,27 +788,24 @@ static void test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on(void 
                   (long long)get(&world, &world.bytes_max));
     assert_true(get(&world, &world.bytes) <= get(&world, &world.bytes_max) / 4 + (1 << 20));
     assert_true(stats_of(broker).discarded > 0);
-    if (strcmp(*state, "sqlite") == 0)
+    if (strcmp(place->scheme, "sqlite") == 0)
         assert_ok(fan_store_verify(fan_broker_store(broker), show_finding, NULL, NULL));
     fan_broker_free(broker);
     assert_int_equal(world.bytes, 0);
-    place_remove(&place);
     pthread_mutex_destroy(&world.mutex);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        { "test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard",
-          test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard, NULL, NULL,
-          scheme_sqlite },
-        on_every_store(test_L04_P11_readers_are_told_what_was_trimmed_while_nothing_could_be_read),
+        on_sqlite(test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_heard),
+        on_every_scheme(test_L04_P11_readers_are_told_what_was_trimmed_while_nothing_could_be_read),
         on_every_store(test_P11_a_broker_keeps_house),
-        on_every_store(test_P11_time_in_which_no_broker_ran_deletes_no_group),
+        on_every_scheme(test_P11_time_in_which_no_broker_ran_deletes_no_group),
         on_every_store(test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed),
         on_every_store(test_P11_bounds_change_while_it_runs),
         on_every_store(test_P11_bounds_of_a_stepped_broker_change),
-        on_every_store(test_P11_bounds_may_be_set_by_many_while_it_starts_and_stops),
+        on_every_scheme(test_P11_bounds_may_be_set_by_many_while_it_starts_and_stops),
         on_every_store(test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

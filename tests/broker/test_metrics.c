@@ -167,13 +167,12 @@ static struct fan_metrics tally_table(struct tally *tally)
 
 static void test_H18_a_table_of_ones_own_counts_everything(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct tally tally;
     struct fan_metrics table = tally_table(&tally);
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.metrics = &table;
-    struct fan_broker *broker = broker_with(&place, &options);
+    struct fan_broker *broker = broker_with(place, &options);
     memset(&table, 0, sizeof(table)); /* it was copied */
     struct probe probe;
     struct probe live;
@@ -189,8 +188,7 @@ static void test_H18_a_table_of_ones_own_counts_everything(void **state)
     live.verdict = FAN_VERDICT_RETRY;
     live.failing = 3;
     assert_ok(fan_broker_handle(broker, &options_live, NULL, NULL));
-    for (int i = 0; i < 10; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 10);
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.d", .id = "twice" };
     for (int i = 0; i < 2; i++)
         assert_ok(fan_broker_publish(broker, &draft, NULL, NULL));
@@ -218,19 +216,17 @@ static void test_H18_a_table_of_ones_own_counts_everything(void **state)
     assert_int_equal(tally.processed[FAN_PROCESSED_FAILED], 5 + 3);
     assert_int_equal(stats.failed, 5 + 3);
     assert_int_equal(stats.dead, 5);
-    place_remove(&place);
 }
 
 static void test_H18_what_a_waiting_publisher_was_told_is_counted(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct tally tally;
     struct fan_metrics table = tally_table(&tally);
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.metrics = &table;
     options.mode = FAN_MODE_SYNC;
-    struct fan_broker *broker = broker_with(&place, &options);
+    struct fan_broker *broker = broker_with(place, &options);
     struct probe probe;
     struct probe live;
     probe_init(&probe);
@@ -247,17 +243,15 @@ static void test_H18_what_a_waiting_publisher_was_told_is_counted(void **state)
         fan__mutex_unlock(&tally.mutex);
     }
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H18_functions_may_be_left_out(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_metrics table = { .size = FAN_METRICS_SIZE };
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.metrics = &table;
-    struct fan_broker *broker = broker_with(&place, &options);
+    struct fan_broker *broker = broker_with(place, &options);
     struct probe probe;
     probe_init(&probe);
     struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
@@ -268,21 +262,19 @@ static void test_H18_functions_may_be_left_out(void **state)
 
     struct fan_error error = FAN_ERROR_INIT;
     table.size = 0;
-    assert_int_equal(fan_broker_open(place.uri, &options, &broker, &error), FAN_INVALID);
+    assert_int_equal(fan_broker_open(place->uri, &options, &broker, &error), FAN_INVALID);
     assert_string_equal(error.field, "metrics.size");
-    place_remove(&place);
 }
 
 /* ---- The statistics ---- */
 
 static void test_H17_one_struct_tells_how_a_broker_is(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.instance_id = "node-7";
     options.mode = FAN_MODE_SYNC;
-    struct fan_broker *broker = broker_with(&place, &options);
+    struct fan_broker *broker = broker_with(place, &options);
     struct probe probe;
     struct probe live;
     probe_init(&probe);
@@ -308,7 +300,7 @@ static void test_H17_one_struct_tells_how_a_broker_is(void **state)
     assert_int_equal(stats.subscriptions, 3);
     assert_int_equal(stats.queued, 0);
     assert_int_equal(stats.workers_active, 0);
-    assert_string_equal(stats.provider, *state);
+    assert_string_equal(stats.provider, place->scheme);
     assert_int_equal(stats.store_status, FAN_OK);
     assert_int_equal(store.events, 2);
     assert_int_equal(store.completed, 2);
@@ -327,13 +319,12 @@ static void test_H17_one_struct_tells_how_a_broker_is(void **state)
     assert_ok(fan_broker_stop(broker, 5000));
     assert_false(stats_of(broker).running);
     fan_broker_free(broker);
-    broker = broker_open(&place);
+    broker = broker_open(place);
     struct fan_broker_stats fresh = stats_of(broker);
     assert_int_equal(fresh.mode, FAN_MODE_ASYNC);
     assert_true(*fresh.instance_id != '\0');
     assert_string_equal(fresh.instance_id, fan_broker_defaults(broker)->instance_id);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ---- Prometheus ---- */
@@ -409,11 +400,10 @@ static const char *const both[] = {
 
 static void test_H14_names_labels_and_both_formats(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_prometheus *prometheus;
     assert_ok(fan_prometheus_new(NULL, &prometheus));
-    struct fan_broker *broker = counted_broker(&place, prometheus);
+    struct fan_broker *broker = counted_broker(place, prometheus);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
@@ -423,8 +413,7 @@ static void test_H14_names_labels_and_both_formats(void **state)
     handler.retry = &retry;
     handler.name = "back\\slash\nline";
     assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
-    for (int i = 0; i < 3; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 3);
     publish(broker, "quo\"te\\", NULL);
     wait_for_stats(broker, processed, 6);
 
@@ -445,7 +434,6 @@ static void test_H14_names_labels_and_both_formats(void **state)
     free(open);
     fan_broker_free(broker);
     fan_prometheus_free(prometheus);
-    place_remove(&place);
 }
 
 /* The memory provider, but it is down for so many appends. */
@@ -544,11 +532,10 @@ static void test_H14_R02_how_long_a_member_took_goes_by_the_stores_clock(void **
 
 static void test_R06_types_and_groups_past_a_bound_become_other(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_prometheus *prometheus;
     assert_ok(fan_prometheus_new(NULL, &prometheus));
-    struct fan_broker *broker = counted_broker(&place, prometheus);
+    struct fan_broker *broker = counted_broker(place, prometheus);
     const struct fan_metrics *table = fan_prometheus_metrics(prometheus);
     char name[32];
     for (unsigned i = 0; i < 1000; i++) {
@@ -586,7 +573,6 @@ static void test_R06_types_and_groups_past_a_bound_become_other(void **state)
     free(text);
     fan_broker_free(broker);
     fan_prometheus_free(prometheus);
-    place_remove(&place);
 }
 
 struct refusing {
@@ -614,11 +600,10 @@ static void *scarce_resize(void *context, void *pointer, size_t size)
 
 static void test_H14_a_sink_that_refuses_and_memory_that_ends(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_env env = *fan_env_default();
     env.resize = scarce_resize;
-    struct fan_broker *broker = broker_started(&place);
+    struct fan_broker *broker = broker_started(place);
     struct fan_prometheus *prometheus = NULL;
     allocations_left = 0;
     assert_int_equal(fan_prometheus_new(&env, &prometheus), FAN_NO_MEMORY);
@@ -654,7 +639,6 @@ static void test_H14_a_sink_that_refuses_and_memory_that_ends(void **state)
     fan_broker_free(broker);
     fan_prometheus_free(prometheus);
     fan_prometheus_free(NULL);
-    place_remove(&place);
 }
 
 /* ---- A store that fails ---- */
@@ -745,11 +729,10 @@ static void *storm(void *context)
 
 static void test_H14_each_scrape_is_one_moment(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_prometheus *prometheus;
     assert_ok(fan_prometheus_new(NULL, &prometheus));
-    struct fan_broker *broker = counted_broker(&place, prometheus);
+    struct fan_broker *broker = counted_broker(place, prometheus);
     struct probe probe;
     probe_init(&probe);
     struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
@@ -779,16 +762,14 @@ static void test_H14_each_scrape_is_one_moment(void **state)
     free(text);
     fan_broker_free(broker);
     fan_prometheus_free(prometheus);
-    place_remove(&place);
 }
 
 static void test_R03_a_forks_child_gets_no_metrics(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_prometheus *prometheus;
     assert_ok(fan_prometheus_new(NULL, &prometheus));
-    struct fan_broker *broker = counted_broker(&place, prometheus);
+    struct fan_broker *broker = counted_broker(place, prometheus);
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
@@ -803,7 +784,6 @@ static void test_R03_a_forks_child_gets_no_metrics(void **state)
     assert_int_equal(status, 0);
     fan_broker_free(broker);
     fan_prometheus_free(prometheus);
-    place_remove(&place);
 }
 
 /* ---- The same in every mode ---- */
@@ -862,9 +842,8 @@ static enum fan_verdict follow(void *context, const struct fan_event *event,
 static void test_P01_what_a_handler_publishes_is_a_child_in_the_trace(void **state)
 {
     static const char parent[] = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    struct place place;
-    place_make(&place, *state);
-    struct relay relay = { .broker = broker_started(&place) };
+    struct place *place = *state;
+    struct relay relay = { .broker = broker_started(place) };
     fan__mutex_init(&relay.mutex);
     fan__cond_init(&relay.changed);
     struct fan_handler_options handler = {
@@ -885,7 +864,6 @@ static void test_P01_what_a_handler_publishes_is_a_child_in_the_trace(void **sta
     assert_memory_equal(relay.second, parent, 36);
     assert_memory_not_equal(relay.second + 36, parent + 36, 16);
     assert_string_equal(relay.second + 52, "-01");
-    place_remove(&place);
 }
 
 int main(void)
@@ -900,12 +878,12 @@ int main(void)
         on_every_store(test_H14_names_labels_and_both_formats),
         on_every_store(test_R06_types_and_groups_past_a_bound_become_other),
         cmocka_unit_test(test_H14_R01_tries_of_a_log_that_is_down_are_no_commits),
-        on_every_store(test_H14_R02_how_long_a_member_took_goes_by_the_stores_clock),
+        on_every_scheme(test_H14_R02_how_long_a_member_took_goes_by_the_stores_clock),
         on_every_store(test_H14_a_sink_that_refuses_and_memory_that_ends),
         cmocka_unit_test(test_H14_a_log_that_fails_is_told_and_counted_once),
         on_every_store(test_H14_each_scrape_is_one_moment),
         on_every_store(test_R03_a_forks_child_gets_no_metrics),
-        on_every_store(test_L13_every_mode_counts_alike),
+        on_every_scheme(test_L13_every_mode_counts_alike),
         on_every_store(test_P01_what_a_handler_publishes_is_a_child_in_the_trace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,9 +15,8 @@
 
 static void test_L08_H05_a_lapsed_claim_comes_again_with_its_attempts(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     make_group(fan_broker_store(broker), "mail");
     publish(broker, "a.b.c", NULL);
     claim_and_die(fan_broker_store(broker), "mail", 1);
@@ -36,14 +35,12 @@ static void test_L08_H05_a_lapsed_claim_comes_again_with_its_attempts(void **sta
     assert_int_equal(probe.attempts[1], 4);
     assert_int_equal(find(broker, "mail", 1).reason, FAN_DEAD_RETRIES);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L08_H06_after_three_lapses_it_is_a_dead_letter_unrun(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     make_group(fan_broker_store(broker), "mail");
     publish(broker, "a.b.c", NULL);
     for (int i = 0; i < 3; i++)
@@ -51,8 +48,7 @@ static void test_L08_H06_after_three_lapses_it_is_a_dead_letter_unrun(void **sta
     publish(broker, "a.b.c", NULL);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     wait_for_stats(broker, dead, 1);
     probe_wait_done(&probe, 1);
     assert_int_equal(probe.seqs[0], 2);
@@ -66,42 +62,34 @@ static void test_L08_H06_after_three_lapses_it_is_a_dead_letter_unrun(void **sta
     probe_wait_done(&probe, 2);
     assert_int_equal(probe.attempts[1], 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L08_what_two_holders_died_of_is_run_alone(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     make_group(fan_broker_store(broker), "mail");
-    for (int i = 0; i < 20; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 20);
     claim_and_die(fan_broker_store(broker), "mail", 20);
     claim_and_die(fan_broker_store(broker), "mail", 20);
-    for (int i = 0; i < 20; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 20);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     probe_wait_done(&probe, 40);
     fan_broker_free(broker);
     for (uint64_t seq = 1; seq <= 40; seq++)
         assert_int_equal(probe.attempts[seq], seq <= 20 ? 3 : 1);
-    place_remove(&place);
 }
 
 /* A call that does not end keeps others waiting for a bounded time, also the next such event. */
 static void test_L08_two_that_run_alone_stop_nobody(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     broker->dispatch->alone_ns = 50 * FAN__NS_PER_MS;
     make_group(fan_broker_store(broker), "slow");
-    for (int i = 0; i < 2; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 2);
     claim_and_die(fan_broker_store(broker), "slow", 2);
     claim_and_die(fan_broker_store(broker), "slow", 2);
     struct probe slow;
@@ -120,24 +108,19 @@ static void test_L08_two_that_run_alone_stop_nobody(void **state)
     probe_let_go(&slow);
     probe_wait_done(&slow, 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P09_leases_are_renewed_while_a_handler_runs(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.lease_ms = 1500; /* a busy machine stalls threads for less */
     broker_options.worker_count = 1;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    for (int i = 0; i < 3; i++)
-        publish(broker, "a.b.c", NULL);
+    probe_init_held(&probe);
+    probe_handle(&probe, broker, "mail");
+    publish_times(broker, 3);
     probe_wait_begun(&probe, 1);
     /* Longer than a lease, while another looks for what has lapsed. */
     struct fan_group_name name = { "mail", "" };
@@ -158,14 +141,12 @@ static void test_P09_leases_are_renewed_while_a_handler_runs(void **state)
     probe_wait_done(&probe, 3);
     fan_broker_free(broker);
     assert_int_equal(probe.done, 3);
-    place_remove(&place);
 }
 
 static void test_L08_a_group_deleted_under_its_handler_stops_nobody(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe gone;
     struct probe there;
     probe_init(&gone);
@@ -181,12 +162,10 @@ static void test_L08_a_group_deleted_under_its_handler_stops_nobody(void **state
     struct fan_group_name name = { "gone", "" };
     assert_ok(fan_group_delete(fan_broker_store(broker), &name));
     probe_let_go(&gone);
-    for (int i = 0; i < 20; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 20);
     probe_wait_done(&there, 21);
     fan_handler_free(handler);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ a clock of one's own */
@@ -216,20 +195,18 @@ static void step_all(struct fan_broker *broker)
 
 static void test_H03_a_stepped_broker_retries_by_the_environments_clock(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_env env = *fan_env_default();
     env.wall_us = step_wall_us;
     env.monotonic_ns = step_monotonic_ns;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.env = &env;
     broker_options.stepped = true;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     publish(broker, "a.b.c", NULL);
     step_all(broker);
     static const unsigned waits_ms[] = { 1000, 2000, 4000 };
@@ -244,7 +221,6 @@ static void test_H03_a_stepped_broker_retries_by_the_environments_clock(void **s
     assert_int_equal(probe.done, 4);
     assert_int_equal(find(broker, "mail", 1).reason, FAN_DEAD_RETRIES);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ renamed handlers */
@@ -268,15 +244,13 @@ static void on_log(void *context, enum fan_log_level level, const char *message)
 
 static void test_R07_a_group_that_nobody_handles_for_is_named(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     struct log log = { .warnings = 0 };
     fan__mutex_init(&log.mutex);
     struct fan_env env = *fan_env_default();
     env.context = &log;
     env.log = on_log;
-    struct fan_broker *broker = broker_started(&place);
+    struct fan_broker *broker = broker_started(place);
     struct fan_store *store = fan_broker_store(broker);
     make_group(store, "old-name");
     make_group(store, "idle");
@@ -286,7 +260,7 @@ static void test_R07_a_group_that_nobody_handles_for_is_named(void **state)
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.env = &env;
     broker = NULL;
-    assert_ok(fan_broker_open(place.uri, &options, &broker, NULL));
+    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     struct probe probe;
     probe_init(&probe);
     struct fan_handler_options handler = probe_options(&probe, "joined", NULL);
@@ -297,7 +271,6 @@ static void test_R07_a_group_that_nobody_handles_for_is_named(void **state)
     fan_broker_free(broker);
     assert_int_equal(log.warnings, 2);
     assert_non_null(strstr(log.last, "1 events are owed to group \"old-name\""));
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ many */
@@ -346,17 +319,15 @@ static void *scarce_resize(void *context, void *pointer, size_t size)
 
 static void test_L08_R03_what_there_is_no_memory_for_stays_owed(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_env env = *fan_env_default();
     env.resize = scarce_resize;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.env = &env;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
     atomic_store(&scarce, 31);
     for (int i = 0; i < 100;) {
@@ -373,7 +344,6 @@ static void test_L08_R03_what_there_is_no_memory_for_stays_owed(void **state)
     assert_int_equal(stats.events, 100);
     assert_int_equal(probe.done, 100);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct many {
@@ -412,9 +382,7 @@ static void publish_many(struct fan_broker *broker, size_t count)
 
 static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     struct meter meter = { 0 };
     struct fan_env env = *fan_env_default();
     env.context = &meter;
@@ -425,7 +393,7 @@ static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void *
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.env = &env;
     broker_options.retry = (struct fan_retry_policy){ .delay_ms = 10 };
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct fan_handler_options options = {
         .size = FAN_HANDLER_OPTIONS_SIZE, .group = "mail", .handle = on_many, .context = &many
     };
@@ -448,7 +416,6 @@ static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void *
     fan_broker_free(broker);
     assert_int_equal(atomic_load(&meter.used), 0);
     test_free(many.seen);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ stepping */
@@ -466,11 +433,10 @@ static enum fan_verdict free_other(void *context, const struct fan_event *event,
 
 static void test_H08_a_stepped_handler_may_free_another(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.stepped = true;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct fan_handler *other = NULL;
     struct probe probe;
     probe_init(&probe);
@@ -489,16 +455,14 @@ static void test_H08_a_stepped_handler_may_free_another(void **state)
     assert_true(!found.there || found.status == FAN_EVENT_PENDING);
     assert_int_equal(stats_of(broker).handlers, 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L08_a_stepped_stop_hands_back_what_is_to_run_alone(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.stepped = true;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     static const char *const groups[] = { "first", "second" };
     struct probe probes[2];
     for (int i = 0; i < 2; i++) {
@@ -520,7 +484,6 @@ static void test_L08_a_stepped_stop_hands_back_what_is_to_run_alone(void **state
     assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
     assert_int_equal(stats.processing + stats.failed, 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void *publish_and_wait(void *context)
@@ -534,15 +497,13 @@ static void *publish_and_wait(void *context)
 
 static void test_H01_many_may_wait_on_a_stepped_broker(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.stepped = true;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     pthread_t threads[4];
     for (int i = 0; i < 4; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, publish_and_wait, broker), 0);
@@ -554,7 +515,6 @@ static void test_H01_many_may_wait_on_a_stepped_broker(void **state)
     assert_int_equal(probe.done, 80);
     assert_int_equal(probe.running_max, 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ more handlers than queue */
@@ -587,11 +547,10 @@ static enum fan_verdict on_crowd(void *context, const struct fan_event *event,
 
 static void test_H07_H08_more_handlers_than_queue_get_on_in_their_order(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.work_queue_count = CROWD / 3;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct crowd crowd = { .wrong = 0 };
     fan__mutex_init(&crowd.mutex);
     struct person persons[CROWD];
@@ -612,7 +571,6 @@ static void test_H07_H08_more_handlers_than_queue_get_on_in_their_order(void **s
     wait_for_stats(broker, handled, CROWD * CROWD_EVENTS);
     fan_broker_free(broker);
     assert_int_equal(crowd.wrong, 0);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ order in two processes */
@@ -654,10 +612,8 @@ static enum fan_verdict on_key(void *context, const struct fan_event *event,
 
 static void test_H04_two_processes_keep_the_order_of_every_key(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
-    struct fan_broker *brokers[2] = { broker_started(&place), broker_started(&place) };
+    struct place *place = *state;
+    struct fan_broker *brokers[2] = { broker_started(place), broker_started(place) };
     struct keys keys = { .done = 0 };
     fan__mutex_init(&keys.mutex);
     fan__cond_init(&keys.changed);
@@ -681,15 +637,12 @@ static void test_H04_two_processes_keep_the_order_of_every_key(void **state)
     fan_broker_free(brokers[0]);
     fan_broker_free(brokers[1]);
     assert_int_equal(keys.wrong, 0);
-    place_remove(&place);
 }
 
 static void test_L08_two_processes_share_a_group(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
-    struct fan_broker *brokers[2] = { broker_started(&place), broker_started(&place) };
+    struct place *place = *state;
+    struct fan_broker *brokers[2] = { broker_started(place), broker_started(place) };
     struct probe probes[2];
     for (int i = 0; i < 2; i++) {
         probe_init(&probes[i]);
@@ -709,7 +662,6 @@ static void test_L08_two_processes_share_a_group(void **state)
     fan_broker_free(brokers[0]);
     fan_broker_free(brokers[1]);
     assert_int_equal(probes[0].done + probes[1].done, 1000);
-    place_remove(&place);
 }
 
 int main(void)
@@ -726,11 +678,11 @@ int main(void)
         on_every_store(test_L08_a_stepped_stop_hands_back_what_is_to_run_alone),
         on_every_store(test_H01_many_may_wait_on_a_stepped_broker),
         on_every_store(test_H07_H08_more_handlers_than_queue_get_on_in_their_order),
-        cmocka_unit_test(test_H04_two_processes_keep_the_order_of_every_key),
-        cmocka_unit_test(test_L08_two_processes_share_a_group),
-        cmocka_unit_test(test_R07_a_group_that_nobody_handles_for_is_named),
+        on_sqlite(test_H04_two_processes_keep_the_order_of_every_key),
+        on_sqlite(test_L08_two_processes_share_a_group),
+        on_sqlite(test_R07_a_group_that_nobody_handles_for_is_named),
         on_every_store(test_L08_R03_what_there_is_no_memory_for_stays_owed),
-        cmocka_unit_test(test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat),
+        on_sqlite(test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -215,12 +215,10 @@ static void check_all_completed(struct fan_broker *broker, uint64_t events)
 
 static void test_R01_publishes_wait_for_a_store_that_is_down(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.queue_count_max = 20;
-    struct fan_broker *broker = broker_on_sick(&place, &broker_options);
+    struct fan_broker *broker = broker_on_sick(place, &broker_options);
     struct probe probe;
     struct probe live;
     probe_init(&probe);
@@ -230,8 +228,7 @@ static void test_R01_publishes_wait_for_a_store_that_is_down(void **state)
     options = probe_options(&live, NULL, NULL);
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
-    for (int i = 0; i < 10; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 10);
     set_sick(FAN_UNAVAILABLE);
     struct source sources[4];
     for (unsigned i = 0; i < 4; i++) {
@@ -270,17 +267,14 @@ static void test_R01_publishes_wait_for_a_store_that_is_down(void **state)
     assert_int_equal(probe.done, total);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_R01_past_its_deadline_a_publish_tells_that_the_store_is_down(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.publish_timeout_ms = 250;
-    struct fan_broker *broker = broker_on_sick(&place, &broker_options);
+    struct fan_broker *broker = broker_on_sick(place, &broker_options);
     struct answers answers;
     answers_init(&answers);
     set_sick(FAN_UNAVAILABLE);
@@ -304,7 +298,6 @@ static void test_R01_past_its_deadline_a_publish_tells_that_the_store_is_down(vo
     set_sick(FAN_OK);
     assert_int_equal(publish(broker, "a.b.e", NULL), 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void *stop_it(void *context)
@@ -314,11 +307,9 @@ static void *stop_it(void *context)
 
 static void test_R01_H09_a_stop_refuses_what_waits_for_a_store_that_is_down(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
-    struct fan_broker *broker = broker_on_sick(&place, &broker_options);
+    struct fan_broker *broker = broker_on_sick(place, &broker_options);
     struct answers answers;
     answers_init(&answers);
     set_sick(FAN_UNAVAILABLE);
@@ -336,22 +327,19 @@ static void test_R01_H09_a_stop_refuses_what_waits_for_a_store_that_is_down(void
     set_sick(FAN_OK);
     check_all_completed(broker, 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* It fails in every way, in the middle of everything, again and again. */
 static void test_R01_a_store_that_comes_and_goes_loses_and_repeats_nothing(void **state)
 {
-    (void)state;
     static const enum fan_status ways[] = { FAN_UNAVAILABLE, FAN_NO_SPACE, FAN_IO };
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .count = 50, .limit = 20 };
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.retry = (struct fan_retry_policy){ 3, 1, 5, 2.0, 0, false };
     broker_options.retention = &retention;
     broker_options.retention_interval_ms = 5;
-    struct fan_broker *broker = broker_on_sick(&place, &broker_options);
+    struct fan_broker *broker = broker_on_sick(place, &broker_options);
     struct probe probes[3];
     static const char *const groups[] = { "mail", "audit", "again" };
     for (int i = 0; i < 3; i++) {
@@ -392,7 +380,6 @@ static void test_R01_a_store_that_comes_and_goes_loses_and_repeats_nothing(void 
     }
     check_all_completed(broker, 50);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ no space */
@@ -493,18 +480,15 @@ static int run_mounted(const struct place *place)
 
 static void test_R01_handlers_outlive_a_full_file_system(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     pid_t child = fork();
     assert_true(child >= 0);
     if (child == 0) {
         setenv("CMOCKA_TEST_ABORT", "1", 1);
-        _exit(run_mounted(&place));
+        _exit(run_mounted(place));
     }
     int result = 0;
     assert_int_equal(waitpid(child, &result, 0), child);
-    place_remove(&place);
     assert_true(WIFEXITED(result));
     if (WEXITSTATUS(result) == SKIPPED) {
         print_message("# skipped: mounting a tmpfs needs root\n");
@@ -564,15 +548,14 @@ static void test_R02_work_goes_on_while_the_wall_clock_is_set(void **state)
 {
     static const int64_t wrongs_us[] = { -3600000000, 86400000000, 0, 86400000000, -3600000000 };
     const size_t rounds = sizeof(wrongs_us) / sizeof(wrongs_us[0]);
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_env env = *fan_env_default();
     env.wall_us = wrong_wall_us;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.env = &env;
     broker_options.lease_ms = 1000;
     broker_options.retry = (struct fan_retry_policy){ 3, 20, 20, 1.0, 0, false };
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     struct probe held;
     probe_init(&probe);
@@ -621,17 +604,16 @@ static void test_R02_work_goes_on_while_the_wall_clock_is_set(void **state)
     check_all_completed(broker, total);
     check_ids_rise(broker, total);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_R01_handlers_outlive_a_full_file_system),
-        cmocka_unit_test(test_R01_publishes_wait_for_a_store_that_is_down),
-        cmocka_unit_test(test_R01_past_its_deadline_a_publish_tells_that_the_store_is_down),
-        cmocka_unit_test(test_R01_H09_a_stop_refuses_what_waits_for_a_store_that_is_down),
-        cmocka_unit_test(test_R01_a_store_that_comes_and_goes_loses_and_repeats_nothing),
+        on_sqlite(test_R01_handlers_outlive_a_full_file_system),
+        on_sqlite(test_R01_publishes_wait_for_a_store_that_is_down),
+        on_sqlite(test_R01_past_its_deadline_a_publish_tells_that_the_store_is_down),
+        on_sqlite(test_R01_H09_a_stop_refuses_what_waits_for_a_store_that_is_down),
+        on_sqlite(test_R01_a_store_that_comes_and_goes_loses_and_repeats_nothing),
         cmocka_unit_test(test_R01_handlers_outlive_a_full_disk),
         on_every_store(test_R02_work_goes_on_while_the_wall_clock_is_set),
     };

@@ -15,11 +15,9 @@ static const struct fan_cursor start_of_log = { 0, 0 };
 
 static void test_L07_replay_meets_live_while_publishers_run(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
-    for (int i = 0; i < 100; i++)
-        publish(broker, "a.b.c", NULL);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
+    publish_times(broker, 100);
     struct fan_reader *readers[3];
     for (int r = 0; r < 3; r++)
         readers[r] = NULL;
@@ -52,7 +50,6 @@ static void test_L07_replay_meets_live_while_publishers_run(void **state)
     }
     assert_true(refills > 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct writer {
@@ -69,9 +66,8 @@ static void write_many(void *context)
 
 static void test_B18_refill_loses_nothing_with_a_tiny_ring(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE,
                                           .topic = "odd",
                                           .buffer_count = 2 };
@@ -97,21 +93,18 @@ static void test_B18_refill_loses_nothing_with_a_tiny_ring(void **state)
     assert_int_equal(stats.delivered, WRITERS * PER_WRITER / 2);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L04_a_lossy_reader_is_told_its_loss_in_band(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE,
                                           .policy = FAN_POLICY_DROP_OLDEST,
                                           .buffer_count = 2 };
     struct fan_reader *reader = NULL;
     assert_ok(fan_broker_subscribe(broker, &options, &reader, NULL));
-    for (int i = 0; i < 6; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 6);
     const struct fan_event *event;
     assert_int_equal(fan_reader_next(reader, 0, &event), FAN_GAP);
     struct fan_gap gap;
@@ -124,16 +117,13 @@ static void test_L04_a_lossy_reader_is_told_its_loss_in_band(void **state)
     assert_int_equal(next_seq(reader), 6);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P13_a_cursor_goes_on_behind_what_it_names(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
-    for (int i = 0; i < 5; i++)
-        publish(broker, "a.b.c", NULL);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
+    publish_times(broker, 5);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_BEGINNING, start_of_log);
     next_seq(reader);
     next_seq(reader);
@@ -149,14 +139,12 @@ static void test_P13_a_cursor_goes_on_behind_what_it_names(void **state)
     assert_int_equal(next_seq(reader), 3);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P13_a_cursor_of_another_log_is_told_and_starts_over(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     publish(broker, "a.b.c", NULL);
     publish(broker, "a.b.c", NULL);
     uint64_t epoch = fan_store_epoch(fan_broker_store(broker));
@@ -177,40 +165,33 @@ static void test_P13_a_cursor_of_another_log_is_told_and_starts_over(void **stat
         fan_reader_free(reader);
     }
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L07_a_reader_goes_on_after_a_restart(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
-    struct fan_broker *broker = broker_started(&place);
-    for (int i = 0; i < 3; i++)
-        publish(broker, "a.b.c", NULL);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
+    publish_times(broker, 3);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_BEGINNING, start_of_log);
     assert_int_equal(next_seq(reader), 1);
     struct fan_cursor cursor;
     fan_reader_cursor(reader, &cursor);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    broker = broker_started(&place);
+    broker = broker_started(place);
     reader = subscribe_from(broker, FAN_START_CURSOR, cursor);
     publish(broker, "a.b.d", NULL);
     for (uint64_t seq = 2; seq <= 4; seq++)
         assert_int_equal(next_seq(reader), seq);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_L07_what_another_instance_appends_is_heard_live(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
-    struct fan_broker *here = broker_started(&place);
-    struct fan_broker *there = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *here = broker_started(place);
+    struct fan_broker *there = broker_started(place);
     struct fan_reader *reader = subscribe_from(here, FAN_START_NOW, start_of_log);
     publish(there, "a.b.c", NULL);
     assert_int_equal(next_seq(reader), 1);
@@ -222,18 +203,15 @@ static void test_L07_what_another_instance_appends_is_heard_live(void **state)
     fan_reader_free(reader);
     fan_broker_free(here);
     fan_broker_free(there);
-    place_remove(&place);
 }
 
 static void test_L05_stop_lets_readers_finish_and_ends_them(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *live = subscribe_from(broker, FAN_START_NOW, start_of_log);
     struct fan_reader *behind = subscribe_from(broker, FAN_START_BEGINNING, start_of_log);
-    for (int i = 0; i < 10; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 10);
     assert_ok(fan_broker_stop(broker, 1000));
     for (uint64_t seq = 1; seq <= 10; seq++) {
         assert_int_equal(next_seq(live), seq);
@@ -249,7 +227,6 @@ static void test_L05_stop_lets_readers_finish_and_ends_them(void **state)
     fan_reader_free(live);
     fan_reader_free(behind);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void unsubscribe(void *context)
@@ -259,9 +236,8 @@ static void unsubscribe(void *context)
 
 static void test_L05_unsubscribe_ends_a_waiting_reader(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, start_of_log);
     struct fan__thread thread = { 0 };
     assert_ok(fan__thread_start(&thread, "unsubscribe", unsubscribe, reader));
@@ -284,7 +260,6 @@ static void test_L05_unsubscribe_ends_a_waiting_reader(void **state)
     fan_reader_free(reader);
     fan_cancel_unref(cancel);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static bool readable(int fd)
@@ -295,9 +270,8 @@ static bool readable(int fd)
 
 static void test_B19_the_descriptor_is_readable_while_events_wait(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     publish(broker, "a.b.c", NULL);
     publish(broker, "a.b.c", NULL);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_BEGINNING, start_of_log);
@@ -320,14 +294,12 @@ static void test_B19_the_descriptor_is_readable_while_events_wait(void **state)
     assert_true(readable(fd));
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P02_bad_reader_options_name_their_field(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *reader = NULL;
     struct fan_error error = FAN_ERROR_INIT;
     struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE, .pattern = "a..b" };
@@ -340,7 +312,6 @@ static void test_P02_bad_reader_options_name_their_field(void **state)
     options.size = 3;
     assert_int_equal(fan_broker_subscribe(broker, &options, &reader, &error), FAN_INVALID);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static enum fan_verdict count_event(void *context, const struct fan_event *event,
@@ -396,10 +367,9 @@ static void change_states(struct fan_store *store)
 
 static void test_P12_status_and_delete_notices_are_no_events(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     struct fan__high handled = { 0 };
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct fan_broker *broker = broker_started(place);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_BEGINNING, start_of_log);
     const struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
                                                  .handle = count_event,
@@ -430,7 +400,6 @@ static void test_P12_status_and_delete_notices_are_no_events(void **state)
     assert_int_equal(stats.published, 11);
     fan_reader_free(reader);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 int main(void)
@@ -441,8 +410,8 @@ int main(void)
         on_every_store(test_L04_a_lossy_reader_is_told_its_loss_in_band),
         on_every_store(test_P13_a_cursor_goes_on_behind_what_it_names),
         on_every_store(test_P13_a_cursor_of_another_log_is_told_and_starts_over),
-        cmocka_unit_test(test_L07_a_reader_goes_on_after_a_restart),
-        cmocka_unit_test(test_L07_what_another_instance_appends_is_heard_live),
+        on_sqlite(test_L07_a_reader_goes_on_after_a_restart),
+        on_sqlite(test_L07_what_another_instance_appends_is_heard_live),
         on_every_store(test_L05_stop_lets_readers_finish_and_ends_them),
         on_every_store(test_L05_unsubscribe_ends_a_waiting_reader),
         on_every_store(test_B19_the_descriptor_is_readable_while_events_wait),

@@ -140,8 +140,7 @@ static struct fan_event_state state_of(struct fan_broker *broker, uint64_t seq, 
 
 static void test_P07_H01_a_broker_needs_a_store_and_nothing_else(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker *broker = NULL;
     struct fan_error error = FAN_ERROR_INIT;
     assert_int_equal(fan_broker_open("", NULL, &broker, &error), FAN_INVALID);
@@ -151,25 +150,23 @@ static void test_P07_H01_a_broker_needs_a_store_and_nothing_else(void **state)
     for (int mode = FAN_MODE_ASYNC; mode <= FAN_MODE_SYNC; mode++) {
         struct fan_broker_options options = { .size = sizeof(options),
                                               .mode = (enum fan_mode)mode };
-        broker = broker_with(&place, &options);
+        broker = broker_with(place, &options);
         uint64_t seq = publish(broker, "a.b.c", NULL);
         struct fan_event_state event_state;
         struct fan_batch *batch = batch_at(broker, seq, &event_state);
         assert_true(fan_event_instance_id(fan_batch_event(batch, 0))[0] != '\0');
         fan_batch_free(batch);
-        assert_string_equal(fan_store_name(fan_broker_store(broker)), *state);
+        assert_string_equal(fan_store_name(fan_broker_store(broker)), place->scheme);
         fan_broker_free(broker);
     }
-    place_remove(&place);
 }
 
 static void test_H01_H17_sync_runs_the_handler_and_counts(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.mode = FAN_MODE_SYNC;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
     struct fan_handler_options options = probe_options(&probe, "mail", "test.*");
@@ -187,22 +184,18 @@ static void test_H01_H17_sync_runs_the_handler_and_counts(void **state)
         assert_true(stats.running);
     }
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H03_two_workers_handle_five_events(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.worker_count = 2;
     broker_options.work_queue_count = 10;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_init_held(&probe);
+    probe_handle(&probe, broker, "mail");
     /* All are durable while both workers stand still. */
     for (int i = 0; i < 5; i++)
         publish(broker, "test.event", NULL);
@@ -212,22 +205,19 @@ static void test_H03_two_workers_handle_five_events(void **state)
     wait_for_stats(broker, handled, 5);
     assert_int_equal(probe.running_max, 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H01_H03_sync_tells_of_the_first_attempt_and_retries_go_on(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.retry = (struct fan_retry_policy){ 2, 10, 100, 2.0, 0, false };
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
     probe.words = "always fails";
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     struct fan_error error = FAN_ERROR_INIT;
     uint64_t seq = 0;
     assert_int_equal(publish_sync(broker, &seq, &error), FAN_HANDLER);
@@ -240,16 +230,14 @@ static void test_H01_H03_sync_tells_of_the_first_attempt_and_retries_go_on(void 
     assert_int_equal(event_state.retry_count, 2);
     assert_string_equal(words, "always fails");
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P02_the_instance_is_the_brokers_own(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     options.instance_id = "here";
-    struct fan_broker *broker = broker_with(&place, &options);
+    struct fan_broker *broker = broker_with(place, &options);
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
                                      .type = "a.b.c",
                                      .instance_id = "elsewhere" };
@@ -264,7 +252,6 @@ static void test_P02_the_instance_is_the_brokers_own(void **state)
         fan_batch_free(batch);
     }
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ handlers */
@@ -335,9 +322,8 @@ static void *come_and_go(void *context)
 
 static void test_H08_ten_threads_add_and_remove_handlers(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct coming comings[10];
     pthread_t threads[10];
     for (unsigned i = 0; i < 10; i++) {
@@ -351,14 +337,12 @@ static void test_H08_ten_threads_add_and_remove_handlers(void **state)
     assert_int_equal(stats_of(broker).handlers, 0);
     assert_int_equal(stats_of(broker).workers_active, 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H08_a_hundred_handlers_are_a_hundred(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     static struct probe probes[100];
     struct fan_handler *last = NULL;
     char name[16];
@@ -388,7 +372,6 @@ static void test_H08_a_hundred_handlers_are_a_hundred(void **state)
     for (int i = 0; i < 100; i++)
         assert_int_equal(probes[i].done, i < 99 ? 2 : 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 #define PAYLOAD "{\"name\": \"Ada\", \"tags\": [1, true, null], \"pi\": 3.14}"
@@ -413,9 +396,8 @@ static enum fan_verdict keep_copy(void *context, const struct fan_event *event,
 
 static void test_L11_a_handler_gets_what_was_published(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct copies copies = { .count = 0 };
     fan__mutex_init(&copies.mutex);
     for (int live = 0; live < 2; live++) {
@@ -441,19 +423,16 @@ static void test_L11_a_handler_gets_what_was_published(void **state)
         fan_event_free(copies.event[i], NULL);
     }
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ states */
 
 static void test_P04_states_and_times_follow_the_work(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
+    probe_init_held(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
     probe.fails_attempts = 1;
     struct fan_retry_policy soon = { .delay_ms = 1 };
@@ -508,7 +487,6 @@ static void test_P04_states_and_times_follow_the_work(void **state)
     assert_true(event_state.completed_us >= event_state.processed_us);
     fan_handler_free(handler);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_P01_P04_sources_and_states_have_names(void **state)
@@ -548,9 +526,8 @@ static size_t count_of(struct fan_broker *broker, struct fan_query query)
 
 static void test_P05_lists_and_filters_of_what_was_published(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct fan_group_name name = { "mail", "" };
     struct fan_group_options owed = { .size = FAN_GROUP_OPTIONS_SIZE, .pattern = "owed.*" };
     struct fan_store *store = fan_broker_store(broker);
@@ -593,7 +570,6 @@ static void test_P05_lists_and_filters_of_what_was_published(void **state)
     assert_int_equal(count_of(broker, (struct fan_query){ .limit = 0 }), 9);
     fan_batch_free(batch);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ a crash */
@@ -646,23 +622,20 @@ static pid_t crasher(const struct place *place, int told)
  */
 static void test_L08_a_handlers_crash_takes_nothing_from_a_publisher(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     /* The group begins before the crasher is there, which forks while no thread runs. */
     struct fan_store *store = NULL;
     struct fan_group_name name = { "mail", "" };
     struct fan_group_options group = { .size = FAN_GROUP_OPTIONS_SIZE };
-    assert_ok(fan_store_open(place.uri, NULL, &store, NULL));
+    assert_ok(fan_store_open(place->uri, NULL, &store, NULL));
     assert_ok(fan_group_create(store, &name, &group, NULL));
     fan_store_close(store);
     int pipes[2];
     assert_int_equal(pipe(pipes), 0);
-    pid_t child = crasher(&place, pipes[1]);
+    pid_t child = crasher(place, pipes[1]);
     close(pipes[1]);
-    struct fan_broker *broker = broker_started(&place);
-    for (int i = 0; i < OTHERS; i++)
-        publish(broker, "a.b.c", NULL);
+    struct fan_broker *broker = broker_started(place);
+    publish_times(broker, OTHERS);
     store = fan_broker_store(broker);
     struct fan_batch *batch = NULL;
     assert_ok(fan_batch_new(NULL, &batch));
@@ -687,27 +660,25 @@ static void test_L08_a_handlers_crash_takes_nothing_from_a_publisher(void **stat
     /* What it was in the middle of comes here, and what it had not come to. */
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     probe_wait_done(&probe, stats.events - stats.completed);
     assert_ok(fan_broker_stop(broker, 60000));
     assert_ok(fan_store_stats(store, &stats));
     assert_int_equal(stats.completed, stats.events);
     fan_batch_free(batch);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_L08_a_handlers_crash_takes_nothing_from_a_publisher),
+        on_sqlite(test_L08_a_handlers_crash_takes_nothing_from_a_publisher),
         on_every_store(test_P07_H01_a_broker_needs_a_store_and_nothing_else),
         on_every_store(test_H01_H17_sync_runs_the_handler_and_counts),
         on_every_store(test_H03_two_workers_handle_five_events),
         on_every_store(test_H01_H03_sync_tells_of_the_first_attempt_and_retries_go_on),
         on_every_store(test_P02_the_instance_is_the_brokers_own),
-        on_every_store(test_H02_H08_all_patterns_that_match_run_and_may_leave),
+        on_every_scheme(test_H02_H08_all_patterns_that_match_run_and_may_leave),
         on_every_store(test_H08_ten_threads_add_and_remove_handlers),
         on_every_store(test_H08_a_hundred_handlers_are_a_hundred),
         on_every_store(test_L11_a_handler_gets_what_was_published),

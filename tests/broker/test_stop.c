@@ -19,11 +19,10 @@ static enum fan_verdict take_50_ms(void *context, const struct fan_event *event,
 
 static void test_H09_stop_finishes_what_is_queued(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.worker_count = 2;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     struct probe live;
     probe_init(&probe);
@@ -49,25 +48,20 @@ static void test_H09_stop_finishes_what_is_queued(void **state)
     assert_int_equal(fan_broker_handle(broker, &options, NULL, &error), FAN_CLOSED);
     assert_int_equal(fan_broker_publish(broker, &draft, NULL, &error), FAN_CLOSED);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H09_past_the_deadline_the_rest_is_handed_back(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.worker_count = 2;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
+    probe_init_held(&probe);
     probe.gives_up = true; /* when its token fires */
     probe.verdict = FAN_VERDICT_RETRY;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    for (int i = 0; i < 10; i++)
-        publish(broker, "a.b.c", NULL);
+    probe_handle(&probe, broker, "mail");
+    publish_times(broker, 10);
     probe_wait_begun(&probe, 2);
     assert_ok(fan_broker_stop(broker, 100));
     assert_int_equal(probe.begun, 2);
@@ -82,7 +76,6 @@ static void test_H09_past_the_deadline_the_rest_is_handed_back(void **state)
         assert_int_equal(found.status, FAN_EVENT_PENDING);
     }
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct storm {
@@ -286,11 +279,9 @@ static void set_sick(bool down, unsigned every)
 
 static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     set_sick(false, 3);
-    struct fan_broker *broker = broker_on_sick(&place, 0);
+    struct fan_broker *broker = broker_on_sick(place, 0);
     struct probe probes[2];
     static const char *const groups[] = { "mail", "audit" };
     for (int i = 0; i < 2; i++) {
@@ -298,16 +289,14 @@ static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
         struct fan_handler_options options = probe_options(&probes[i], groups[i], NULL);
         assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     }
-    for (int i = 0; i < 200; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 200);
     probe_wait_done(&probes[0], 200);
     probe_wait_done(&probes[1], 200);
     /* Down altogether while it works: what was run is recorded when it is back, not run again. */
     fan__mutex_lock(&probes[0].mutex);
     probes[0].held = 1;
     fan__mutex_unlock(&probes[0].mutex);
-    for (int i = 0; i < 5; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 5);
     probe_wait_begun(&probes[0], 205);
     set_sick(true, 0);
     probe_let_go(&probes[0]);
@@ -323,7 +312,6 @@ static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
     assert_int_equal(probes[1].done, 205);
     assert_true(sick.failures > 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct removal {
@@ -347,11 +335,9 @@ static void *remove_handler(void *context)
 /* The store is down when the handler is freed, and back soon after. */
 static void test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     set_sick(false, 0);
-    struct fan_broker *broker = broker_on_sick(&place, 0);
+    struct fan_broker *broker = broker_on_sick(place, 0);
     struct removal removal = { .freed = false };
     struct probe probe;
     pthread_t thread;
@@ -379,16 +365,13 @@ static void test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store(void **s
     assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_COMPLETED);
     assert_int_equal(stats_of(broker).lost, 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     set_sick(false, 0);
-    struct fan_broker *broker = broker_on_sick(&place, 0);
+    struct fan_broker *broker = broker_on_sick(place, 0);
     struct probe probe;
     struct probe other;
     probe_init(&probe);
@@ -420,21 +403,17 @@ static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **st
     assert_int_equal(stats.completed, 0);
     fan_broker_free(broker);
     set_sick(false, 0);
-    place_remove(&place);
 }
 
 static void test_H01_P09_done_under_a_lost_claim_is_no_success(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     set_sick(false, 0);
     sick.loses = true;
-    struct fan_broker *broker = broker_on_sick(&place, 0);
+    struct fan_broker *broker = broker_on_sick(place, 0);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
     struct fan_cursor cursor = { 0, 0 };
     struct fan_error error = FAN_ERROR_INIT;
@@ -446,22 +425,17 @@ static void test_H01_P09_done_under_a_lost_claim_is_no_success(void **state)
     assert_int_equal(stats_of(broker).processed, 0);
     fan_broker_free(broker);
     sick.loses = false;
-    place_remove(&place);
 }
 
 static void test_P09_who_lost_its_lease_to_itself_does_not_run_it_again(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
+    struct place *place = *state;
     set_sick(false, 0);
     sick.no_renewal = true;
-    struct fan_broker *broker = broker_on_sick(&place, 100);
+    struct fan_broker *broker = broker_on_sick(place, 100);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_init_held(&probe);
+    probe_handle(&probe, broker, "mail");
     publish(broker, "a.b.c", NULL);
     probe_wait_begun(&probe, 1);
     /* Its lease runs out while it is run, and the next look claims it again. */
@@ -478,7 +452,6 @@ static void test_P09_who_lost_its_lease_to_itself_does_not_run_it_again(void **s
     assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_COMPLETED);
     fan_broker_free(broker);
     sick.no_renewal = false;
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ removed past its limit */
@@ -486,9 +459,8 @@ static void test_P09_who_lost_its_lease_to_itself_does_not_run_it_again(void **s
 /* The store knows by then that there was no verdict; the function runs on all the same. */
 static void test_H08_H05_freeing_waits_for_a_call_past_its_time_limit(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct removal removal = { .freed = false };
     struct probe probe;
     pthread_t thread;
@@ -514,15 +486,13 @@ static void test_H08_H05_freeing_waits_for_a_call_past_its_time_limit(void **sta
     assert_int_equal(probe.done, 1);
     assert_int_equal(stats_of(broker).late, 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* What lies in front of a live handler is not for it any more. */
 static void test_H08_freeing_a_live_handler_waits_for_one_call_alone(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct removal removal = { .freed = false };
     struct probe probe;
     pthread_t thread;
@@ -532,8 +502,7 @@ static void test_H08_freeing_a_live_handler_waits_for_one_call_alone(void **stat
     probe.held = 1;
     struct fan_handler_options options = probe_options(&probe, NULL, NULL);
     assert_ok(fan_broker_handle(broker, &options, &removal.handler, NULL));
-    for (int i = 0; i < 5; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 5);
     probe_wait_begun(&probe, 1);
     assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
     wait_for_stats(broker, handlers, 0);
@@ -541,7 +510,6 @@ static void test_H08_freeing_a_live_handler_waits_for_one_call_alone(void **stat
     pthread_join(thread, NULL);
     assert_int_equal(probe.done, 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 int main(void)
@@ -549,12 +517,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         on_every_store(test_H09_stop_finishes_what_is_queued),
         on_every_store(test_H09_past_the_deadline_the_rest_is_handed_back),
-        on_every_store(test_H10_fifty_publish_while_another_stops),
-        cmocka_unit_test(test_R01_outcomes_outlive_a_store_that_fails),
-        cmocka_unit_test(test_H01_P09_done_under_a_lost_claim_is_no_success),
-        cmocka_unit_test(test_P09_who_lost_its_lease_to_itself_does_not_run_it_again),
-        cmocka_unit_test(test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store),
-        cmocka_unit_test(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
+        on_every_scheme(test_H10_fifty_publish_while_another_stops),
+        on_sqlite(test_R01_outcomes_outlive_a_store_that_fails),
+        on_sqlite(test_H01_P09_done_under_a_lost_claim_is_no_success),
+        on_sqlite(test_P09_who_lost_its_lease_to_itself_does_not_run_it_again),
+        on_sqlite(test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store),
+        on_sqlite(test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down),
         on_every_store(test_H08_H05_freeing_waits_for_a_call_past_its_time_limit),
         on_every_store(test_H08_freeing_a_live_handler_waits_for_one_call_alone),
     };

@@ -405,7 +405,7 @@ static void test_L06_L07_L08_L09_laws_hold_in_a_storm_over_postgres(void **state
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        on_every_store(test_L06_L07_L08_L09_laws_hold_in_a_storm),
+        on_every_scheme(test_L06_L07_L08_L09_laws_hold_in_a_storm),
 #ifdef WITH_POSTGRES
         cmocka_unit_test(test_L06_L07_L08_L09_laws_hold_in_a_storm_over_postgres),
 #endif

@@ -19,9 +19,8 @@ static enum fan_status publish_sync(struct fan_broker *broker, const char *type,
 
 static void test_H01_sync_returns_when_all_handlers_are_done(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe durable;
     struct probe live;
     struct probe other;
@@ -47,14 +46,12 @@ static void test_H01_sync_returns_when_all_handlers_are_done(void **state)
     assert_ok(publish_sync(broker, "nobody.wants", &seq, NULL));
     assert_int_equal(other.done, 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H01_sync_tells_that_a_handler_failed(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe failing;
     struct probe fine;
     probe_init(&failing);
@@ -82,7 +79,6 @@ static void test_H01_sync_tells_that_a_handler_failed(void **state)
     assert_int_equal(fan_broker_publish_sync(broker, &draft, NULL, &error), FAN_HANDLER);
     assert_int_equal(failing.done, 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H01_the_mode_decides_what_publish_waits_for(void **state)
@@ -134,11 +130,10 @@ static enum fan_verdict on_nested(void *context, const struct fan_event *event,
 
 static void test_H01_sync_within_a_handler_is_a_typed_error(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     const char *groups[] = { "mail", NULL };
     for (int i = 0; i < 2; i++) {
-        struct fan_broker *broker = broker_started(&place);
+        struct fan_broker *broker = broker_started(place);
         struct nested nested = { broker, FAN_OK, FAN_OK, FAN_IO };
         struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
                                                .group = groups[i],
@@ -152,21 +147,17 @@ static void test_H01_sync_within_a_handler_is_a_typed_error(void **state)
         assert_int_equal(nested.async, FAN_OK);
         fan_broker_free(broker);
     }
-    place_remove(&place);
 }
 
 static void test_H01_a_sync_that_times_out_leaves_the_event(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.publish_timeout_ms = 300;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_init_held(&probe);
+    probe_handle(&probe, broker, "mail");
     struct fan_error error = FAN_ERROR_INIT;
     uint64_t seq;
     assert_int_equal(publish_sync(broker, "a.b.c", &seq, &error), FAN_TIMED_OUT);
@@ -181,16 +172,13 @@ static void test_H01_a_sync_that_times_out_leaves_the_event(void **state)
     assert_ok(fan_broker_publish_sync(broker, &draft, NULL, NULL));
     assert_int_equal(probe_begun(&probe), 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H01_sync_sees_what_another_process_took(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_sqlite);
-    struct fan_broker *broker = broker_started(&place);
-    struct fan_broker *other = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
+    struct fan_broker *other = broker_started(place);
     struct probe probe;
     struct probe theirs;
     probe_init(&probe);
@@ -213,7 +201,6 @@ static void test_H01_sync_sees_what_another_process_took(void **state)
     fan_broker_free(other);
     fan_broker_free(broker);
     assert_int_equal(probe.done + theirs.done, 81);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ retries and verdicts */
@@ -258,17 +245,15 @@ static void test_H03_the_policys_defaults_and_bounds(void **state)
 
 static void test_H03_H06_after_the_last_retry_it_is_a_dead_letter(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.retry = (struct fan_retry_policy){ 2, 10, 100, 2.0, 50, false };
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
     probe.words = "not today";
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     publish(broker, "a.b.c", NULL);
     wait_for_stats(broker, dead, 1);
     assert_int_equal(probe.done, 3);
@@ -281,14 +266,12 @@ static void test_H03_H06_after_the_last_retry_it_is_a_dead_letter(void **state)
     assert_int_equal(stats.handled, 3);
     assert_int_equal(stats.retried, 2);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H03_zero_retries_are_possible(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
@@ -301,14 +284,12 @@ static void test_H03_zero_retries_are_possible(void **state)
     assert_int_equal(find(broker, "mail", seq).reason, FAN_DEAD_RETRIES);
     assert_int_equal(probe.done, 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H04_a_retry_holds_up_nobody(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
@@ -322,14 +303,12 @@ static void test_H04_a_retry_holds_up_nobody(void **state)
     probe_wait_done(&probe, 50);
     /* An hour's wait is no wait for the stop. */
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H04_ordered_lets_the_same_key_wait_alone(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
@@ -363,14 +342,12 @@ static void test_H04_ordered_lets_the_same_key_wait_alone(void **state)
     }
     assert_true(free_before_retry > 0);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H05_a_success_is_not_repeated_for_anothers_failure(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe flaky;
     struct probe steady;
     probe_init(&flaky);
@@ -385,8 +362,7 @@ static void test_H05_a_success_is_not_repeated_for_anothers_failure(void **state
     options.name = "flaky";
     options.retry = &retry;
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    for (int i = 0; i < 10; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 10);
     probe_wait_done(&flaky, 20);
     fan_broker_free(broker);
     assert_int_equal(flaky.done, 20);
@@ -397,16 +373,14 @@ static void test_H05_a_success_is_not_repeated_for_anothers_failure(void **state
         again += flaky.attempts[seq] == 2;
     }
     assert_int_equal(again, 10);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ time limits */
 
 static void test_H05_no_verdict_in_time_is_a_retry(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
     struct probe next;
     probe_init(&probe);
@@ -442,56 +416,46 @@ static void test_H05_no_verdict_in_time_is_a_retry(void **state)
     assert_int_equal(stats_of(broker).workers_active, 0);
     assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_FAILED);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_H05_the_token_fires_at_the_time_limit(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
+    probe_init_held(&probe);
     probe.gives_up = true;
     struct fan_retry_policy none = { .none = true };
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
     options.retry = &none;
     options.timeout_ms = 20;
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    for (int i = 0; i < 30; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 30);
     /* Each call has a token of its own: all of them end, and by the limit alone. */
     wait_for_stats(broker, dead, 30);
     wait_for_stats(broker, late, 30);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ queue, order, concurrency */
 
 static void test_H07_L08_a_full_queue_is_nothing_to_the_publisher(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.worker_count = 1;
     broker_options.work_queue_count = 4;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
-    probe_init(&probe);
-    probe.held = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    for (int i = 0; i < 200; i++)
-        publish(broker, "a.b.c", NULL);
+    probe_init_held(&probe);
+    probe_handle(&probe, broker, "mail");
+    publish_times(broker, 200);
     assert_true(stats_of(broker).work_queued <= 4);
     probe_let_go(&probe);
     probe_wait_done(&probe, 200);
     fan_broker_free(broker);
     for (size_t i = 0; i < 200; i++)
         assert_int_equal(probe.attempts[i + 1], 1);
-    place_remove(&place);
 }
 
 struct sequence {
@@ -521,9 +485,8 @@ static enum fan_verdict on_turn(void *context, const struct fan_event *event,
 
 static void test_H08_handlers_of_one_event_run_in_their_order(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct sequence sequence = { .wrong = 0 };
     fan__mutex_init(&sequence.mutex);
     static const char *const groups[] = { "zeta", "alpha", "mid" };
@@ -544,16 +507,14 @@ static void test_H08_handlers_of_one_event_run_in_their_order(void **state)
     wait_for_stats(broker, handled, 6000);
     fan_broker_free(broker);
     assert_int_equal(sequence.wrong, 0);
-    place_remove(&place);
 }
 
 static void test_H08_freeing_waits_for_the_call_and_hands_back_the_rest(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.worker_count = 2;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
@@ -562,8 +523,7 @@ static void test_H08_freeing_waits_for_the_call_and_hands_back_the_rest(void **s
     probe.held_seq = 1;
     options.concurrency = 1;
     assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
-    for (int i = 0; i < 10; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 10);
     probe_wait_begun(&probe, 1);
     pthread_t thread;
     void *(*start)(void *) = (void *(*)(void *))(void (*)(void))fan_handler_free;
@@ -584,18 +544,16 @@ static void test_H08_freeing_waits_for_the_call_and_hands_back_the_rest(void **s
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     probe_wait_done(&probe, 10);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* What was claimed for one and waits for the event's other handlers may outlive it. */
 static void test_H08_one_may_be_freed_while_its_event_waits_for_another(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.worker_count = 1;
     broker_options.work_queue_count = 2;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probes[2];
     struct fan_handler *handlers[2];
     for (size_t i = 0; i < 2; i++) {
@@ -618,7 +576,6 @@ static void test_H08_one_may_be_freed_while_its_event_waits_for_another(void **s
     assert_int_equal(find(broker, "one", seq).attempts, 0);
     assert_int_equal(find(broker, "two", seq).status, FAN_EVENT_COMPLETED);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct leaving {
@@ -657,9 +614,8 @@ static enum fan_verdict on_leaving(void *context, const struct fan_event *event,
 
 static void test_H08_a_durable_handler_may_free_itself(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct leaving leaving = { .calls = 0 };
     fan__mutex_init(&leaving.mutex);
     fan__cond_init(&leaving.changed);
@@ -668,8 +624,7 @@ static void test_H08_a_durable_handler_may_free_itself(void **state)
     };
     struct fan_handler *handler;
     assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
-    for (int i = 0; i < 50; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 50);
     fan__mutex_lock(&leaving.mutex);
     leaving.handler = handler;
     fan__cond_broadcast(&leaving.changed);
@@ -684,17 +639,15 @@ static void test_H08_a_durable_handler_may_free_itself(void **state)
     assert_int_equal(stats.pending, 50 - leaving.calls);
     assert_true(leaving.calls >= 1 && leaving.calls <= 10);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 /* Large events of a slow group take all the room there is for what is claimed. */
 static void test_H07_L12_large_events_of_one_group_hold_up_no_other(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.payload_size_max = (size_t)8 << 20;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe slow;
     struct probe quick;
     probe_init(&slow);
@@ -723,7 +676,6 @@ static void test_H07_L12_large_events_of_one_group_hold_up_no_other(void **state
     probe_wait_done(&slow, 8);
     fan_broker_free(broker);
     free(text);
-    place_remove(&place);
 }
 
 static void *publish_one(void *context)
@@ -734,16 +686,14 @@ static void *publish_one(void *context)
 
 static void test_H03_fifty_publish_at_once_to_five_workers(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.worker_count = 5;
     broker_options.work_queue_count = 100;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     pthread_t threads[50];
     for (int i = 0; i < 50; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, publish_one, broker), 0);
@@ -756,14 +706,12 @@ static void test_H03_fifty_publish_at_once_to_five_workers(void **state)
     fan_broker_free(broker);
     assert_int_equal(probe.done, 50);
     assert_true(probe.running_max <= 5);
-    place_remove(&place);
 }
 
 static void test_H03_a_concurrency_of_its_own_is_kept(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
     struct probe free;
     probe_init(&probe);
@@ -774,8 +722,7 @@ static void test_H03_a_concurrency_of_its_own_is_kept(void **state)
     options = probe_options(&free, "audit", NULL);
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     probe.held = 1;
-    for (int i = 0; i < 300; i++)
-        publish(broker, "a.b.c", NULL);
+    publish_times(broker, 300);
     /* The slow one holds up none of the other's. */
     probe_wait_done(&free, 300);
     probe_wait_begun(&probe, 2);
@@ -783,7 +730,6 @@ static void test_H03_a_concurrency_of_its_own_is_kept(void **state)
     probe_wait_done(&probe, 300);
     fan_broker_free(broker);
     assert_int_equal(probe.running_max, 2);
-    place_remove(&place);
 }
 
 /* ------------------------------------------------------------------ the rest */
@@ -836,12 +782,11 @@ static void test_L13_H17_sync_and_async_count_alike(void **state)
 
 static void test_H01_a_stepped_broker_publishes_in_sync(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.stepped = true;
     broker_options.mode = FAN_MODE_SYNC;
-    struct fan_broker *broker = broker_with(&place, &broker_options);
+    struct fan_broker *broker = broker_with(place, &broker_options);
     struct probe probe;
     struct probe live;
     probe_init(&probe);
@@ -861,15 +806,12 @@ static void test_H01_a_stepped_broker_publishes_in_sync(void **state)
     fan_handler_free(handler);
     assert_int_equal(fan_broker_step(broker), FAN_AGAIN);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 static void test_handler_options_are_checked(void **state)
 {
-    (void)state;
-    struct place place;
-    place_make(&place, scheme_memory);
-    struct fan_broker *broker = broker_started(&place);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
     struct probe probe;
     probe_init(&probe);
     struct fan_retry_policy retry = { .factor = 0.1 };
@@ -900,10 +842,9 @@ static void test_handler_options_are_checked(void **state)
     options[3].retry.factor = 0.5;
     for (int i = 0; i < 4; i++) {
         struct fan_error error = FAN_ERROR_INIT;
-        assert_int_equal(fan_broker_open(place.uri, &options[i], &broker, &error), FAN_INVALID);
+        assert_int_equal(fan_broker_open(place->uri, &options[i], &broker, &error), FAN_INVALID);
         assert_string_equal(error.field, names[i]);
     }
-    place_remove(&place);
 }
 
 int main(void)
@@ -911,10 +852,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         on_every_store(test_H01_sync_returns_when_all_handlers_are_done),
         on_every_store(test_H01_sync_tells_that_a_handler_failed),
-        on_every_store(test_H01_the_mode_decides_what_publish_waits_for),
+        on_every_scheme(test_H01_the_mode_decides_what_publish_waits_for),
         on_every_store(test_H01_sync_within_a_handler_is_a_typed_error),
         on_every_store(test_H01_a_sync_that_times_out_leaves_the_event),
-        cmocka_unit_test(test_H01_sync_sees_what_another_process_took),
+        on_sqlite(test_H01_sync_sees_what_another_process_took),
         on_every_store(test_H01_a_stepped_broker_publishes_in_sync),
         cmocka_unit_test(test_H03_the_policys_defaults_and_bounds),
         on_every_store(test_H03_H06_after_the_last_retry_it_is_a_dead_letter),
@@ -932,8 +873,8 @@ int main(void)
         on_every_store(test_H08_a_durable_handler_may_free_itself),
         on_every_store(test_H08_one_may_be_freed_while_its_event_waits_for_another),
         on_every_store(test_H03_fifty_publish_at_once_to_five_workers),
-        on_every_store(test_L13_H17_sync_and_async_count_alike),
-        cmocka_unit_test(test_handler_options_are_checked),
+        on_every_scheme(test_L13_H17_sync_and_async_count_alike),
+        on_memory(test_handler_options_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
