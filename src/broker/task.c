@@ -202,6 +202,13 @@ void fan__tasks_unpark(struct fan__dispatch *dispatch, struct fan__call *call)
             continue;
         }
         leave_park(task);
+        /* What is to run alone comes again, in its turn among suspects. */
+        if (task->lapses == FAN__LAPSES_MAX - 1) {
+            handler->cautious = true;
+            fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
+            fan__task_run_over(task);
+            continue;
+        }
         if (handler->concurrency > 0)
             fan__task_push(&handler->waiting, task);
         else

@@ -1,7 +1,12 @@
 /* Handlers that do not come back: past their time limit, past the deadline of a stop. */
 #include "probe.h"
 
+#include "base/env.h"
+#include "broker/broker.h"
+#include "broker/dispatch.h"
+
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 
 /* Warnings of calls past their limit, and the last of them. */
@@ -129,6 +134,85 @@ static void test_H05_H04_what_waits_for_a_hung_call_takes_no_room(void **state)
     fan_broker_free(broker);
 }
 
+/* Its first call with us hangs; whether the next one has others beside it. */
+struct lonely {
+    struct probe *others;
+    atomic_bool held;
+    atomic_bool again;
+    atomic_size_t beside;
+};
+
+static enum fan_verdict on_lonely(void *context, const struct fan_event *event,
+                                  const struct fan_handling *handling)
+{
+    struct lonely *lonely = context;
+    struct probe *others = lonely->others;
+    (void)event;
+    fan__mutex_lock(&others->mutex);
+    if (handling->attempt > FAN__LAPSES_MAX) {
+        atomic_store(&lonely->beside, others->running);
+        atomic_store(&lonely->again, true);
+    }
+    while (handling->attempt <= FAN__LAPSES_MAX && atomic_load(&lonely->held))
+        fan__cond_wait_until(&others->changed, &others->mutex, fan__deadline_ns(5));
+    fan__mutex_unlock(&others->mutex);
+    return FAN_VERDICT_DONE;
+}
+
+static bool has_suspect(struct fan__dispatch *dispatch)
+{
+    fan__mutex_lock(&dispatch->mutex);
+    bool has = dispatch->suspect != NULL;
+    fan__mutex_unlock(&dispatch->mutex);
+    return has;
+}
+
+/* What two holders died with, and which then waited for a call that hung, runs alone all the same.
+ */
+static void test_L08_what_waited_for_a_hung_call_runs_alone(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_broker *broker = broker_with(&place, NULL);
+    struct fan__dispatch *dispatch = broker->dispatch;
+    make_group(fan_broker_store(broker), "mail");
+    publish(broker, "bad.one", NULL);
+    for (int i = 0; i < FAN__LAPSES_MAX - 1; i++)
+        claim_and_die(fan_broker_store(broker), "mail", 1);
+    struct probe others;
+    struct lonely lonely = { .others = &others };
+    probe_init(&others);
+    others.held = 1;
+    atomic_init(&lonely.held, true);
+    struct fan_retry_policy retry = { .retries = 3, .delay_ms = 1 };
+    struct fan_handler_options options = probe_options(&others, "mail", "bad.*");
+    options.handle = on_lonely;
+    options.context = &lonely;
+    options.timeout_ms = 100;
+    options.retry = &retry;
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    options = probe_options(&others, "audit", "good.*");
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    wait_for_stats(broker, retried, 1);
+    wait_for_claims(broker, 1, FAN__LAPSES_MAX + 1);
+    publish(broker, "good.one", NULL);
+    probe_wait_begun(&others, 1);
+    fan__mutex_lock(&dispatch->mutex);
+    dispatch->alone_ns = 60000 * FAN__NS_PER_MS;
+    fan__mutex_unlock(&dispatch->mutex);
+    atomic_store(&lonely.held, false);
+    while (!has_suspect(dispatch) && !atomic_load(&lonely.again))
+        sched_yield();
+    probe_let_go(&others);
+    wait_for_stats(broker, processed, 1 + 1 + 1);
+    assert_true(atomic_load(&lonely.again));
+    assert_int_equal(atomic_load(&lonely.beside), 0);
+    assert_int_equal(find(broker, "mail", 1).attempts, FAN__LAPSES_MAX + 1);
+    assert_int_equal(find(broker, "mail", 1).lapses, FAN__LAPSES_MAX - 1);
+    fan_broker_free(broker);
+    place_remove(&place);
+}
+
 struct freeing {
     struct fan_broker *broker;
     atomic_bool freed;
@@ -212,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         on_every_store(test_H05_H03_hung_events_hold_one_worker_each),
         on_every_store(test_H05_H04_what_waits_for_a_hung_call_takes_no_room),
+        on_every_store(test_L08_what_waited_for_a_hung_call_runs_alone),
         on_every_store(test_H09_a_stop_gives_up_calls_that_do_not_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
