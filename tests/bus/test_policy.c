@@ -575,6 +575,35 @@ static void test_L12_large_messages_use_their_memory_again(void **state)
     assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
+/* So much that most of it is written past the processor's caches. */
+static void test_L11_a_long_queue_of_large_messages_is_whole(void **state)
+{
+    (void)state;
+    enum { COUNT = 150, SIZE_MIN = 16 << 10 };
+    static char bytes[SIZE_MIN + COUNT];
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_NEWEST, COUNT);
+    struct fan_message message = message_of("t", "a", NULL);
+    const struct fan_message *got = NULL;
+    for (size_t i = 0; i < COUNT; i++) {
+        memset(bytes, (int)i, sizeof(bytes));
+        bytes[SIZE_MIN + i - 1] = '!';
+        message.payload = (struct fan_str){ bytes, SIZE_MIN + i };
+        assert_ok(fan_bus_publish(bus, &message, NULL));
+    }
+    for (size_t i = 0; i < COUNT; i++) {
+        memset(bytes, (int)i, sizeof(bytes));
+        bytes[SIZE_MIN + i - 1] = '!';
+        assert_ok(fan_subscription_next(subscription, 0, &got));
+        assert_int_equal(got->payload.size, SIZE_MIN + i);
+        assert_memory_equal(got->payload.data, bytes, SIZE_MIN + i);
+        assert_string_equal(got->type, "a");
+        assert_string_equal(got->topic, "t");
+    }
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
 static struct fan_message numbered(uint64_t seq)
 {
     struct fan_message message = message_of("t", "a", "x");
@@ -713,6 +742,7 @@ int main(void)
         cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
         cmocka_unit_test(test_the_arena_gives_out_what_it_has),
         cmocka_unit_test(test_L12_large_messages_use_their_memory_again),
+        cmocka_unit_test(test_L11_a_long_queue_of_large_messages_is_whole),
         cmocka_unit_test(test_notify_keeps_sequences_with_holes),
         cmocka_unit_test(test_notify_without_memory_is_a_gap),
         cmocka_unit_test(test_wake_is_called_when_it_turns_readable),
