@@ -604,7 +604,7 @@ static void test_B14_L5_publish_against_subscribe_unsubscribe_and_close(void **s
 static void test_B05_B14_nothing_is_published_behind_close(void **state)
 {
     (void)state;
-    for (uint64_t round = 0; round < 40 * factor(); round++) {
+    for (uint64_t round = 0; round < 16 * factor(); round++) {
         struct fan_bus *bus = round % 2 ? open_blocking(FAN_TIMEOUT_FOREVER) : open_bus();
         struct churner churner = { .bus = bus, .number = (unsigned)round };
         struct writer writers[2] = { 0 };
