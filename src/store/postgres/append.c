@@ -295,7 +295,7 @@ static enum fan_status end(struct append *append, enum fan_status status, struct
     if (!stored)
         append->store->noticed_ns = 0;
     if (!stored || append->swept)
-        fan__postgres_tuples_clear(append->store);
+        fan__tuples_clear(append->store->tuples);
     return fan__postgres_end(append->writer, status, error);
 }
 

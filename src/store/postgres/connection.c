@@ -149,7 +149,7 @@ void fan__postgres_disconnect(struct fan__postgres_connection *connection)
     for (size_t i = 0; i < connection->queued; i++)
         PQclear(connection->queue[i].result);
     PQfinish(connection->conn);
-    fan__postgres_rows_free(connection);
+    fan__rows_free(connection->rows);
     fan__sets_free(&connection->sets, connection->store->env);
     fan__free(connection->store->env, connection);
 }
@@ -167,7 +167,9 @@ enum fan_status fan__postgres_connect(struct fan__postgres *store, int64_t deadl
     enum fan_status status = dial(connection);
     if (status == FAN_OK)
         status = begin(connection);
-    if (status == FAN_OK && !fan__postgres_rows_new(connection))
+    if (status == FAN_OK)
+        connection->rows = fan__rows_new(store->env);
+    if (status == FAN_OK && !connection->rows)
         status = FAN_NO_MEMORY;
     if (status == FAN_OK) {
         *ret_connection = connection;

@@ -187,7 +187,7 @@ static void postgres_close(void *self)
         fan__postgres_disconnect(connection);
     }
     fan__postgres_disconnect(store->writer);
-    fan__postgres_tuples_free(store);
+    fan__tuples_free(store->tuples);
     for (size_t i = 0; store->keywords && store->keywords[i]; i++) {
         fan__free(store->env, store->keywords[i]);
         fan__free(store->env, store->values ? store->values[i] : NULL);
@@ -218,7 +218,9 @@ static enum fan_status postgres_open(const char *uri, const struct fan_env *env,
 {
     struct fan__postgres *store = NULL;
     enum fan_status status = make(uri, env, &store, error);
-    if (status == FAN_OK && (!fan__postgres_tuples_new(store) || !fan__postgres_texts_new(store)))
+    if (status == FAN_OK)
+        store->tuples = fan__tuples_new(store->env);
+    if (status == FAN_OK && (!store->tuples || !fan__postgres_texts_new(store)))
         status = fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the statements");
     if (status == FAN_OK)
         status = find_log(store, error);

@@ -1,32 +1,18 @@
 /*
- * What events have in common is stored once, as a series. Two caches stand before the table, both
- * bounded: by content for the writer (tuples), by number for those who read (rows).
+ * The log's series: those of rows, those that a filter matches, and those of what is to be written.
  */
 #ifndef FAN_STORE_POSTGRES_SERIES_H
 #define FAN_STORE_POSTGRES_SERIES_H
 
 #include "store/postgres/store.h"
+#include "store/series.h"
 #include "store/sets.h"
 
 /* rows.c */
 
-/* The texts end in NUL and are never NULL. */
-struct fan__postgres_series {
-    int64_t id;
-    enum fan_source source;
-    const char *type;
-    const char *topic;
-    const char *schema;
-    const char *entity;
-    const char *operation;
-    const char *instance;
-    const char *content_type;
-    size_t size;
-};
-
 /* Gives a series, NULL once the connection has failed. Borrowed until the next call. */
-const struct fan__postgres_series *fan__postgres_series_get(
-    struct fan__postgres_connection *connection, int64_t id);
+const struct fan__series *fan__postgres_series_get(struct fan__postgres_connection *connection,
+                                                   int64_t id);
 
 /* Looks for all series that a result's events (FAN__POSTGRES_COLUMNS) need, in one go. */
 void fan__postgres_rows_load(struct fan__postgres_connection *connection, const PGresult *result);
@@ -61,12 +47,6 @@ void fan__postgres_set_of(struct fan__postgres_connection *connection,
 bool fan__postgres_set_has(const struct fan__postgres_set *set, int64_t id);
 
 /* tuples.c: the writer's. */
-
-bool fan__postgres_tuples_new(struct fan__postgres *store);
-void fan__postgres_tuples_free(struct fan__postgres *store);
-
-/* Forgets all: after a transaction that may have made series and did not commit. */
-void fan__postgres_tuples_clear(struct fan__postgres *store);
 
 /* The series of an event, 0 when it is not at hand. */
 int64_t fan__postgres_series_known(struct fan__postgres *store, const struct fan_event *event);

@@ -157,7 +157,7 @@ static bool is_owed_unseen(struct fan__postgres_connection *connection,
                            const struct fan__postgres_groups *groups, int64_t series_id,
                            const PGresult *rows, int first, uint64_t seq)
 {
-    const struct fan__postgres_series *series = NULL;
+    const struct fan__series *series = NULL;
     for (size_t i = 0; i < groups->count; i++) {
         const struct fan__postgres_group *group = &groups->items[i];
         if (seq <= group->cursor_seq)

@@ -28,10 +28,10 @@
 #include <libpq-fe.h>
 
 struct fan__postgres;
-struct fan__postgres_row_cache;
-struct fan__postgres_set_cache;
 struct fan__postgres_tail;
-struct fan__postgres_tuples;
+struct fan__rows;
+struct fan__sets;
+struct fan__tuples;
 
 #define FAN__POSTGRES_QUEUE_MAX 16
 #define FAN__POSTGRES_PARAM_MAX 24
@@ -73,7 +73,7 @@ struct fan__postgres_connection {
         int statement; /* -2: the preparation of the next */
         PGresult *result;
     } queue[2 * FAN__POSTGRES_QUEUE_MAX];
-    struct fan__postgres_row_cache *rows;
+    struct fan__rows *rows;
     struct fan__sets *sets;
 };
 
@@ -127,7 +127,7 @@ struct fan__postgres {
     bool durable;     /* the server syncs its log */
 
     /* The writer's. */
-    struct fan__postgres_tuples *tuples;
+    struct fan__tuples *tuples;
     int64_t series_swept; /* changes when series are forgotten, or the log is another */
     int64_t marked_us;
     int64_t noticed_ns; /* when the last notice went out */
@@ -317,10 +317,6 @@ enum fan_status fan__postgres_clock_accept(struct fan__postgres *store, struct f
 
 /* Whether the log was not told for a second how far its clock came. */
 bool fan__postgres_clock_is_due(struct fan__postgres *store);
-
-/* rows.c: which series are known by number, for those who read. */
-bool fan__postgres_rows_new(struct fan__postgres_connection *connection);
-void fan__postgres_rows_free(struct fan__postgres_connection *connection);
 
 /* schema.c: makes or migrates the log, and reads its identity. */
 enum fan_status fan__postgres_schema_open(struct fan__postgres *store, struct fan_error *error);

@@ -144,7 +144,7 @@ static void track(struct append *append, const char *topic, uint64_t last_seq)
     sqlite3_bind_text(statement, 1, "key_generation", -1, SQLITE_STATIC);
     sqlite3_bind_int64(statement, 2, 1);
     fan__sqlite_run(writer, statement);
-    fan__sqlite_tuples_clear(append->store);
+    fan__tuples_clear(append->store->tuples);
     set_key(append, topic, last_seq);
 }
 

@@ -199,8 +199,7 @@ static bool may_give(struct claiming *claiming, uint64_t seq, int64_t key, bool 
 static void take_new(struct claiming *claiming, sqlite3_stmt *row)
 {
     struct fan__sqlite_connection *writer = claiming->writer;
-    const struct fan__sqlite_series *series =
-        fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
+    const struct fan__series *series = fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
     if (!series)
         return;
     uint64_t seq = (uint64_t)sqlite3_column_int64(row, 0);
@@ -297,7 +296,7 @@ static void begin_order(struct claiming *claiming)
         sqlite3_bind_int64(row, 1, (int64_t)seq);
         if (!fan__sqlite_step(writer, row))
             continue;
-        const struct fan__sqlite_series *series =
+        const struct fan__series *series =
             fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
         int64_t key = series ? fan__sqlite_key_of(series->topic) : 0;
         statement = fan__sqlite_use(writer, FAN__SQL_DELIVERY_ORDER);

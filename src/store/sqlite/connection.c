@@ -247,6 +247,7 @@ enum fan_status fan__sqlite_connect(struct fan__sqlite *store,
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for a connection");
     connection->store = store;
     fan__buffer_init(&connection->scratch, store->env);
+    connection->rows = fan__rows_new(store->env);
     int flags =
         SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_PRIVATECACHE;
     int code = sqlite3_open_v2(store->path, &connection->db, flags, store->vfs);
@@ -255,7 +256,7 @@ enum fan_status fan__sqlite_connect(struct fan__sqlite *store,
     enum fan_status status = FAN_OK;
     if (code != SQLITE_OK) {
         status = fan__sqlite_tell(store, connection->db, code, error);
-    } else if (!fan__sqlite_rows_new(connection)) {
+    } else if (!connection->rows) {
         status = fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for a connection");
     }
     if (status != FAN_OK) {
@@ -273,7 +274,7 @@ void fan__sqlite_disconnect(struct fan__sqlite_connection *connection)
     for (size_t i = 0; i < FAN__SQL_COUNT; i++)
         sqlite3_finalize(connection->statements[i]);
     sqlite3_close(connection->db);
-    fan__sqlite_rows_free(connection);
+    fan__rows_free(connection->rows);
     fan__sets_free(&connection->sets, connection->store->env);
     fan__buffer_deinit(&connection->scratch);
     fan__free(connection->store->env, connection);

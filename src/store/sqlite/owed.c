@@ -42,7 +42,7 @@ void fan__sqlite_thresholds_deinit(struct fan__sqlite_thresholds *thresholds)
 }
 
 static uint64_t threshold_of(const struct fan__sqlite_groups *groups,
-                             const struct fan__sqlite_series *series)
+                             const struct fan__series *series)
 {
     uint64_t lowest = UINT64_MAX;
     for (size_t i = 0; i < groups->count; i++) {
@@ -91,7 +91,7 @@ uint64_t fan__sqlite_threshold_of(struct fan__sqlite_connection *connection,
     struct fan__sqlite_threshold *place = place_of(thresholds, series_id);
     if (place->id != 0)
         return place->threshold;
-    const struct fan__sqlite_series *series = fan__sqlite_series_get(connection, series_id);
+    const struct fan__series *series = fan__sqlite_series_get(connection, series_id);
     if (!series || series_id == 0)
         return UINT64_MAX;
     place->id = series_id;

@@ -252,8 +252,7 @@ static bool insert_row(struct keeping *keeping, const struct fan__sqlite_group *
                        sqlite3_stmt *row, int64_t due_us)
 {
     struct fan__sqlite_connection *writer = keeping->writer;
-    const struct fan__sqlite_series *series =
-        fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
+    const struct fan__series *series = fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
     if (!series)
         return false;
     int64_t key = group->ordered ? fan__sqlite_key_of(series->topic) : 0;

@@ -1,20 +1,15 @@
 /*
- * What events have in common is stored once, as a series. Two caches stand before the table, both
- * bounded: by content for the writer (tuples), by number for those who read (rows). A third one
- * keeps, per connection, which series a filter matches (sets).
+ * The log's series: those of rows, those that a filter matches, and those of what is to be written.
  */
 #ifndef FAN_STORE_SQLITE_SERIES_H
 #define FAN_STORE_SQLITE_SERIES_H
 
 #include "event/uuid.h"
+#include "store/series.h"
 #include "store/sets.h"
 #include "store/sqlite/store.h"
 
 /* tuples.c: the writer's, with its lock. */
-
-bool fan__sqlite_tuples_new(struct fan__sqlite *store);
-void fan__sqlite_tuples_free(struct fan__sqlite *store);
-void fan__sqlite_tuples_clear(struct fan__sqlite *store);
 
 /* A rolled-back transaction takes back the series that it made. */
 void fan__sqlite_tuples_commit(struct fan__sqlite *store);
@@ -29,26 +24,9 @@ int64_t fan__sqlite_series_of(struct fan__sqlite *store, const struct fan_event 
 
 /* rows.c */
 
-/* The texts end in NUL and are never NULL. */
-struct fan__sqlite_series {
-    int64_t id;
-    enum fan_source source;
-    const char *type;
-    const char *topic;
-    const char *schema;
-    const char *entity;
-    const char *operation;
-    const char *instance;
-    const char *content_type;
-    size_t size;
-};
-
-bool fan__sqlite_rows_new(struct fan__sqlite_connection *connection);
-void fan__sqlite_rows_free(struct fan__sqlite_connection *connection);
-
 /* Gives a series, NULL once the connection has failed. Borrowed until the next call. */
-const struct fan__sqlite_series *fan__sqlite_series_get(struct fan__sqlite_connection *connection,
-                                                        int64_t id);
+const struct fan__series *fan__sqlite_series_get(struct fan__sqlite_connection *connection,
+                                                 int64_t id);
 
 /*
  * Fills a draft with the event that the statement stands on (FAN__SQLITE_COLUMNS), borrowed from it

@@ -107,15 +107,14 @@ enum fan_status fan__sqlite_renew(void *self, const struct fan_group_name *name,
 
 /* What the group is still owed without a row of it. Returns: FAN_NOT_FOUND for anything else. */
 static enum fan_status find_owed(struct fan__sqlite *store, const struct fan__sqlite_group *group,
-                                 uint64_t seq, const struct fan__sqlite_series **ret_series)
+                                 uint64_t seq, const struct fan__series **ret_series)
 {
     struct fan__sqlite_connection *writer = store->writer;
     sqlite3_stmt *row = fan__sqlite_use(writer, FAN__SQL_EVENT_BY_SEQ);
     sqlite3_bind_int64(row, 1, (int64_t)seq);
     if (seq <= group->cursor_seq || !fan__sqlite_step(writer, row))
         return FAN_NOT_FOUND;
-    const struct fan__sqlite_series *series =
-        fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
+    const struct fan__series *series = fan__sqlite_series_get(writer, sqlite3_column_int64(row, 2));
     sqlite3_reset(row);
     if (!series || !fan__sqlite_group_wants(group, series->topic, series->type))
         return FAN_NOT_FOUND;
@@ -128,7 +127,7 @@ static enum fan_status discard_ahead(struct fan__sqlite *store,
                                      const struct fan__sqlite_group *group, uint64_t seq,
                                      enum fan_event_status to)
 {
-    const struct fan__sqlite_series *series;
+    const struct fan__series *series;
     enum fan_status status = find_owed(store, group, seq, &series);
     if (status != FAN_OK)
         return status;

@@ -98,7 +98,7 @@ void fan__sqlite_close(void *self)
     }
     /* The last connection to go moves the write-ahead log into the database and removes it. */
     fan__sqlite_disconnect(store->writer);
-    fan__sqlite_tuples_free(store);
+    fan__tuples_free(store->tuples);
     fan__cond_deinit(&store->tail_wake);
     fan__mutex_deinit(&store->tail_mutex);
     fan__mutex_deinit(&store->owed_mutex);
@@ -119,7 +119,8 @@ enum fan_status fan__sqlite_start(struct fan__sqlite *store, struct fan_error *e
     enum fan_status status = fan__sqlite_schema_open(store, error);
     if (status != FAN_OK)
         return status;
-    if (!fan__sqlite_tuples_new(store))
+    store->tuples = fan__tuples_new(store->env);
+    if (!store->tuples)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the series");
     status = fan__sqlite_checkpoint_start(store, error);
     if (status != FAN_OK)

@@ -131,7 +131,7 @@ bool fan__sqlite_is_owed_unseen(struct fan__sqlite_connection *connection,
                                 const struct fan__sqlite_groups *groups, uint64_t seq,
                                 int64_t series_id)
 {
-    const struct fan__sqlite_series *series = NULL;
+    const struct fan__series *series = NULL;
     for (size_t i = 0; i < groups->count; i++) {
         const struct fan__sqlite_group *group = &groups->items[i];
         if (seq <= group->cursor_seq)

@@ -20,12 +20,12 @@
 #include <sqlite3.h>
 
 struct fan__sqlite;
-struct fan__sqlite_row_cache;
-struct fan__sqlite_set_cache;
-struct fan__sqlite_tuples;
 struct fan__sqlite_checkpoint;
 struct fan__sqlite_owed;
 struct fan__sqlite_sweep;
+struct fan__rows;
+struct fan__sets;
+struct fan__tuples;
 
 struct fan__sqlite_connection {
     struct fan__sqlite *store;
@@ -35,7 +35,7 @@ struct fan__sqlite_connection {
     sqlite3_stmt *statements[FAN__SQL_COUNT];
     enum fan_status status;
     char message[160];
-    struct fan__sqlite_row_cache *rows;
+    struct fan__rows *rows;
     struct fan__sets *sets;
     struct fan__buffer scratch;
     uint64_t seqs[FAN__SQLITE_BLOCK_COUNT];
@@ -100,7 +100,8 @@ struct fan__sqlite {
     /* The writer's; head_seq is that of the last commit, of whichever process. */
     struct fan__mutex writer_mutex;
     struct fan__sqlite_connection *writer;
-    struct fan__sqlite_tuples *tuples;
+    struct fan__tuples *tuples;
+    bool series_made; /* in the transaction under way */
     uint64_t head_seq;
     int64_t data_version;
     int64_t key_generation;

@@ -147,7 +147,7 @@ static void tell_caches(struct fan__sqlite *store)
     sqlite3_bind_int64(statement, 2, 1);
     fan__sqlite_run(writer, statement);
     fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_SERIES_SWEPT));
-    fan__sqlite_tuples_clear(store);
+    fan__tuples_clear(store->tuples);
 }
 
 static enum fan_status forget_some(struct fan__sqlite *store)

@@ -122,7 +122,7 @@ static void refresh(struct fan__sqlite *store)
     if (writer->status != FAN_OK)
         return;
     if (generation != store->key_generation)
-        fan__sqlite_tuples_clear(store);
+        fan__tuples_clear(store->tuples);
     fan__sqlite_clock_load(store);
     store->marks.known = false;
     store->key_generation = generation;
