@@ -1,15 +1,26 @@
 /*
  * One subscription with drop_oldest that is lapped on its ring and catches up, as src/bus/lane.c
  * (lap, attend), read.c (read_ring, read_behind_the_gate) and slot.h do it: one publisher, one
- * reader, a buffer of BUFFER messages, a ring of twice that. A slot has a stamp and two words, each
- * written and read in a step of its own, so that a copy may be torn.
+ * reader, a buffer of BUFFER messages, a ring of RING. A slot has a stamp and two words, each
+ * written and read in a step of its own, so that a copy may be torn. The tail moves behind each
+ * message, or, as in publish_alike, behind a run of up to RUN: less than half a ring, and not past
+ * the gate.
  *
  * The reader must get whole messages, in order, and be told exactly which it lost, however it
  * interleaves with the writer. Each MISTAKE_… must be found.
  */
 #define BUFFER 2
+#ifdef MISTAKE_RUN_PAST_THE_GATE
+#define RUNS
+#endif
+#ifdef RUNS
+#define RING 8
+#define MESSAGES 12
+#else
 #define RING 4
 #define MESSAGES 9
+#endif
+#define RUN (RING / 2 - 1)
 #define NONE 255 /* the stamp of a slot that is being written */
 
 bool lock;
@@ -88,28 +99,52 @@ inline pass()
     od
 }
 
-inline write()
+inline write(where)
 {
-    stamp[tail % RING] = NONE;
-    word[tail % RING] = tail;
-    other_word[tail % RING] = tail;
-    stamp[tail % RING] = tail
+    stamp[where % RING] = NONE;
+    word[where % RING] = where;
+    other_word[where % RING] = where;
+    stamp[where % RING] = where
+}
+
+/* At the first there is room: pass() has seen to it. */
+inline write_run()
+{
+    count = 0;
+    do
+    :: true ->
+        write((tail + count));
+        count++;
+        if
+        :: count == RUN || tail + count == MESSAGES -> break
+#ifndef MISTAKE_RUN_PAST_THE_GATE
+        :: ringed && tail + count == gate -> break
+#endif
+        :: else ->
+            if
+            :: break
+            :: skip
+            fi
+        fi
+    od;
+    tail = tail + count;
+    count = 0
 }
 
 proctype publisher()
 {
-    byte at;
+    byte at, count;
     do
     :: tail < MESSAGES ->
         attend();
 #ifdef MISTAKE_MARK_BEHIND
-        write();
+        write(tail);
         pass();
+        tail++
 #else
         pass();
-        write();
+        write_run()
 #endif
-        tail++
     :: else -> break
     od;
     done = true
@@ -247,6 +282,12 @@ init
         stamp[1] = NONE;
         stamp[2] = NONE;
         stamp[3] = NONE;
+#ifdef RUNS
+        stamp[4] = NONE;
+        stamp[5] = NONE;
+        stamp[6] = NONE;
+        stamp[7] = NONE;
+#endif
         run drain();
         run publisher();
         run reader()
