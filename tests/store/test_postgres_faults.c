@@ -11,12 +11,18 @@
 
 #include <fanfare/batch.h>
 #include <fanfare/env.h>
+#include <fanfare/group.h>
 #include <fanfare/store.h>
 
+#include <arpa/inet.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #define WRITER_COUNT 2
 #define BATCH_COUNT 20
@@ -377,9 +383,214 @@ static void test_R01_a_log_is_opened_once_its_server_is_up(void **state)
     fan_store_close(store);
 }
 
+/* ---- Answers that are lost ---- */
+
+#define PAIR_COUNT 16
+
+/* Between a store and its server: the next answer to a commit that changed rows goes nowhere. */
+struct proxy {
+    pthread_t thread;
+    int listener;
+    int stop[2];
+    unsigned port;
+    pthread_mutex_t mutex;
+    bool armed;
+    int pairs[PAIR_COUNT][2]; /* the store's side, the server's */
+};
+
+static int connect_server(unsigned port)
+{
+    int file = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_port = htons((uint16_t)port),
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    if (connect(file, (struct sockaddr *)&address, sizeof(address)) == 0)
+        return file;
+    close(file);
+    return -1;
+}
+
+static void close_pair(int pair[2])
+{
+    for (int i = 0; i < 2; i++) {
+        if (pair[i] >= 0)
+            close(pair[i]);
+        pair[i] = -1;
+    }
+}
+
+/* Whether this answer is the one that gets lost. */
+static bool swallows(struct proxy *proxy, const char *data, size_t size)
+{
+    pthread_mutex_lock(&proxy->mutex);
+    bool swallowed =
+        proxy->armed && memmem(data, size, "UPDATE 1", 9) && memmem(data, size, "COMMIT", 7);
+    if (swallowed)
+        proxy->armed = false;
+    pthread_mutex_unlock(&proxy->mutex);
+    return swallowed;
+}
+
+static void pass_on(struct proxy *proxy, int pair[2], int from)
+{
+    char data[65536];
+    ssize_t size = recv(pair[from], data, sizeof(data), 0);
+    bool good = size > 0 && !(from == 1 && swallows(proxy, data, (size_t)size));
+    for (ssize_t at = 0; good && at < size;) {
+        ssize_t sent = send(pair[!from], data + at, (size_t)(size - at), MSG_NOSIGNAL);
+        good = sent > 0;
+        at += sent;
+    }
+    if (!good)
+        close_pair(pair);
+}
+
+static void take_client(struct proxy *proxy)
+{
+    int client = accept4(proxy->listener, NULL, NULL, SOCK_CLOEXEC);
+    size_t i = 0;
+    while (i < PAIR_COUNT && proxy->pairs[i][0] >= 0)
+        i++;
+    int other = i < PAIR_COUNT ? connect_server(server.port) : -1;
+    if (client >= 0 && other >= 0) {
+        proxy->pairs[i][0] = client;
+        proxy->pairs[i][1] = other;
+        return;
+    }
+    close_pair((int[2]){ client, other });
+}
+
+static void *run_proxy(void *context)
+{
+    struct proxy *proxy = context;
+    for (;;) {
+        struct pollfd files[2 + 2 * PAIR_COUNT] = { { .fd = proxy->stop[0], .events = POLLIN },
+                                                    { .fd = proxy->listener, .events = POLLIN } };
+        for (size_t i = 0; i < 2 * PAIR_COUNT; i++)
+            files[2 + i] = (struct pollfd){ .fd = proxy->pairs[i / 2][i % 2], .events = POLLIN };
+        if (poll(files, 2 + 2 * PAIR_COUNT, -1) < 0)
+            continue;
+        if (files[0].revents)
+            return NULL;
+        for (size_t i = 0; i < 2 * PAIR_COUNT; i++) {
+            if (files[2 + i].revents && proxy->pairs[i / 2][i % 2] == files[2 + i].fd)
+                pass_on(proxy, proxy->pairs[i / 2], (int)(i % 2));
+        }
+        if (files[1].revents)
+            take_client(proxy);
+    }
+}
+
+static void proxy_start(struct proxy *proxy)
+{
+    struct sockaddr_in address = { .sin_family = AF_INET,
+                                   .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+    socklen_t size = sizeof(address);
+    *proxy = (struct proxy){ .armed = false };
+    for (size_t i = 0; i < PAIR_COUNT; i++)
+        proxy->pairs[i][0] = proxy->pairs[i][1] = -1;
+    pthread_mutex_init(&proxy->mutex, NULL);
+    proxy->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    assert_int_equal(bind(proxy->listener, (struct sockaddr *)&address, size), 0);
+    assert_int_equal(listen(proxy->listener, PAIR_COUNT), 0);
+    assert_int_equal(getsockname(proxy->listener, (struct sockaddr *)&address, &size), 0);
+    proxy->port = ntohs(address.sin_port);
+    assert_int_equal(pipe2(proxy->stop, O_CLOEXEC), 0);
+    assert_int_equal(pthread_create(&proxy->thread, NULL, run_proxy, proxy), 0);
+}
+
+static void proxy_arm(struct proxy *proxy)
+{
+    pthread_mutex_lock(&proxy->mutex);
+    proxy->armed = true;
+    pthread_mutex_unlock(&proxy->mutex);
+}
+
+static void proxy_end(struct proxy *proxy)
+{
+    close(proxy->stop[1]);
+    pthread_join(proxy->thread, NULL);
+    close(proxy->stop[0]);
+    close(proxy->listener);
+    for (size_t i = 0; i < PAIR_COUNT; i++)
+        close_pair(proxy->pairs[i]);
+    pthread_mutex_destroy(&proxy->mutex);
+}
+
+struct claimed {
+    struct fan_store *store;
+    struct fan_group_name name;
+    struct fan_batch *batch;
+    struct fan_claim claims[4];
+};
+
+static enum fan_status claim(struct claimed *claimed)
+{
+    const struct fan_claim_options options = {
+        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me", .limit = 4, .lease_ms = 3600000
+    };
+    return fan_group_claim(claimed->store, &claimed->name, &options, claimed->batch,
+                           claimed->claims);
+}
+
+static void put_one(struct fan_store *store, uint64_t number)
+{
+    struct fan_event *event = event_of(0, number);
+    struct fan_append item = { .event = event };
+    assert_ok(fan_store_append(store, &item, 1, NULL));
+    fan_event_free(event, NULL);
+}
+
+/*
+ * What a claim gave whose answer was lost is nobody's attempt, and is not held until a lease ends.
+ */
+static void test_P09_a_claim_whose_answer_is_lost_is_none(void **state)
+{
+    (void)state;
+    char uri[200];
+    struct proxy proxy;
+    struct claimed claimed = { .name = { "g", "h" } };
+    const struct fan_group_options group = { .size = FAN_GROUP_OPTIONS_SIZE };
+    proxy_start(&proxy);
+    snprintf(uri, sizeof(uri),
+             "postgres://fan:geheim@127.0.0.1:%u/fan?schema=lost&timeout_ms=30000", proxy.port);
+    assert_ok(fan_batch_new(NULL, &claimed.batch));
+    assert_ok(fan_store_open(uri, NULL, &claimed.store, NULL));
+    assert_ok(fan_group_create(claimed.store, &claimed.name, &group, NULL));
+    put_one(claimed.store, 1);
+    put_one(claimed.store, 2);
+    assert_ok(claim(&claimed));
+    assert_int_equal(fan_batch_count(claimed.batch), 2);
+    struct fan_settle settle = { .seq = 1,
+                                 .token = claimed.claims[0].token,
+                                 .verdict = FAN_VERDICT_RETRY };
+    assert_ok(fan_group_settle(claimed.store, &claimed.name, &settle, 1));
+    put_one(claimed.store, 3);
+    /* One that is tried again and one that is given for the first time. */
+    proxy_arm(&proxy);
+    assert_int_equal(claim(&claimed), FAN_UNKNOWN);
+    assert_int_equal(fan_batch_count(claimed.batch), 0);
+    /* Lost again, and still no attempt. */
+    proxy_arm(&proxy);
+    assert_int_equal(claim(&claimed), FAN_UNKNOWN);
+    assert_ok(claim(&claimed));
+    assert_int_equal(fan_batch_count(claimed.batch), 2);
+    for (size_t i = 0; i < 2; i++) {
+        const struct fan_claim *one = &claimed.claims[i];
+        assert_int_equal(one->attempt, one->seq == 1 ? 2 : 1);
+        assert_int_equal(one->lapses, 0);
+    }
+    /* What is held is held. */
+    assert_int_equal(claim(&claimed), FAN_AGAIN);
+    fan_store_close(claimed.store);
+    fan_batch_free(claimed.batch);
+    proxy_end(&proxy);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_P09_a_claim_whose_answer_is_lost_is_none),
         cmocka_unit_test(test_R01_a_server_that_is_killed_loses_nothing),
         cmocka_unit_test(test_R01_a_server_that_stands_still_is_given_up_in_time),
         cmocka_unit_test(test_R01_connections_that_are_cut_lose_nothing),

@@ -44,6 +44,8 @@ struct claiming {
     int64_t until_us;
     size_t passed;
     size_t scanned;
+    struct fan__postgres_doubt doubts[FAN__POSTGRES_DOUBT_MAX];
+    size_t doubt_count;
     bool end;                              /* the cursor has come to the end of the log */
     bool held[FAN_GROUP_PARTITION_COUNT];  /* by another owner */
     struct fan__postgres_array given_seqs; /* of all claims, in their order */
@@ -280,6 +282,62 @@ static bool take_all(struct claiming *claiming)
     return due_first;
 }
 
+/* ---- Claims whose answer was lost ---- */
+
+static void doubt(struct claiming *claiming)
+{
+    struct fan__postgres *store = claiming->store;
+    fan__mutex_lock(&store->doubt_mutex);
+    store->doubts[store->doubt_count++ % FAN__POSTGRES_DOUBT_MAX] =
+        (struct fan__postgres_doubt){ claiming->group.id, claiming->group.token,
+                                      claiming->until_us };
+    fan__mutex_unlock(&store->doubt_mutex);
+}
+
+/* Copies the doubts of a group; gives how many there are. */
+static size_t doubts_of(struct fan__postgres *store, int64_t group_id,
+                        struct fan__postgres_doubt doubts[FAN__POSTGRES_DOUBT_MAX])
+{
+    size_t count = 0;
+    fan__mutex_lock(&store->doubt_mutex);
+    for (size_t i = 0; i < FAN__POSTGRES_DOUBT_MAX; i++) {
+        if (store->doubts[i].token != 0 && store->doubts[i].group_id == group_id)
+            doubts[count++] = store->doubts[i];
+    }
+    fan__mutex_unlock(&store->doubt_mutex);
+    return count;
+}
+
+static void forget_doubts(struct claiming *claiming)
+{
+    struct fan__postgres *store = claiming->store;
+    fan__mutex_lock(&store->doubt_mutex);
+    for (size_t i = 0; i < claiming->doubt_count; i++) {
+        for (size_t j = 0; j < FAN__POSTGRES_DOUBT_MAX; j++) {
+            if (store->doubts[j].token == claiming->doubts[i].token &&
+                store->doubts[j].group_id == claiming->doubts[i].group_id)
+                store->doubts[j] = (struct fan__postgres_doubt){ 0 };
+        }
+    }
+    fan__mutex_unlock(&store->doubt_mutex);
+    claiming->doubt_count = 0;
+}
+
+static void give_doubts_back(struct claiming *claiming)
+{
+    claiming->doubt_count = doubts_of(claiming->store, claiming->group.id, claiming->doubts);
+    for (size_t i = 0; i < claiming->doubt_count; i++) {
+        struct fan__postgres_params params = { .count = 0 };
+        fan__postgres_add_int(&params, claiming->group.id);
+        fan__postgres_add_int(&params, (int64_t)claiming->doubts[i].token);
+        fan__postgres_add_int(&params, claiming->doubts[i].until_us);
+        fan__postgres_add_int(&params, claiming->now_us);
+        fan__postgres_queue(claiming->connection, FAN__PG_UNCLAIM, &params);
+    }
+}
+
+/* ---- A transaction ---- */
+
 /* With the group's row held. */
 static void claim_held(struct claiming *claiming, struct fan_batch *batch)
 {
@@ -290,6 +348,7 @@ static void claim_held(struct claiming *claiming, struct fan_batch *batch)
     claiming->until_us = claiming->now_us + (int64_t)claiming->options->lease_ms * 1000;
     claiming->passed = 0;
     claiming->scanned = 0;
+    give_doubts_back(claiming);
     if (begins_order) {
         /* It was claimed without order so far: its unsettled deliveries get their keys. */
         struct fan__postgres_params params = { .count = 0 };
@@ -316,8 +375,10 @@ static bool is_worth_it(struct claiming *claiming, const struct fan_group_name *
     fan__postgres_add_int(&params, now_us);
     PGresult *result = fan__postgres_run(claiming->connection, FAN__PG_CLAIM_LOOK, &params);
     *ret_status = result && PQntuples(result) == 0 ? FAN_NOT_FOUND : claiming->connection->status;
+    struct fan__postgres_doubt doubts[FAN__POSTGRES_DOUBT_MAX];
     bool worth_it = PQntuples(result) > 0 &&
                     (fan__postgres_int(result, 0, 0) != 0 ||
+                     doubts_of(claiming->store, fan__postgres_int(result, 0, 3), doubts) > 0 ||
                      now_us - fan__postgres_int(result, 0, 1) >= FAN__POSTGRES_JOINED_US ||
                      (claiming->options->ordered && fan__postgres_int(result, 0, 2) == 0));
     PQclear(result);
@@ -335,6 +396,7 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
     fan__postgres_unsynced(claiming->connection);
     fan__postgres_clock_sync(claiming->connection);
     claiming->end = true;
+    claiming->doubt_count = 0;
     if (is_worth_it(claiming, name, &status) && status == FAN_OK) {
         status = fan__postgres_group_find(claiming->connection, name, true, &claiming->group);
         claiming->end = false;
@@ -342,7 +404,12 @@ static enum fan_status claim_once(struct claiming *claiming, const struct fan_gr
             claim_held(claiming, batch);
         fan__postgres_group_free(&claiming->group);
     }
-    return fan__postgres_end(claiming->connection, status, NULL);
+    status = fan__postgres_end(claiming->connection, status, NULL);
+    if (status == FAN_OK)
+        forget_doubts(claiming);
+    if (status == FAN_UNKNOWN && claiming->count > 0)
+        doubt(claiming);
+    return status;
 }
 
 enum fan_status fan__postgres_claim(void *self, const struct fan_group_name *name,

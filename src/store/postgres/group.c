@@ -6,9 +6,6 @@
 #include <ctype.h>
 #include <string.h>
 
-/* How many rows are looked at in one transaction, for those of a group that is gone. */
-#define CLEAR_ROW_COUNT 10000
-
 enum fan_status fan__postgres_regex(const char *pattern, const struct fan_env *env,
                                     char **ret_regex)
 {
@@ -153,18 +150,6 @@ bool fan__postgres_group_clear(struct fan__postgres_connection *connection, size
     return found && connection->status == FAN_OK;
 }
 
-/* The group is gone already: what fails here is left to the next deletion, or to retention. */
-static void clear_all(struct fan__postgres *store)
-{
-    struct fan__postgres_connection *connection = NULL;
-    bool more = true;
-    while (more && fan__postgres_borrow(store, FAN__POSTGRES_WRITE, &connection, NULL) == FAN_OK) {
-        fan__postgres_unsynced(connection);
-        more = fan__postgres_group_clear(connection, CLEAR_ROW_COUNT);
-        more = fan__postgres_end(connection, FAN_OK, NULL) == FAN_OK && more;
-    }
-}
-
 enum fan_status fan__postgres_group_delete(void *self, const struct fan_group_name *name)
 {
     struct fan__postgres_connection *connection = NULL;
@@ -178,6 +163,6 @@ enum fan_status fan__postgres_group_delete(void *self, const struct fan_group_na
     fan__postgres_group_free(&found);
     status = fan__postgres_end(connection, status, NULL);
     if (status == FAN_OK)
-        clear_all(self);
+        fan__postgres_tail_clear(self);
     return status;
 }

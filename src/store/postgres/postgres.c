@@ -154,6 +154,7 @@ static enum fan_status make(const char *uri, const struct fan_env *env,
     fan__mutex_init(&store->pool_mutex);
     fan__cond_init(&store->pool_returned);
     fan__mutex_init(&store->clock_mutex);
+    fan__mutex_init(&store->doubt_mutex);
     fan__number_init(&store->writer_pid, 0);
     fan__mutex_init(&store->keep_mutex);
     *ret_store = store;
@@ -196,6 +197,7 @@ static void postgres_close(void *self)
     fan__free(store->env, store->values);
     fan__free(store->env, store->texts);
     fan__mutex_deinit(&store->keep_mutex);
+    fan__mutex_deinit(&store->doubt_mutex);
     fan__mutex_deinit(&store->clock_mutex);
     fan__cond_deinit(&store->pool_returned);
     fan__mutex_deinit(&store->pool_mutex);

@@ -85,6 +85,7 @@
 
 #define FAN__POSTGRES_STATEMENTS_CLAIM(X)                                                          \
     X(UNSYNCED, "SET LOCAL synchronous_commit = off")                                              \
+    X(IMPATIENT, "SET LOCAL lock_timeout = 50")                                                    \
     X(GROUP_GET, FAN__POSTGRES_GROUP_NAMED)                                                        \
     X(GROUP_LOCK, FAN__POSTGRES_GROUP_NAMED " FOR NO KEY UPDATE")                                  \
     X(GROUP_CREATE,                                                                                \
@@ -121,13 +122,20 @@
     X(CLAIM_LOOK,                                                                                  \
       "SELECT (EXISTS (SELECT 1 FROM @delivery d WHERE d.grp = g.id AND d.status < 2 "             \
       "AND NOT d.parked AND d.due_us <= $3::bigint) OR EXISTS (SELECT 1 FROM @event e "            \
-      "WHERE e.seq > g.cursor))::int, g.joined_us, g.ordered::int FROM @grp g "                    \
+      "WHERE e.seq > g.cursor))::int, g.joined_us, g.ordered::int, g.id FROM @grp g "              \
       "WHERE g.name = $1::text AND g.handler = $2::text")                                          \
     X(ORDER_BEGIN, "UPDATE @delivery d SET key = hashtextextended(s.topic, 0), "                   \
                    "part = (hashtextextended(s.topic, 0) & 63)::smallint "                         \
                    "FROM @event e JOIN @series s ON s.id = e.series "                              \
                    "WHERE d.grp = $1::bigint AND d.status < 2 AND d.key IS NULL "                  \
                    "AND e.seq = d.seq")                                                            \
+    /*                                                                                             \
+     * What the claim with a token gave, by its lease's end: nobody had it, and no attempt was     \
+     * made.                                                                                       \
+     */                                                                                            \
+    X(UNCLAIM, "UPDATE @delivery d SET status = 0, token = 0, owner = NULL, due_us = $4::bigint, " \
+               "attempts = d.attempts - 1 WHERE d.grp = $1::bigint AND d.due_us = $3::bigint "     \
+               "AND d.status < 2 AND NOT d.parked AND d.status = 1 AND d.token = $2::bigint")      \
     X(HELD, "SELECT DISTINCT d.part FROM @delivery d WHERE d.grp = $1::bigint AND d.status = 1 "   \
             "AND d.part IS NOT NULL AND d.due_us > $2::bigint AND d.owner <> $3::text")            \
     X(DUE, "WITH pick AS MATERIALIZED (SELECT d.seq, d.due_us FROM @delivery d "                   \

@@ -36,6 +36,7 @@ struct fan__tuples;
 #define FAN__POSTGRES_QUEUE_MAX 16
 #define FAN__POSTGRES_PARAM_MAX 24
 #define FAN__POSTGRES_POOL_MAX 8
+#define FAN__POSTGRES_DOUBT_MAX 32
 #define FAN__POSTGRES_NAME_MAX 63 /* bytes of an identifier */
 #define FAN__POSTGRES_BATCH_SIZE_MAX ((size_t)1 << 20)
 
@@ -94,6 +95,13 @@ enum fan__postgres_part {
     FAN__POSTGRES_PART_END,
 };
 
+/* A claim that may have been committed, though nobody was told what it gave (claim.c). */
+struct fan__postgres_doubt {
+    int64_t group_id;
+    uint64_t token;
+    int64_t until_us;
+};
+
 /* Where retention is (retain.c). Up to the sequences things are older than their bounds. */
 struct fan__postgres_pass {
     struct fan_retention retention;
@@ -144,6 +152,10 @@ struct fan__postgres {
 
     struct fan__mutex clock_mutex;
     struct fan__postgres_clock clock;
+
+    struct fan__mutex doubt_mutex;
+    struct fan__postgres_doubt doubts[FAN__POSTGRES_DOUBT_MAX];
+    size_t doubt_count; /* also those that were forgotten: the oldest make room */
 
     struct fan__postgres_tail *tail;
     struct fan__number writer_pid; /* the server's process for the writer */
@@ -341,6 +353,7 @@ void fan__postgres_bounds_of(struct fan__postgres_connection *connection, const 
 enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan_error *error);
 bool fan__postgres_tail_stop(struct fan__postgres *store); /* whether the server was there */
 void fan__postgres_tail_moved(struct fan__postgres *store, uint64_t head_seq);
+void fan__postgres_tail_clear(struct fan__postgres *store); /* a group was deleted */
 enum fan_status fan__postgres_wait(void *self, uint64_t after_seq, uint32_t timeout_ms);
 void fan__postgres_wake(void *self);
 enum fan_status fan__postgres_head(void *self, uint64_t *ret_seq);

@@ -4,7 +4,7 @@
  * A notice stands for the batches that come right after it, too, so that looks follow it for a
  * while (FAN__POSTGRES_AFTER_MS). What it finds is a hint for those who wait; truth is reading.
  */
-#include "store/postgres/store.h"
+#include "store/postgres/group.h"
 
 #include "base/env.h"
 #include "base/status.h"
@@ -17,6 +17,9 @@
 
 #define RETRY_MS_MIN 20
 #define RETRY_MS_MAX 2000
+/* Of deliveries that are looked at in one transaction. */
+#define CLEAR_ROW_COUNT 1000
+#define CLEAR_RETRY_MS 1000
 
 struct fan__postgres_tail {
     struct fan__postgres *store;
@@ -24,12 +27,14 @@ struct fan__postgres_tail {
     struct fan__postgres_connection *connection; /* the thread's */
     uint32_t retry_ms;
     int64_t after_ns; /* until then looks follow the last notice */
-    int stop_file;
+    int wake_file;
 
     struct fan__mutex mutex;
     struct fan__cond moved;
     bool stops;
     bool down;
+    bool clears; /* there may be deliveries of groups that are gone */
+    int64_t clear_ns;
     uint64_t seq;
     uint64_t wakes;
 };
@@ -53,13 +58,23 @@ static void found(struct fan__postgres_tail *tail, uint64_t seq)
     fan__mutex_unlock(&tail->mutex);
 }
 
-/* Sleeps for so long, or until the socket has something or the tail is to stop. */
-static bool has_news(struct fan__postgres_tail *tail, int file, uint32_t timeout_ms)
+/* When what groups left that are gone is to be looked at next; INT64_MAX where there is nothing. */
+static int64_t clear_ns(struct fan__postgres_tail *tail)
 {
-    struct pollfd files[] = { { .fd = tail->stop_file, .events = POLLIN },
+    fan__mutex_lock(&tail->mutex);
+    int64_t result_ns = tail->clears ? tail->clear_ns : INT64_MAX;
+    fan__mutex_unlock(&tail->mutex);
+    return result_ns;
+}
+
+/* Sleeps for so long, or until the socket has something or there is something else to do. */
+static void rest(struct fan__postgres_tail *tail, int file, uint32_t timeout_ms)
+{
+    struct pollfd files[] = { { .fd = tail->wake_file, .events = POLLIN },
                               { .fd = file, .events = POLLIN } };
-    int ready = poll(files, 2, (int)timeout_ms);
-    return ready > 0 && files[1].revents != 0;
+    eventfd_t count;
+    if (poll(files, 2, (int)timeout_ms) > 0 && files[0].revents != 0)
+        (void)eventfd_read(tail->wake_file, &count);
 }
 
 static void look(struct fan__postgres_tail *tail)
@@ -91,7 +106,7 @@ static void begin(struct fan__postgres_tail *tail)
     fan__mutex_lock(&tail->mutex);
     tail->down = true;
     fan__mutex_unlock(&tail->mutex);
-    (void)has_news(tail, -1, tail->retry_ms / 2 + random % (tail->retry_ms / 2));
+    rest(tail, -1, tail->retry_ms / 2 + random % (tail->retry_ms / 2));
 }
 
 /* Whether another process said something: what our own writer says is known (tail_moved). */
@@ -110,23 +125,59 @@ static bool take_notices(struct fan__postgres_connection *connection)
 }
 
 /* Sleeps until there is news, or the next look is due, and looks. */
-static void follow(struct fan__postgres_tail *tail)
+static void follow(struct fan__postgres_tail *tail, int64_t until_ns)
 {
-    bool again = fan__deadline_ns(0) < tail->after_ns;
-    int64_t until_ns = fan__deadline_ns(again ? FAN__POSTGRES_NOTICE_MS : tail->store->poll_ms);
     bool due = false;
     while (!due && !stops(tail) && tail->connection->status == FAN_OK) {
         int64_t left_ns = until_ns - fan__deadline_ns(0);
         due = left_ns <= 0;
-        uint32_t left_ms = due ? 0 : (uint32_t)(left_ns / FAN__NS_PER_MS + 1);
-        if (!due && has_news(tail, PQsocket(tail->connection->conn), left_ms) &&
-            take_notices(tail->connection)) {
+        /* What came with the answer to the last look is here already, and makes no file ready. */
+        if (take_notices(tail->connection)) {
             tail->after_ns = fan__deadline_ns(FAN__POSTGRES_AFTER_MS);
             due = true;
         }
+        if (!due)
+            rest(tail, PQsocket(tail->connection->conn), (uint32_t)(left_ns / FAN__NS_PER_MS + 1));
     }
-    if (due)
+    if (due && tail->connection->status == FAN_OK)
         look(tail);
+}
+
+/*
+ * A piece of what groups left that are gone, and as long a rest after it. Should it fail, as when
+ * somebody holds a row, it is tried again later.
+ */
+static void clear_groups(struct fan__postgres_tail *tail)
+{
+    struct fan__postgres_connection *connection = tail->connection;
+    int64_t begun_ns = fan__deadline_ns(0);
+    fan__mutex_lock(&tail->mutex);
+    tail->clears = false;
+    fan__mutex_unlock(&tail->mutex);
+    fan__postgres_extend(connection);
+    fan__postgres_begin(connection, FAN__POSTGRES_WRITE);
+    fan__postgres_unsynced(connection);
+    (void)fan__postgres_queue(connection, FAN__PG_IMPATIENT, NULL);
+    bool more = fan__postgres_group_clear(connection, CLEAR_ROW_COUNT);
+    PQclear(fan__postgres_commit(connection, SIZE_MAX));
+    connection->commit_sent = false;
+    int64_t ended_ns = fan__deadline_ns(0);
+    bool failed = connection->status != FAN_OK;
+    fan__mutex_lock(&tail->mutex);
+    tail->clears = tail->clears || more || failed;
+    tail->clear_ns = ended_ns + (failed ? CLEAR_RETRY_MS * FAN__NS_PER_MS : ended_ns - begun_ns);
+    fan__mutex_unlock(&tail->mutex);
+}
+
+static void go_on(struct fan__postgres_tail *tail)
+{
+    bool again = fan__deadline_ns(0) < tail->after_ns;
+    int64_t look_ns = fan__deadline_ns(again ? FAN__POSTGRES_NOTICE_MS : tail->store->poll_ms);
+    int64_t until_ns = clear_ns(tail);
+    if (until_ns <= fan__deadline_ns(0))
+        clear_groups(tail);
+    else
+        follow(tail, until_ns < look_ns ? until_ns : look_ns);
 }
 
 static void run(void *context)
@@ -134,7 +185,7 @@ static void run(void *context)
     struct fan__postgres_tail *tail = context;
     while (!stops(tail)) {
         if (tail->connection)
-            follow(tail);
+            go_on(tail);
         else
             begin(tail);
         if (tail->connection && tail->connection->status != FAN_OK) {
@@ -151,11 +202,13 @@ enum fan_status fan__postgres_tail_start(struct fan__postgres *store, struct fan
     if (!tail)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no memory for the tail");
     tail->store = store;
-    tail->stop_file = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    tail->wake_file = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     fan__mutex_init(&tail->mutex);
     fan__cond_init(&tail->moved);
+    /* A process may have died before all of it was cleared. */
+    tail->clears = true;
     store->tail = tail;
-    if (tail->stop_file < 0)
+    if (tail->wake_file < 0)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no file for the tail");
     if (fan__thread_start(&tail->thread, "fan-listen", run, tail) != FAN_OK)
         return fan__fail(error, FAN_NO_MEMORY, NULL, "no thread for the tail");
@@ -170,17 +223,26 @@ bool fan__postgres_tail_stop(struct fan__postgres *store)
     fan__mutex_lock(&tail->mutex);
     tail->stops = true;
     fan__mutex_unlock(&tail->mutex);
-    if (tail->stop_file >= 0)
-        (void)eventfd_write(tail->stop_file, 1);
+    if (tail->wake_file >= 0)
+        (void)eventfd_write(tail->wake_file, 1);
     fan__thread_join(&tail->thread);
     bool is_up = !tail->down;
-    if (tail->stop_file >= 0)
-        close(tail->stop_file);
+    if (tail->wake_file >= 0)
+        close(tail->wake_file);
     fan__cond_deinit(&tail->moved);
     fan__mutex_deinit(&tail->mutex);
     fan__free(store->env, tail);
     store->tail = NULL;
     return is_up;
+}
+
+void fan__postgres_tail_clear(struct fan__postgres *store)
+{
+    struct fan__postgres_tail *tail = store->tail;
+    fan__mutex_lock(&tail->mutex);
+    tail->clears = true;
+    fan__mutex_unlock(&tail->mutex);
+    (void)eventfd_write(tail->wake_file, 1);
 }
 
 void fan__postgres_tail_moved(struct fan__postgres *store, uint64_t head_seq)
