@@ -129,10 +129,7 @@
                    "FROM @event e JOIN @series s ON s.id = e.series "                              \
                    "WHERE d.grp = $1::bigint AND d.status < 2 AND d.key IS NULL "                  \
                    "AND e.seq = d.seq")                                                            \
-    /*                                                                                             \
-     * What the claim with a token gave, by its lease's end: nobody had it, and no attempt was     \
-     * made.                                                                                       \
-     */                                                                                            \
+    /* What the claim with a token gave (by its end) is given back, as no attempt. */              \
     X(UNCLAIM, "UPDATE @delivery d SET status = 0, token = 0, owner = NULL, due_us = $4::bigint, " \
                "attempts = d.attempts - 1 WHERE d.grp = $1::bigint AND d.due_us = $3::bigint "     \
                "AND d.status < 2 AND NOT d.parked AND d.status = 1 AND d.token = $2::bigint")      \
