@@ -36,7 +36,7 @@ struct fan_store;
  * publish_timeout_ms  how long fan_broker_publish waits, and any event for a storage that is down;
  *                     0 for 30,000
  * payload_size_max    0 for 1 MiB
- * stepped             no threads: the caller runs fan_broker_step
+ * stepped             no threads: the caller runs fan_broker_step; work is timed by env's clock
  * provider            a provider of your own for the URI, or NULL
  * mode                of fan_broker_publish: FAN_MODE_SYNC makes it fan_broker_publish_sync
  * worker_count        threads that run durable handlers, at most 1,000; 0 for 10

@@ -140,7 +140,7 @@ static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task, b
     *may_come = false;
     dispatch->suspect = task;
     dispatch->suspect_forced = false;
-    dispatch->suspect_since_ns = fan__deadline_ns(0);
+    dispatch->suspect_since_ns = fan__dispatch_now_ns(dispatch);
     dispatch->suspect_ns = dispatch->suspect_since_ns + dispatch->alone_ns;
     fan__cond_broadcast(&dispatch->ready);
     return true;
@@ -232,7 +232,7 @@ static void adapt(const struct fan__dispatch *dispatch, struct fan_handler *hand
  */
 void fan__handler_gone(struct fan__dispatch *dispatch, struct fan_handler *handler)
 {
-    handler->not_before_ns = fan__deadline_ns(GONE_LOOK_MS);
+    handler->not_before_ns = fan__dispatch_now_ns(dispatch) + GONE_LOOK_MS * FAN__NS_PER_MS;
     if (handler->gone)
         return;
     handler->gone = true;
@@ -255,7 +255,7 @@ static void note_success(struct fan__dispatch *dispatch, struct fan_handler *han
 static void note_failure(struct fan__dispatch *dispatch, struct fan_handler *handler,
                          enum fan_status status)
 {
-    handler->not_before_ns = fan__deadline_ns(FAN__LOOK_MS);
+    handler->not_before_ns = fan__dispatch_now_ns(dispatch) + FAN__LOOK_MS * FAN__NS_PER_MS;
     if (status == FAN_NOT_FOUND) {
         fan__handler_gone(dispatch, handler);
         return;
@@ -288,7 +288,7 @@ static size_t claim_some(struct fan__dispatch *dispatch, struct fan_handler *han
         .ordered = handler->ordered,
         .lapses_below = below,
     };
-    int64_t claimed_ns = fan__deadline_ns(0);
+    int64_t claimed_ns = fan__dispatch_now_ns(dispatch);
     enum fan_status status = fan_group_claim(dispatch->broker->store, &name, &options,
                                              dispatch->batch, dispatch->claims);
     struct fan__task_list tasks;
@@ -328,7 +328,7 @@ static bool may_fetch(struct fan__dispatch *dispatch, const struct fan_handler *
 {
     fan__mutex_lock(&dispatch->mutex);
     bool may = handler->cautious && !handler->failing && !handler->gone &&
-               fan__suspect_may_come(dispatch, fan__deadline_ns(0));
+               fan__suspect_may_come(dispatch, fan__dispatch_now_ns(dispatch));
     fan__mutex_unlock(&dispatch->mutex);
     return may;
 }
@@ -376,7 +376,7 @@ void fan__held_release(struct fan__dispatch *dispatch, bool all)
     while (last->next)
         last = last->next;
     const struct fan_handler *late = find_late(dispatch, last->seq);
-    int64_t early_ns = fan__deadline_ns(0) - FAN__HOLD_MS * FAN__NS_PER_MS;
+    int64_t early_ns = fan__dispatch_now_ns(dispatch) - FAN__HOLD_MS * FAN__NS_PER_MS;
     struct fan__task **link = &dispatch->held;
     while (*link) {
         struct fan__task *task = *link;

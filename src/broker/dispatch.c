@@ -17,6 +17,11 @@
 #define LEASE_MS_MIN 100
 #define PATIENCE_US (120 * FAN__US_PER_S)
 
+int64_t fan__dispatch_now_ns(const struct fan__dispatch *dispatch)
+{
+    return dispatch->stepped ? fan__monotonic_ns(dispatch->broker->env) : fan__deadline_ns(0);
+}
+
 static enum fan_status check_options(const struct fan_broker_options *options,
                                      struct fan_error *error)
 {

@@ -243,6 +243,8 @@ struct fan__dispatch {
 
 /* dispatch.c: one verdict that counts; with the lock. */
 void fan__count_processed(struct fan_broker_stats *stats, enum fan_processed_status status);
+/* Of the clock by which threads wait; without threads, of the environment's. */
+int64_t fan__dispatch_now_ns(const struct fan__dispatch *dispatch);
 
 /* handler.c: with the lock, which a call lets go of while the handler runs. */
 enum fan_verdict fan__call(struct fan__dispatch *dispatch, struct fan__call *call,

@@ -274,7 +274,7 @@ static void drop(struct fan__dispatch *dispatch, const struct fan_handler *handl
 {
     fan__work_drop(dispatch);
     if (handler->held > 0)
-        fan__cond_wait_until(&dispatch->changed, &dispatch->mutex, handler->not_before_ns);
+        fan__cond_wait_until(&dispatch->changed, &dispatch->mutex, fan__deadline_ns(FAN__LOOK_MS));
 }
 
 void fan_handler_free(struct fan_handler *handler)

@@ -52,9 +52,9 @@ static void call(struct fan__dispatch *dispatch, struct fan_handler *handler,
     struct fan__call call = { .handler = handler,
                               .cancel = dispatch->live_cancel,
                               .limit_ns = FAN__FOREVER };
-    int64_t begun_ns = fan__deadline_ns(0);
+    int64_t begun_ns = fan__dispatch_now_ns(dispatch);
     enum fan_verdict verdict = fan__call(dispatch, &call, event, &handling);
-    account(dispatch, handler, event, verdict, fan__deadline_ns(0) - begun_ns);
+    account(dispatch, handler, event, verdict, fan__dispatch_now_ns(dispatch) - begun_ns);
     const char *words = *error.message ? error.message : "the handler did not say that it is done";
     fan__waiters_report(dispatch, handler, fan_event_id(event),
                         verdict == FAN_VERDICT_DONE ? NULL : words);

@@ -74,7 +74,7 @@ static void account(struct fan__dispatch *dispatch, const struct fan__task *task
                     enum fan_status status)
 {
     struct fan_handler *handler = task->handler;
-    int64_t due_ns = fan__deadline_ns(task->delay_ms);
+    int64_t due_ns = fan__dispatch_now_ns(dispatch) + task->delay_ms * FAN__NS_PER_MS;
     if (status != FAN_OK)
         dispatch->stats.lost++;
     else if (task->verdict != FAN_VERDICT_HAND_BACK)
@@ -113,7 +113,7 @@ static bool note_failure(struct fan__dispatch *dispatch, struct fan_handler *han
         fan__log(dispatch->broker->env, FAN_LOG_WARNING, "group %s: cannot settle: %s",
                  handler->group, fan_status_text(status));
     handler->failing = true;
-    handler->not_before_ns = fan__deadline_ns(FAN__LOOK_MS);
+    handler->not_before_ns = fan__dispatch_now_ns(dispatch) + FAN__LOOK_MS * FAN__NS_PER_MS;
     return !dispatch->cut && (!handler->removed || fan__deadline_ns(0) < handler->give_up_ns);
 }
 
@@ -181,7 +181,7 @@ void fan__renew(struct fan__dispatch *dispatch, struct fan_handler *handler)
 {
     struct fan_group_name name = { handler->group, handler->name };
     int64_t lease_ns = dispatch->lease_ms * FAN__NS_PER_MS;
-    int64_t now_ns = fan__deadline_ns(0);
+    int64_t now_ns = fan__dispatch_now_ns(dispatch);
     int64_t by_ns = now_ns + lease_ns - lease_ns / RENEWALS_PER_LEASE;
     enum fan_status status = FAN_OK;
     size_t count = FAN__SETTLE_LIMIT;
@@ -204,7 +204,7 @@ void fan__renew(struct fan__dispatch *dispatch, struct fan_handler *handler)
         fan__mutex_unlock(&dispatch->mutex);
     }
     fan__mutex_lock(&dispatch->mutex);
-    handler->renew_ns = fan__deadline_ns(FAN__LOOK_MS);
+    handler->renew_ns = fan__dispatch_now_ns(dispatch) + FAN__LOOK_MS * FAN__NS_PER_MS;
     if (status == FAN_OK)
         handler->renew_ns =
             handler->held > 0 ? now_ns + lease_ns / RENEWALS_PER_LEASE : FAN__FOREVER;

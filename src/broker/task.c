@@ -67,7 +67,7 @@ void fan__suspect_leave(struct fan__dispatch *dispatch, const struct fan__task *
 {
     if (dispatch->suspect != task)
         return;
-    int64_t now_ns = fan__deadline_ns(0);
+    int64_t now_ns = fan__dispatch_now_ns(dispatch);
     dispatch->suspect = NULL;
     dispatch->rest_ns = now_ns + FAN__REST_FACTOR * (now_ns - dispatch->suspect_since_ns);
     dispatch->rest_turn = dispatch->turn + 1;
@@ -90,7 +90,7 @@ void fan__task_end(struct fan__dispatch *dispatch, struct fan__task *task, enum 
     task->ended = true;
     task->verdict = verdict;
     if (task->begun)
-        task->duration_ns = fan__deadline_ns(0) - task->begun_ns;
+        task->duration_ns = fan__dispatch_now_ns(dispatch) - task->begun_ns;
     snprintf(task->words, sizeof(task->words), "%s", words ? words : "");
     leave_park(task);
     if (!task->begun) {
@@ -233,7 +233,7 @@ static void note_stuck(struct fan__dispatch *dispatch, struct fan__call *call)
 
 int64_t fan__tasks_check_limits(struct fan__dispatch *dispatch)
 {
-    int64_t now_ns = fan__deadline_ns(0);
+    int64_t now_ns = fan__dispatch_now_ns(dispatch);
     int64_t next_ns = FAN__FOREVER;
     for (struct fan__call *call = dispatch->calls; call; call = call->next) {
         struct fan__task *task = call->task;

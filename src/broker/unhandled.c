@@ -126,7 +126,7 @@ static void forget(struct fan__dispatch *dispatch, bool all)
 
 void fan__unhandled_look(struct fan__dispatch *dispatch)
 {
-    struct looking looking = { .dispatch = dispatch, .now_ns = fan__deadline_ns(0) };
+    struct looking looking = { .dispatch = dispatch, .now_ns = fan__dispatch_now_ns(dispatch) };
     for (struct fan__unhandled *entry = dispatch->unhandled; entry; entry = entry->next)
         entry->seen = false;
     enum fan_status status = fan_store_groups(dispatch->broker->store, see, &looking);
@@ -134,7 +134,7 @@ void fan__unhandled_look(struct fan__dispatch *dispatch)
     if (status == FAN_OK)
         forget(dispatch, false);
     fan__mutex_lock(&dispatch->mutex);
-    dispatch->look_ns = fan__deadline_ns(LOOK_MS);
+    dispatch->look_ns = fan__dispatch_now_ns(dispatch) + LOOK_MS * FAN__NS_PER_MS;
     if (status == FAN_OK)
         dispatch->stats.unhandled = count;
     fan__mutex_unlock(&dispatch->mutex);
@@ -145,7 +145,7 @@ void fan__unhandled_main(void *context)
     struct fan__dispatch *dispatch = context;
     fan__mutex_lock(&dispatch->mutex);
     while (!dispatch->stopping) {
-        if (dispatch->look_ns > fan__deadline_ns(0)) {
+        if (dispatch->look_ns > fan__dispatch_now_ns(dispatch)) {
             fan__cond_wait_until(&dispatch->look_wake, &dispatch->mutex, dispatch->look_ns);
             continue;
         }

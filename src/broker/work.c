@@ -90,7 +90,7 @@ static int64_t wake_of(const struct fan__dispatch *dispatch, const struct fan_ha
 /* One handler's part of a round; without the lock. */
 static bool serve(struct fan__dispatch *dispatch, struct fan_handler *handler, uint64_t told_seq)
 {
-    int64_t now_ns = fan__deadline_ns(0);
+    int64_t now_ns = fan__dispatch_now_ns(dispatch);
     fan__mutex_lock(&dispatch->mutex);
     bool may = handler->not_before_ns <= now_ns || dispatch->cut;
     bool gone = handler->gone;
@@ -145,7 +145,7 @@ static bool round_of(struct fan__dispatch *dispatch)
 /* What was to run alone begins beside others, or others beside it, when that takes too long. */
 static void check_suspect(struct fan__dispatch *dispatch)
 {
-    if (!dispatch->suspect || dispatch->suspect_ns > fan__deadline_ns(0))
+    if (!dispatch->suspect || dispatch->suspect_ns > fan__dispatch_now_ns(dispatch))
         return;
     if (dispatch->suspect->begun) {
         fan__task_acquit(dispatch, dispatch->suspect);
@@ -176,7 +176,7 @@ static void give_up(struct fan__dispatch *dispatch)
 /* At the deadline of a stop: who runs is told to give up, what was not begun is handed back. */
 static void check_stop(struct fan__dispatch *dispatch)
 {
-    int64_t now_ns = fan__deadline_ns(0);
+    int64_t now_ns = fan__dispatch_now_ns(dispatch);
     if (dispatch->cut && !dispatch->given_up && now_ns >= dispatch->grace_ns)
         give_up(dispatch);
     if (!dispatch->stopping || dispatch->cut || now_ns < dispatch->deadline_ns)
@@ -257,7 +257,7 @@ bool fan__work_step(struct fan__dispatch *dispatch)
     while (fan__work_one(dispatch, &dispatch->step_cancel))
         worked = true;
     settle_all(dispatch);
-    bool look = dispatch->look_ns <= fan__deadline_ns(0);
+    bool look = dispatch->look_ns <= fan__dispatch_now_ns(dispatch);
     fan__mutex_unlock(&dispatch->mutex);
     if (look)
         fan__unhandled_look(dispatch);

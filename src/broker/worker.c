@@ -80,7 +80,8 @@ static void call(struct fan__dispatch *dispatch, struct fan__task *task, struct 
     enum fan_verdict verdict = fan__call(dispatch, &call, task->event, &handling);
     dispatch->active--;
     dispatch->stuck -= call.stuck;
-    if (call.limit_ns != FAN__FOREVER && !task->ended && fan__deadline_ns(0) >= call.limit_ns)
+    if (call.limit_ns != FAN__FOREVER && !task->ended &&
+        fan__dispatch_now_ns(dispatch) >= call.limit_ns)
         fan__task_overran(dispatch, task);
     if (task->ended)
         dispatch->stats.late++;
@@ -107,7 +108,7 @@ static void run(struct fan__dispatch *dispatch, struct fan__task *task, struct f
                 fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
             }
         }
-        int64_t now_ns = fan__deadline_ns(0);
+        int64_t now_ns = fan__dispatch_now_ns(dispatch);
         /* Another may have what was not begun before the end of its lease. */
         if (task->until_ns <= now_ns)
             fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);

@@ -475,6 +475,69 @@ static void test_P11_time_in_which_no_broker_ran_deletes_no_group(void **state)
     }
 }
 
+/* Moves the environment's clock past its own time limit, and so past its sibling's lease. */
+static enum fan_verdict take_a_minute(void *context, const struct fan_event *event,
+                                      const struct fan_handling *handling)
+{
+    struct world *world = context;
+    (void)event;
+    if (handling->attempt == 1)
+        set(world, &world->passed_us, get(world, &world->passed_us) + MINUTE_US);
+    return FAN_VERDICT_DONE;
+}
+
+static void test_H05_P09_a_stepped_brokers_work_is_timed_by_its_environments_clock(void **state)
+{
+    struct place place;
+    static struct world world;
+    struct fan_store *log = NULL;
+    struct fan_store *store = NULL;
+    unsigned handled = 0;
+    place_make(&place, *state);
+    world_make(&world);
+    assert_ok(fan_store_open(place.uri, &world.env, &log, NULL));
+    assert_ok(fan_fault_wrap(log, NULL, &world.env, &store, NULL));
+    struct fan_broker *broker = stepped_broker(&world, store);
+    const struct fan_retry_policy retry = { .retries = 1, .delay_ms = 60000 };
+    struct fan_handler_options options = { .size = FAN_HANDLER_OPTIONS_SIZE,
+                                           .group = "slow",
+                                           .handle = take_a_minute,
+                                           .context = &world,
+                                           .retry = &retry,
+                                           .timeout_ms = 30000 };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    options = (struct fan_handler_options){
+        .size = FAN_HANDLER_OPTIONS_SIZE, .group = "next", .handle = count_one, .context = &handled
+    };
+    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    assert_ok(fan_broker_start(broker));
+    publish(broker, "a.b.c", NULL);
+    /* The first took too long; the second's lease was over then, and it was not called. */
+    assert_ok(fan_broker_step(broker));
+    assert_int_equal(stats_of(broker).retried, 1);
+    assert_int_equal(handled, 0);
+    while (fan_broker_step(broker) == FAN_OK)
+        ;
+    assert_int_equal(handled, 1);
+    assert_int_equal(stats_of(broker).processed, 2);
+    /* A claim fails, is not tried again at once, and is when the time for that has come. */
+    set(&world, &world.passed_us, get(&world, &world.passed_us) + MINUTE_US);
+    assert_ok(fan_fault_set(store, "claim.io=100%,limit=2", NULL));
+    (void)!fan_broker_step(broker);
+    uint64_t count = 0;
+    assert_ok(fan_fault_count(store, "claim.io", &count));
+    assert_int_equal(count, 2);
+    set(&world, &world.passed_us, get(&world, &world.passed_us) + MINUTE_US);
+    while (fan_broker_step(broker) == FAN_OK)
+        ;
+    assert_int_equal(stats_of(broker).processed, 3);
+    fan_broker_free(broker);
+    fan_store_close(store);
+    fan_store_close(log);
+    place_remove(&place);
+    pthread_mutex_destroy(&world.mutex);
+}
+
 static void test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed(void **state)
 {
     struct place *place = *state;
@@ -802,6 +865,7 @@ int main(void)
         on_every_scheme(test_L04_P11_readers_are_told_what_was_trimmed_while_nothing_could_be_read),
         on_every_store(test_P11_a_broker_keeps_house),
         on_every_scheme(test_P11_time_in_which_no_broker_ran_deletes_no_group),
+        on_every_store(test_H05_P09_a_stepped_brokers_work_is_timed_by_its_environments_clock),
         on_every_store(test_R02_a_jump_of_the_clock_is_told_and_nothing_is_removed),
         on_every_store(test_P11_bounds_change_while_it_runs),
         on_every_store(test_P11_bounds_of_a_stepped_broker_change),
