@@ -232,14 +232,12 @@ static enum fan_status read_ring(struct fan_reader *reader, uint32_t timeout_ms,
             return told_gap(reader);
         return FAN_OK;
     }
-    if (status == FAN_CLOSED)
-        fan__cursor_close(&reader->cursor);
-    if (status != FAN_OK && status != FAN_AGAIN)
+    if (status != FAN_OK && status != FAN_AGAIN && status != FAN_CLOSED)
         return status;
     const struct fan_event *event = NULL;
     if (status == FAN_OK)
         event = (const struct fan_event *)(const void *)message->payload.data;
-    /* Of a loss it is told also when nothing came behind it. */
+    /* Of a loss it is told also when nothing came behind it, or the end. */
     if (fan__cursor_torn(&reader->cursor, fan__high_get(&reader->broker->torn_seq)) ==
         FAN__CURSOR_TELL_GAP) {
         reader->after_gap = event;
@@ -247,8 +245,10 @@ static enum fan_status read_ring(struct fan_reader *reader, uint32_t timeout_ms,
     }
     if (reader->cursor.state != FAN__CURSOR_LIVE)
         return FAN_OK; /* the log has it, or tells the gap */
-    if (status == FAN_AGAIN)
-        return FAN_AGAIN;
+    if (status == FAN_CLOSED)
+        fan__cursor_close(&reader->cursor);
+    if (status != FAN_OK)
+        return status;
     if (fan__cursor_event(&reader->cursor, message->seq) == FAN__CURSOR_DELIVER)
         *ret_event = event;
     return FAN_OK;

@@ -167,7 +167,8 @@ static bool has_suspect(struct fan__dispatch *dispatch)
     return has;
 }
 
-/* What two holders died with, and which then waited for a call that hung, runs alone all the same.
+/*
+ * What two holders died with, and which then waited for a call that hung, runs alone all the same.
  */
 static void test_L08_what_waited_for_a_hung_call_runs_alone(void **state)
 {

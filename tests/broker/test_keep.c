@@ -107,6 +107,17 @@ static void test_L04_P11_live_readers_are_told_what_was_trimmed_before_they_hear
     for (size_t i = 0; i < 3; i++) {
         for (uint64_t seq = 14; seq <= 19; seq++)
             assert_int_equal(next_seq(readers[i]), seq);
+    }
+    /* Nor does the end come before the loss. */
+    append(other, 3);
+    retain_all(other, (struct fan_retention){ .count = 1 });
+    delete_last(other, 22);
+    assert_ok(fan_broker_step(broker));
+    assert_ok(fan_broker_stop(broker, 0));
+    for (size_t i = 0; i < 3; i++) {
+        const struct fan_event *event = NULL;
+        check_next_is_gap(readers[i], 19, 22);
+        assert_int_equal(fan_reader_next(readers[i], 0, &event), FAN_CLOSED);
         fan_reader_free(readers[i]);
     }
     fan_store_close(other);
