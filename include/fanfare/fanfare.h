@@ -15,6 +15,7 @@
 #include <fanfare/env.h>
 #include <fanfare/event.h>
 #include <fanfare/fault.h>
+#include <fanfare/feed.h>
 #include <fanfare/group.h>
 #include <fanfare/handler.h>
 #include <fanfare/hooks.h>

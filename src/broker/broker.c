@@ -73,6 +73,7 @@ static void release(struct fan_broker *broker)
     fan__cond_deinit(&broker->idle);
     fan__cond_deinit(&broker->room);
     fan__cond_deinit(&broker->writer_wake);
+    fan__mutex_deinit(&broker->feed_mutex);
     fan__mutex_deinit(&broker->mutex);
     fan__free(broker->env, broker);
 }
@@ -118,6 +119,7 @@ enum fan_status fan_broker_open(const char *uri, const struct fan_broker_options
                                                               : FAN__KEEP_INTERVAL_MS_DEFAULT;
     broker->fork_generation = fan__fork_generation();
     fan__mutex_init(&broker->mutex);
+    fan__mutex_init(&broker->feed_mutex);
     fan__cond_init(&broker->writer_wake);
     fan__cond_init(&broker->room);
     fan__cond_init(&broker->idle);

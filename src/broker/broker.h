@@ -124,6 +124,9 @@ struct fan_broker {
     /* Up to here retention had removed some of what the bus was still to be told. */
     struct fan__high torn_seq;
 
+    struct fan__mutex feed_mutex; /* guards the next one */
+    struct fan_feed *feeds;
+
     struct fan__keep keep;
     struct fan__thread writer;
     struct fan__thread tail;

@@ -58,6 +58,9 @@ void fan__expose_histogram(struct fan__exposition *exposition, const struct fan_
 void fan__expose_all(struct fan__exposition *exposition, const struct fan__family *families,
                      size_t count);
 
+/* What the broker's feeds tell (feed.h). */
+void fan__feeds_expose(struct fan_broker *broker, struct fan__exposition *exposition);
+
 void fan__expose_end(struct fan__exposition *exposition);
 
 #endif

@@ -407,6 +407,7 @@ enum fan_status fan__prometheus_expose(struct fan_prometheus *prometheus, struct
         expose_waits(exposition, counts);
         expose_retries(exposition, counts);
         expose_store(exposition, fan_broker_store(broker), places);
+        fan__feeds_expose(broker, exposition);
         fan__labels_deinit(&places->groups);
     }
     bool whole = counts && places && !exposition->text->failed;

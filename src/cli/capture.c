@@ -11,12 +11,16 @@
 #include <fanfare/env.h>
 #include <fanfare/outbox.h>
 #include <fanfare/outbox_postgres.h>
+#include <fanfare/prometheus.h>
 
+#include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define LOOK_MS 500
+#define LOOKS_A_WRITE 10 /* of metrics: every 5 s */
 
 enum {
     CAPTURE_STORE = 0x100,
@@ -27,6 +31,7 @@ enum {
     CAPTURE_TRIGGER,
     CAPTURE_OUTBOX,
     CAPTURE_REMOVE,
+    CAPTURE_METRICS,
 };
 
 struct capture {
@@ -34,6 +39,7 @@ struct capture {
     const char *from;
     const char *slot;
     const char *outbox;
+    const char *metrics;
     const char **tables;
     size_t table_count;
     uint64_t slot_bytes_max;
@@ -85,6 +91,9 @@ static error_t parse(int key, char *value, struct argp_state *state)
     case CAPTURE_REMOVE:
         capture->removes = true;
         return 0;
+    case CAPTURE_METRICS:
+        capture->metrics = value;
+        return 0;
     case ARGP_KEY_ARG:
         argp_error(state, "what is '%s'?", value);
         return 0;
@@ -107,8 +116,10 @@ static const struct argp_option options[] = {
     { "trigger", CAPTURE_TRIGGER, NULL, 0,
       "By triggers and the outbox; without --table what programs record there alone", 4 },
     { "outbox", CAPTURE_OUTBOX, "SCHEMA", 0, "The outbox (" FAN_OUTBOX_TABLE ")", 4 },
+    { "metrics", CAPTURE_METRICS, "FILE", 0,
+      "Keeps Prometheus' metrics in a file, as node_exporter's textfile collector reads it", 5 },
     { "remove", CAPTURE_REMOVE, NULL, 0,
-      "Drop slot and publication, or the tables' triggers, and end", 5 },
+      "Drop slot and publication, or the tables' triggers, and end", 6 },
     { 0 },
 };
 
@@ -133,14 +144,40 @@ static void log_line(void *context, enum fan_log_level level, const char *messag
 
 /* --- what goes on -------------------------------------------------------------------------- */
 
-/* One of the two, opened and started. */
+/* One of the two, opened and started, and where its metrics go. */
 struct work {
+    struct fan_broker *broker;
     struct fan_capture *capture;
     struct fan_outbox_relay *relay;
+    struct fan_prometheus *prometheus;
+    const char *metrics;
 };
 
-static enum fan_status begin(struct work *work, struct fan_broker *broker,
-                             const struct capture *capture, struct fan_error *error)
+static enum fan_status put(void *context, const char *bytes, size_t size)
+{
+    return fwrite(bytes, 1, size, context) == size ? FAN_OK : FAN_IO;
+}
+
+/* Whoever reads the file sees a whole one: it is written beside it. */
+static bool write_metrics(const struct work *work)
+{
+    char path[4096];
+    if (!work->metrics)
+        return true;
+    int size = snprintf(path, sizeof(path), "%s.tmp", work->metrics);
+    FILE *file = size < (int)sizeof(path) ? fopen(path, "we") : NULL;
+    bool good = file && fan_prometheus_write(work->prometheus, work->broker, FAN_METRICS_PROMETHEUS,
+                                             put, file) == FAN_OK;
+    if (file)
+        good = fclose(file) == 0 && good;
+    good = good && rename(path, work->metrics) == 0;
+    if (!good)
+        fan__say("--metrics %s cannot be written: %s", work->metrics, strerror(errno));
+    return good;
+}
+
+static enum fan_status begin(struct work *work, const struct capture *capture,
+                             struct fan_error *error)
 {
     if (capture->triggers) {
         struct fan_outbox_postgres_capture_options install = {
@@ -155,7 +192,7 @@ static enum fan_status begin(struct work *work, struct fan_broker *broker,
                                                   .table = capture->outbox };
         enum fan_status status = fan_outbox_postgres_capture(&install, error);
         if (status == FAN_OK)
-            status = fan_outbox_relay_open(broker, &relay, &work->relay, error);
+            status = fan_outbox_relay_open(work->broker, &relay, &work->relay, error);
         return status == FAN_OK ? fan_outbox_relay_start(work->relay) : status;
     }
     struct fan_capture_options decode = { .size = FAN_CAPTURE_OPTIONS_SIZE,
@@ -164,7 +201,7 @@ static enum fan_status begin(struct work *work, struct fan_broker *broker,
                                           .tables = capture->tables,
                                           .table_count = capture->table_count,
                                           .slot_bytes_max = capture->slot_bytes_max };
-    enum fan_status status = fan_capture_open(broker, &decode, &work->capture, error);
+    enum fan_status status = fan_capture_open(work->broker, &decode, &work->capture, error);
     return status == FAN_OK ? fan_capture_start(work->capture) : status;
 }
 
@@ -188,7 +225,10 @@ static void follow(struct work *work)
 {
     struct fan_error error = FAN_ERROR_INIT;
     enum fan_status said = FAN_OK;
+    unsigned looks = 0;
     do {
+        if (looks++ % LOOKS_A_WRITE == 0)
+            (void)write_metrics(work);
         (void)look(work, &error);
         if (error.status != said && error.status != FAN_OK)
             fan__say("%s; trying again",
@@ -197,6 +237,7 @@ static void follow(struct work *work)
             fan__say("going on");
         said = error.status;
     } while (fan__wait_ms(LOOK_MS));
+    (void)write_metrics(work);
     fan__say("%" PRIu64 " events brought into the log", look(work, &error));
 }
 
@@ -217,16 +258,27 @@ static int run(const struct capture *capture)
     struct fan_env env = *fan_env_default();
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     struct fan_error error = FAN_ERROR_INIT;
-    struct fan_broker *broker = NULL;
-    struct work work = { NULL, NULL };
+    struct work work = { .metrics = capture->metrics };
     env.log = log_line;
     broker_options.env = &env;
-    if (fan_broker_open(capture->store, &broker_options, &broker, &error) != FAN_OK) {
+    if (fan_prometheus_new(&env, &work.prometheus) != FAN_OK) {
+        fan__say("out of memory");
+        return FAN__EXIT_FAILED;
+    }
+    broker_options.metrics = fan_prometheus_metrics(work.prometheus);
+    if (fan_broker_open(capture->store, &broker_options, &work.broker, &error) != FAN_OK) {
         fan__say("%s", error.message);
+        fan_prometheus_free(work.prometheus);
         return FAN__EXIT_FAILED;
     }
     int code = FAN__EXIT_OK;
-    if (fan_broker_start(broker) != FAN_OK || begin(&work, broker, capture, &error) != FAN_OK) {
+    enum fan_status status = fan_broker_start(work.broker);
+    if (status != FAN_OK) {
+        fan__say("the log cannot be written: %s", fan_status_text(status));
+        code = FAN__EXIT_FAILED;
+    } else if (!write_metrics(&work)) {
+        code = FAN__EXIT_FAILED;
+    } else if (begin(&work, capture, &error) != FAN_OK) {
         code = fail(&error);
     } else {
         fan__say("capturing");
@@ -234,7 +286,8 @@ static int run(const struct capture *capture)
     }
     fan_capture_free(work.capture);
     fan_outbox_relay_free(work.relay);
-    fan_broker_free(broker);
+    fan_broker_free(work.broker);
+    fan_prometheus_free(work.prometheus);
     return code;
 }
 

@@ -24,6 +24,7 @@
 #include "hook/wal.h"
 
 #include <fanfare/broker.h>
+#include <fanfare/feed.h>
 #include <fanfare/store.h>
 
 #include <inttypes.h>
@@ -70,6 +71,8 @@ struct fan_capture {
     unsigned stuck_looks;   /* one after the other */
     const char *must_go;    /* why the slot is to be dropped, or NULL */
     uint64_t refused;       /* of the batch at hand */
+
+    struct fan_feed *feed;
 
     struct fan__mutex mutex; /* guards all below */
     struct fan__thread thread;
@@ -619,9 +622,43 @@ static enum fan_status adopt(struct fan_capture_options *adopted,
     return fan__capture_slot_name(&adopted->slot, error);
 }
 
+/* What the metrics tell. */
+static void look_at(void *context, struct fan_feed_stats *ret_stats)
+{
+    struct fan_capture *capture = context;
+    fan__mutex_lock(&capture->mutex);
+    const struct fan_capture_stats *stats = &capture->stats;
+    *ret_stats = (struct fan_feed_stats){
+        .size = ret_stats->size,
+        .leading = stats->leading,
+        .failing = stats->error.status != FAN_OK,
+        .events = stats->published,
+        .failures = stats->failures,
+        .lag_ns = stats->lag_us > 0 ? (uint64_t)stats->lag_us * FAN__NS_PER_US : 0,
+        .refused = stats->refused,
+        .gaps = stats->gaps,
+        .lag_bytes = stats->lag_bytes,
+        .slot_bytes = stats->slot_bytes,
+        .alarm = stats->alarm,
+    };
+    fan__mutex_unlock(&capture->mutex);
+}
+
+static enum fan_status be_seen(struct fan_capture *capture, struct fan_error *error)
+{
+    struct fan_feed_options options = { .size = FAN_FEED_OPTIONS_SIZE,
+                                        .kind = FAN_FEED_CAPTURE,
+                                        .name = capture->place.slot,
+                                        .look = look_at,
+                                        .context = capture };
+    enum fan_status status = fan_feed_add(capture->broker, &options, &capture->feed);
+    return status == FAN_OK ? FAN_OK : fan__fail(error, status, "", "out of memory");
+}
+
 static void release(struct fan_capture *capture)
 {
     const struct fan_env *env = capture->env;
+    fan_feed_remove(capture->feed);
     fan__pg_close(&capture->stream);
     fan__pg_close(&capture->place.pg);
     fan__wal_deinit(&capture->wal);
@@ -701,6 +738,8 @@ enum fan_status fan_capture_open(struct fan_broker *broker,
     fan__wal_init(&capture->wal, env, (struct fan_str){ "", 0 });
     status = keep(capture, &adopted) ? connect_to(capture, ret_error)
                                      : fan__fail(ret_error, FAN_NO_MEMORY, "", "out of memory");
+    if (status == FAN_OK)
+        status = be_seen(capture, ret_error);
     if (status != FAN_OK) {
         release(capture);
         return status;

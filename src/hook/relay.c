@@ -20,6 +20,7 @@
 #include "hook/leader.h"
 
 #include <fanfare/broker.h>
+#include <fanfare/feed.h>
 #include <fanfare/json.h>
 
 #include <inttypes.h>
@@ -63,6 +64,7 @@ struct fan_outbox_relay {
     size_t *places; /* the row of each draft */
     struct fan__sight sight;
     struct fan__leader leader;
+    struct fan_feed *feed;
 
     struct fan__mutex mutex; /* guards all below */
     struct fan__thread thread;
@@ -377,8 +379,46 @@ static enum fan_status name_lease(struct fan_outbox_relay *relay, struct fan_err
     return failed ? fan__fail(error, FAN_NO_MEMORY, "", "out of memory") : FAN_OK;
 }
 
+static int64_t lag_us(const struct fan_outbox_relay *relay)
+{
+    return relay->stats.rows > 0 ? fan__wall_us(relay->env) - relay->oldest_us : 0;
+}
+
+/* What the metrics tell. */
+static void look_at(void *context, struct fan_feed_stats *ret_stats)
+{
+    struct fan_outbox_relay *relay = context;
+    fan__mutex_lock(&relay->mutex);
+    const struct fan_outbox_relay_stats *stats = &relay->stats;
+    int64_t lag = lag_us(relay);
+    *ret_stats = (struct fan_feed_stats){
+        .size = ret_stats->size,
+        .leading = stats->leading,
+        .failing = stats->error.status != FAN_OK,
+        .events = stats->published,
+        .failures = stats->failures,
+        .lag_ns = lag > 0 ? (uint64_t)lag * FAN__NS_PER_US : 0,
+        .aside = stats->set_aside,
+        .rows = stats->rows,
+        .hidden_ns = (uint64_t)stats->hidden_us * FAN__NS_PER_US,
+    };
+    fan__mutex_unlock(&relay->mutex);
+}
+
+static enum fan_status be_seen(struct fan_outbox_relay *relay, struct fan_error *error)
+{
+    struct fan_feed_options options = { .size = FAN_FEED_OPTIONS_SIZE,
+                                        .kind = FAN_FEED_RELAY,
+                                        .name = relay->table,
+                                        .look = look_at,
+                                        .context = relay };
+    enum fan_status status = fan_feed_add(relay->broker, &options, &relay->feed);
+    return status == FAN_OK ? FAN_OK : fan__fail(error, status, "", "out of memory");
+}
+
 static void release(struct fan_outbox_relay *relay)
 {
+    fan_feed_remove(relay->feed);
     if (relay->rows)
         clear(relay);
     if (relay->self)
@@ -428,6 +468,8 @@ enum fan_status fan_outbox_relay_open(struct fan_broker *broker,
         status = relay->outbox->open(env, &adopted, &relay->self, ret_error);
     if (status == FAN_OK)
         status = name_lease(relay, ret_error);
+    if (status == FAN_OK)
+        status = be_seen(relay, ret_error);
     if (status != FAN_OK) {
         release(relay);
         return status;
@@ -505,8 +547,7 @@ void fan_outbox_relay_stats(struct fan_outbox_relay *relay,
     if (fan__fork_generation() == relay->fork_generation) {
         fan__mutex_lock(&relay->mutex);
         stats = relay->stats;
-        if (stats.rows > 0)
-            stats.lag_us = fan__wall_us(relay->env) - relay->oldest_us;
+        stats.lag_us = lag_us(relay);
         fan__mutex_unlock(&relay->mutex);
     }
     stats.size = size;

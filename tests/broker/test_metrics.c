@@ -436,6 +436,54 @@ static void test_H14_names_labels_and_both_formats(void **state)
     fan_prometheus_free(prometheus);
 }
 
+static void look_at_feed(void *context, struct fan_feed_stats *ret_stats)
+{
+    assert_int_equal(ret_stats->size, sizeof(*ret_stats));
+    ret_stats->events = *(const uint64_t *)context;
+    ret_stats->lag_ns = 1500000000;
+    ret_stats->alarm = 1;
+}
+
+static void test_H14_H13_feeds_are_told_each_under_a_name_of_its_own(void **state)
+{
+    struct place place;
+    place_make(&place, *state);
+    struct fan_prometheus *prometheus;
+    assert_ok(fan_prometheus_new(NULL, &prometheus));
+    struct fan_broker *broker = counted_broker(&place, prometheus);
+    static const uint64_t counts[] = { 7, 8, 9 };
+    struct fan_feed *feeds[3];
+    for (int i = 0; i < 3; i++) {
+        struct fan_feed_options options = { .size = FAN_FEED_OPTIONS_SIZE,
+                                            .kind = i < 2 ? FAN_FEED_CAPTURE : FAN_FEED_RELAY,
+                                            .name = "a\"b",
+                                            .look = look_at_feed,
+                                            .context = (void *)(uintptr_t)&counts[i] };
+        assert_ok(fan_feed_add(broker, &options, &feeds[i]));
+        options.look = NULL;
+        assert_int_equal(fan_feed_add(broker, &options, &feeds[i]), FAN_INVALID);
+    }
+    char *text = written(prometheus, broker, FAN_METRICS_OPENMETRICS);
+    assert_line(text, "# TYPE eventbroker_capture_events counter");
+    assert_line(text, "eventbroker_capture_events_total{slot=\"a\\\"b\"} 7");
+    assert_line(text, "eventbroker_capture_events_total{slot=\"a\\\"b-2\"} 8");
+    assert_line(text, "eventbroker_relay_events_total{outbox=\"a\\\"b\"} 9");
+    assert_line(text, "eventbroker_capture_lag_seconds{slot=\"a\\\"b\"} 1.5");
+    assert_line(text, "eventbroker_capture_slot_alarm{slot=\"a\\\"b-2\"} 1");
+    assert_null(strstr(text, "eventbroker_relay_slot"));
+    free(text);
+    /* One that went is not looked at any more. */
+    for (int i = 0; i < 3; i++)
+        fan_feed_remove(feeds[i]);
+    text = written(prometheus, broker, FAN_METRICS_PROMETHEUS);
+    assert_null(strstr(text, "eventbroker_capture"));
+    assert_null(strstr(text, "eventbroker_relay"));
+    free(text);
+    fan_broker_free(broker);
+    fan_prometheus_free(prometheus);
+    place_remove(&place);
+}
+
 /* The memory provider, but it is down for so many appends. */
 static atomic_uint down_count;
 
@@ -876,6 +924,7 @@ int main(void)
         on_every_store(test_H18_functions_may_be_left_out),
         on_every_store(test_H17_one_struct_tells_how_a_broker_is),
         on_every_store(test_H14_names_labels_and_both_formats),
+        on_every_store(test_H14_H13_feeds_are_told_each_under_a_name_of_its_own),
         on_every_store(test_R06_types_and_groups_past_a_bound_become_other),
         cmocka_unit_test(test_H14_R01_tries_of_a_log_that_is_down_are_no_commits),
         on_every_scheme(test_H14_R02_how_long_a_member_took_goes_by_the_stores_clock),

@@ -47,6 +47,16 @@ def run(*arguments):
     return fake.run("http://127.0.0.1:1", "capture", *arguments)
 
 
+def samples(path):
+    """What node_exporter would read, with a line for each family's type, once."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    types = [line.split()[2] for line in lines if line.startswith("# TYPE ")]
+    assert len(types) == len(set(types)), types
+    assert not path.with_name(path.name + ".tmp").exists()
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+            for line in lines if not line.startswith("#")}
+
+
 def insert(*numbers):
     SERVER.sql("INSERT INTO users VALUES " + ", ".join(f"({number})" for number in numbers))
 
@@ -69,8 +79,9 @@ def test_H13_the_command_line_captures_by_decoding():
                 take(stream, 1, 2)
             assert "2 events brought into the log" in capture.words, capture.words
             insert(3)
+            metrics = Path(place) / "capture.prom"
             # It goes on where it was, over a restart of the database, and says so.
-            with Capture(*arguments) as capture:
+            with Capture(*arguments, "--metrics", str(metrics)) as capture:
                 take(stream, 3)
                 SERVER.tell("kill")
                 capture.until("trying again")
@@ -78,6 +89,12 @@ def test_H13_the_command_line_captures_by_decoding():
                 insert(4)
                 take(stream, 4)
                 capture.until("going on")
+        values = samples(metrics)
+        assert values['eventbroker_capture_events_total{slot="fanfare"}'] >= 2, values
+        assert values['eventbroker_capture_failures_total{slot="fanfare"}'] > 0, values
+        assert values['eventbroker_capture_slot_bytes{slot="fanfare"}'] > 0, values
+        for name, value in (("leading", 1), ("failing", 0), ("gaps_total", 0), ("slot_alarm", 0)):
+            assert values[f'eventbroker_capture_{name}{{slot="fanfare"}}'] == value, values
         expect(run("--from", SERVER.uri(), "--remove"), 0)
         expect(run("--from", SERVER.uri(), "--remove"), 1, 'no slot "fanfare"')
         assert SERVER.sql("SELECT count(*) FROM pg_replication_slots") == ["0"]
@@ -89,9 +106,14 @@ def test_H13_H12_the_command_line_captures_by_triggers_and_relays_the_outbox():
         arguments = ("--from", SERVER.uri(), "--store", store, "--trigger")
         with Daemon(store) as daemon, daemon.stream() as stream:
             assert stream.frame().retry
-            with Capture(*arguments, "--table", "users"):
+            metrics = Path(place) / "relay.prom"
+            with Capture(*arguments, "--table", "users", "--metrics", str(metrics)):
                 insert(5)
                 take(stream, 5)
+            values = samples(metrics)
+            assert values['eventbroker_relay_events_total{outbox="fan_outbox"}'] == 1, values
+            for name in ("failing", "rows", "lag_seconds", "hidden_seconds", "aside_total"):
+                assert values[f'eventbroker_relay_{name}{{outbox="fan_outbox"}}'] == 0, values
             insert(6)
             with Capture(*arguments):
                 take(stream, 6)
@@ -114,6 +136,7 @@ def test_H13_what_is_wrong_is_told_in_a_sentence():
                 (2, ("--from", SERVER.uri(), *table, "--trigger", "--slot", "x"), "without"),
                 (2, ("--from", SERVER.uri(), *table, "--slot-bytes", "x"), "a size such as"),
                 (2, ("--from", SERVER.uri(), *table, "x"), "what is 'x'?"),
+                (1, ("--from", SERVER.uri(), *table, "--metrics", "/no/x"), "--metrics /no/x"),
                 (1, ("--from", "sqlite:x", *table), "--from is no URI"),
                 (1, ("--from", SERVER.tcp(password="falsch"), *table), "password"),
                 (1, ("--from", SERVER.uri(), *table, "--slot", "A"), "--slot must have"),
