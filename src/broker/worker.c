@@ -96,21 +96,28 @@ static void call(struct fan__dispatch *dispatch, struct fan__task *task, struct 
         fan__cond_broadcast(&dispatch->ready);
 }
 
+/* A token that has not fired, for the next call; false without memory. */
+static bool refresh(const struct fan__dispatch *dispatch, struct fan_cancel **cancel)
+{
+    struct fan_cancel *fresh;
+    if (!fan_cancel_fired(*cancel))
+        return true;
+    if (fan_cancel_new(dispatch->broker->env, &fresh) != FAN_OK)
+        return false;
+    fan_cancel_unref(*cancel);
+    *cancel = fresh;
+    return true;
+}
+
+/* An event's handlers in their order (H08): behind one that cannot be called, none is. */
 static void run(struct fan__dispatch *dispatch, struct fan__task *task, struct fan_cancel **cancel)
 {
+    bool go_on = true;
     while (task) {
-        if (fan_cancel_fired(*cancel)) {
-            struct fan_cancel *fresh;
-            if (fan_cancel_new(dispatch->broker->env, &fresh) == FAN_OK) {
-                fan_cancel_unref(*cancel);
-                *cancel = fresh;
-            } else {
-                fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
-            }
-        }
         int64_t now_ns = fan__dispatch_now_ns(dispatch);
         /* Another may have what was not begun before the end of its lease. */
-        if (task->until_ns <= now_ns)
+        go_on = go_on && task->until_ns > now_ns && refresh(dispatch, cancel);
+        if (!go_on)
             fan__task_end(dispatch, task, FAN_VERDICT_HAND_BACK, NULL);
         if (!task->ended)
             call(dispatch, task, *cancel, now_ns);
