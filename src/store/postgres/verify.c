@@ -3,6 +3,7 @@
  * and is legal, that what hangs together is there, and that what is counted is what is there. Pages
  * and indexes are PostgreSQL's to check (pg_amcheck); one that cannot be read is a finding.
  */
+#include "store/findings.h"
 #include "store/postgres/group.h"
 #include "store/postgres/series.h"
 
@@ -10,39 +11,14 @@
 #include "base/status.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
-
-#define PAYLOAD_SIZE_MAX ((size_t)1 << 30)
-#define JSON_DEPTH_MAX 1024
 
 /* How long one statement may take: some read the whole log. */
 #define STATEMENT_MS (60 * 60 * 1000)
 
 struct verify {
     struct fan__postgres_connection *connection;
-    fan_finding_visit visit;
-    void *context;
-    uint64_t found;
-    bool ended; /* the visitor wants no more */
+    struct fan__findings findings;
 };
-
-__attribute__((format(printf, 4, 5))) static void tell(struct verify *verify, const char *part,
-                                                       uint64_t seq, const char *format, ...)
-{
-    if (verify->ended)
-        return;
-    char words[256];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(words, sizeof(words), format, arguments);
-    va_end(arguments);
-    const struct fan_finding finding = {
-        .size = sizeof(finding), .part = part, .seq = seq, .words = words
-    };
-    verify->found++;
-    verify->ended = !verify->visit(verify->context, &finding);
-}
 
 static PGresult *ask(struct verify *verify, enum fan__postgres_statement statement,
                      const struct fan__postgres_params *params)
@@ -58,39 +34,25 @@ static void check_event(struct verify *verify, const PGresult *page, int row)
     uint64_t seq = (uint64_t)fan__postgres_int(page, row, 0);
     struct fan_event_draft draft;
     if (!fan__postgres_row_draft(connection, page, row, &draft)) {
-        tell(verify, "event", seq, "cannot be rebuilt: its series is not there");
+        fan__find(&verify->findings, "event", seq, "cannot be rebuilt: its series is not there");
         if (connection->status == FAN_CORRUPT)
             connection->status = FAN_OK;
         return;
     }
-    const struct fan_event_defaults defaults = {
-        .size = sizeof(defaults),
-        .env = connection->store->env,
-        .payload_size_max = PAYLOAD_SIZE_MAX,
-        .json_depth_max = JSON_DEPTH_MAX,
-    };
-    struct fan_error error = FAN_ERROR_INIT;
-    struct fan_event *event = NULL;
-    enum fan_status status = fan_event_new(&draft, &defaults, &event, &error);
-    if (status == FAN_NO_MEMORY)
-        fan__postgres_fail(connection, status);
-    else if (status != FAN_OK)
-        tell(verify, "event", seq, "is not legal: %s: %s", error.field, error.message);
-    else if (draft.source == FAN_SOURCE_UNSET || draft.created_us == 0)
-        tell(verify, "event", seq, "has no %s", draft.created_us == 0 ? "time" : "source");
-    fan_event_free(event, connection->store->env);
+    if (fan__find_event(&verify->findings, connection->store->env, seq, &draft) != FAN_OK)
+        fan__postgres_fail(connection, FAN_NO_MEMORY);
 }
 
 static void check_events(struct verify *verify)
 {
     int64_t seq = INT64_MIN;
     int count = 1;
-    while (count > 0 && !verify->ended) {
+    while (count > 0 && !verify->findings.ended) {
         struct fan__postgres_params params = { .count = 0 };
         fan__postgres_add_int(&params, seq);
         PGresult *page = ask(verify, FAN__PG_VERIFY_EVENTS, &params);
         count = PQntuples(page);
-        for (int row = 0; row < count && !verify->ended; row++)
+        for (int row = 0; row < count && !verify->findings.ended; row++)
             check_event(verify, page, row);
         if (count > 0)
             seq = fan__postgres_int(page, count - 1, 0);
@@ -102,9 +64,10 @@ static void check_events(struct verify *verify)
 static void check_rows(struct verify *verify, enum fan__postgres_statement statement)
 {
     PGresult *rows = ask(verify, statement, NULL);
-    for (int row = 0; row < PQntuples(rows) && !verify->ended; row++)
-        tell(verify, fan__postgres_text(rows, row, 0), (uint64_t)fan__postgres_int(rows, row, 1),
-             "%s", fan__postgres_text(rows, row, 2));
+    for (int row = 0; row < PQntuples(rows) && !verify->findings.ended; row++)
+        fan__find(&verify->findings, fan__postgres_text(rows, row, 0),
+                  (uint64_t)fan__postgres_int(rows, row, 1), "%s",
+                  fan__postgres_text(rows, row, 2));
     PQclear(rows);
 }
 
@@ -118,8 +81,9 @@ static void check_sums(struct verify *verify)
     static const char *const names[] = { "pending", "processing", "failed" };
     for (int i = 0; told && there && i < 3; i++) {
         if (fan__postgres_int(told, 0, i) != fan__postgres_int(there, 0, i))
-            tell(verify, "sums", 0, "%" PRId64 " events are said to be %s, and %" PRId64 " are",
-                 fan__postgres_int(told, 0, i), names[i], fan__postgres_int(there, 0, i));
+            fan__find(&verify->findings, "sums", 0,
+                      "%" PRId64 " events are said to be %s, and %" PRId64 " are",
+                      fan__postgres_int(told, 0, i), names[i], fan__postgres_int(there, 0, i));
     }
     PQclear(told);
     PQclear(there);
@@ -137,28 +101,30 @@ static void check_all(struct verify *verify)
     (void)fan__postgres_queue(connection, FAN__PG_BEGIN_READ, NULL);
     connection->begun = true;
     (void)fan__postgres_queue(connection, FAN__PG_PATIENT, NULL);
-    for (size_t i = 0; i < sizeof(statements) / sizeof(*statements) && !verify->ended; i++)
+    for (size_t i = 0; i < sizeof(statements) / sizeof(*statements) && !verify->findings.ended; i++)
         check_rows(verify, statements[i]);
     check_events(verify);
-    if (!verify->ended)
+    if (!verify->findings.ended)
         check_sums(verify);
     if (connection->status == FAN_CORRUPT)
-        tell(verify, "storage", 0, "cannot be read to its end: %s", connection->message);
+        fan__find(&verify->findings, "storage", 0, "cannot be read to its end: %s",
+                  connection->message);
 }
 
 enum fan_status fan__postgres_verify(void *self, fan_finding_visit visit, void *context,
                                      struct fan_error *error)
 {
     struct fan__postgres *store = self;
-    struct verify verify = { .visit = visit, .context = context };
+    struct verify verify = { .findings = { .visit = visit, .context = context } };
     enum fan_status status = fan__postgres_connect(store, fan__deadline_ns(store->timeout_ms),
                                                    &verify.connection, error);
     if (status != FAN_OK)
         return status;
     check_all(&verify);
     status = verify.connection->status;
-    if (verify.found > 0)
-        status = fan__fail(error, FAN_CORRUPT, NULL, "found %" PRIu64 " faults", verify.found);
+    if (verify.findings.count > 0)
+        status =
+            fan__fail(error, FAN_CORRUPT, NULL, "found %" PRIu64 " faults", verify.findings.count);
     else if (status != FAN_OK)
         status = fan__fail(error, status, NULL, "%s",
                            verify.connection->message[0] ? verify.connection->message

@@ -6,6 +6,7 @@
  * The file may hold anything. What does not fit is a finding; a check that cannot go on ends with
  * one, and the next check begins.
  */
+#include "store/findings.h"
 #include "store/sqlite/owed.h"
 
 #include "base/env.h"
@@ -13,40 +14,15 @@
 
 #include <assert.h>
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
-
-#define PAYLOAD_SIZE_MAX ((size_t)1 << 30)
-#define JSON_DEPTH_MAX 1024
 
 struct verify {
     struct fan__sqlite_connection *connection;
-    fan_finding_visit visit;
-    void *context;
+    struct fan__findings findings;
     struct fan__sqlite_groups groups;
     uint64_t head_seq;
     uint64_t counts[4]; /* events by status */
-    uint64_t found;
-    bool ended; /* the visitor wants no more, or a fault: no damage, but it cannot be looked at */
 };
-
-__attribute__((format(printf, 4, 5))) static void tell(struct verify *verify, const char *part,
-                                                       uint64_t seq, const char *format, ...)
-{
-    if (verify->ended)
-        return;
-    char words[256];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(words, sizeof(words), format, arguments);
-    va_end(arguments);
-    const struct fan_finding finding = {
-        .size = sizeof(finding), .part = part, .seq = seq, .words = words
-    };
-    verify->found++;
-    verify->ended = !verify->visit(verify->context, &finding);
-}
 
 /* What SQLite cannot make sense of is damage, too, and a page past the end of the file. */
 static bool is_damage(const struct fan__sqlite_connection *connection)
@@ -64,10 +40,10 @@ static void end_check(struct verify *verify, const char *part)
     if (connection->status == FAN_OK)
         return;
     if (is_damage(connection)) {
-        tell(verify, part, 0, "cannot be read to its end: %s", connection->message);
+        fan__find(&verify->findings, part, 0, "cannot be read to its end: %s", connection->message);
         connection->status = FAN_OK;
     } else {
-        verify->ended = true;
+        verify->findings.ended = true;
     }
 }
 
@@ -82,7 +58,7 @@ static sqlite3_stmt *prepare(struct verify *verify, const char *sql)
 
 static bool next(struct verify *verify, sqlite3_stmt *statement)
 {
-    return !verify->ended && fan__sqlite_step(verify->connection, statement);
+    return !verify->findings.ended && fan__sqlite_step(verify->connection, statement);
 }
 
 static const char *text_of(sqlite3_stmt *statement, int column)
@@ -96,7 +72,7 @@ static void check_storage(struct verify *verify)
     sqlite3_stmt *statement = prepare(verify, "PRAGMA integrity_check(1000)");
     while (next(verify, statement)) {
         if (strcmp(text_of(statement, 0), "ok") != 0)
-            tell(verify, "storage", 0, "%s", text_of(statement, 0));
+            fan__find(&verify->findings, "storage", 0, "%s", text_of(statement, 0));
     }
     sqlite3_finalize(statement);
     end_check(verify, "storage");
@@ -117,18 +93,19 @@ static void check_meta(struct verify *verify)
         if (verify->connection->status != FAN_OK)
             break;
         if (!number)
-            tell(verify, "meta", 0, "%s is not there", names[i]);
+            fan__find(&verify->findings, "meta", 0, "%s is not there", names[i]);
         else if ((i == 0 && value == 0) || (i > 0 && value < 0))
-            tell(verify, "meta", 0, "%s is %" PRId64, names[i], value);
+            fan__find(&verify->findings, "meta", 0, "%s is %" PRId64, names[i], value);
     }
     struct fan__sqlite_bounds bounds;
     fan__sqlite_bounds(verify->connection, &bounds);
     verify->head_seq = bounds.head_seq;
     if (bounds.head_seq > FAN_SEQ_MAX)
-        tell(verify, "meta", 0, "the head is %" PRIu64, bounds.head_seq);
+        fan__find(&verify->findings, "meta", 0, "the head is %" PRIu64, bounds.head_seq);
     if (bounds.trimmed_seq > bounds.head_seq)
-        tell(verify, "meta", 0, "trimmed up to %" PRIu64 ", past the head at %" PRIu64,
-             bounds.trimmed_seq, bounds.head_seq);
+        fan__find(&verify->findings, "meta", 0,
+                  "trimmed up to %" PRIu64 ", past the head at %" PRIu64, bounds.trimmed_seq,
+                  bounds.head_seq);
     end_check(verify, "meta");
 }
 
@@ -139,27 +116,13 @@ static void check_event(struct verify *verify, sqlite3_stmt *row, uint64_t seq)
     char id[FAN__UUID_TEXT_SIZE];
     struct fan_event_draft draft;
     if (!fan__sqlite_row_draft(connection, row, id, &draft)) {
-        tell(verify, "event", seq, "cannot be rebuilt: %s", connection->message);
+        fan__find(&verify->findings, "event", seq, "cannot be rebuilt: %s", connection->message);
         if (connection->status == FAN_CORRUPT)
             connection->status = FAN_OK;
         return;
     }
-    const struct fan_event_defaults defaults = {
-        .size = sizeof(defaults),
-        .env = connection->store->env,
-        .payload_size_max = PAYLOAD_SIZE_MAX,
-        .json_depth_max = JSON_DEPTH_MAX,
-    };
-    struct fan_error error = FAN_ERROR_INIT;
-    struct fan_event *event = NULL;
-    enum fan_status status = fan_event_new(&draft, &defaults, &event, &error);
-    if (status == FAN_NO_MEMORY)
-        fan__sqlite_fail(connection, status);
-    else if (status != FAN_OK)
-        tell(verify, "event", seq, "is not legal: %s: %s", error.field, error.message);
-    else if (draft.source == FAN_SOURCE_UNSET || draft.created_us == 0)
-        tell(verify, "event", seq, "has no %s", draft.created_us == 0 ? "time" : "source");
-    fan_event_free(event, connection->store->env);
+    if (fan__find_event(&verify->findings, connection->store->env, seq, &draft) != FAN_OK)
+        fan__sqlite_fail(connection, FAN_NO_MEMORY);
 }
 
 /* What the log's walk has seen of one block; compared with the block's row at its end. */
@@ -179,16 +142,17 @@ static void check_block(struct verify *verify, const struct block *block)
     sqlite3_bind_int64(statement, 1, (int64_t)block->number);
     if (!next(verify, statement)) {
         if (verify->connection->status == FAN_OK)
-            tell(verify, "block", block->number << FAN__SQLITE_BLOCK_BITS, "has no row");
+            fan__find(&verify->findings, "block", block->number << FAN__SQLITE_BLOCK_BITS,
+                      "has no row");
     } else {
         uint64_t count = (uint64_t)sqlite3_column_int64(statement, 0);
         if (count != block->count)
-            tell(verify, "block", block->number << FAN__SQLITE_BLOCK_BITS,
-                 "counts %" PRIu64 " events, and there are %" PRIu64, count, block->count);
+            fan__find(&verify->findings, "block", block->number << FAN__SQLITE_BLOCK_BITS,
+                      "counts %" PRIu64 " events, and there are %" PRIu64, count, block->count);
         if (sqlite3_column_int64(statement, 1) > block->t_min ||
             sqlite3_column_int64(statement, 2) < block->t_max)
-            tell(verify, "block", block->number << FAN__SQLITE_BLOCK_BITS,
-                 "does not span the times of its events");
+            fan__find(&verify->findings, "block", block->number << FAN__SQLITE_BLOCK_BITS,
+                      "does not span the times of its events");
     }
     sqlite3_finalize(statement);
 }
@@ -216,7 +180,7 @@ static void check_events(struct verify *verify)
     while (next(verify, row)) {
         int64_t seq = sqlite3_column_int64(row, 0);
         if (seq <= previous)
-            tell(verify, "event", (uint64_t)seq, "comes after %" PRId64, previous);
+            fan__find(&verify->findings, "event", (uint64_t)seq, "comes after %" PRId64, previous);
         previous = seq;
         check_event(verify, row, (uint64_t)seq);
         note_block(verify, &block, (uint64_t)seq, sqlite3_column_int64(row, 3));
@@ -226,7 +190,7 @@ static void check_events(struct verify *verify)
             verify->connection->status = FAN_OK; /* said already, by check_event */
         verify->counts[state.status & 3]++;
     }
-    if (!verify->ended && verify->connection->status == FAN_OK)
+    if (!verify->findings.ended && verify->connection->status == FAN_OK)
         check_block(verify, &block);
     sqlite3_finalize(row);
     end_check(verify, "events");
@@ -259,16 +223,18 @@ static void check_delivery(struct verify *verify, sqlite3_stmt *row, struct tall
     int64_t id = sqlite3_column_int64(row, 1);
     int status = sqlite3_column_int(row, 2);
     if (sqlite3_column_type(row, 4) == SQLITE_NULL)
-        tell(verify, "delivery", seq, "is of an event that is not there");
+        fan__find(&verify->findings, "delivery", seq, "is of an event that is not there");
     if (sqlite3_column_type(row, 2) != SQLITE_INTEGER || status < 0 || status > FAN_EVENT_FAILED)
-        tell(verify, "delivery", seq, "has the status %d", status);
+        fan__find(&verify->findings, "delivery", seq, "has the status %d", status);
     if (sqlite3_column_int(row, 3) < 0)
-        tell(verify, "delivery", seq, "has %d attempts", sqlite3_column_int(row, 3));
+        fan__find(&verify->findings, "delivery", seq, "has %d attempts",
+                  sqlite3_column_int(row, 3));
     size_t index = group_at(verify, id);
     if (index == verify->groups.count) {
         if (was_dropped(verify, id))
             return;
-        tell(verify, "delivery", seq, "is of the group %" PRId64 ", which is not there", id);
+        fan__find(&verify->findings, "delivery", seq,
+                  "is of the group %" PRId64 ", which is not there", id);
         return;
     }
     tallies[index].completed += status == FAN_EVENT_COMPLETED;
@@ -287,22 +253,22 @@ static void check_deliveries(struct verify *verify)
     while (tallies && next(verify, row))
         check_delivery(verify, row, tallies);
     sqlite3_finalize(row);
-    bool whole = !verify->ended && verify->connection->status == FAN_OK;
+    bool whole = !verify->findings.ended && verify->connection->status == FAN_OK;
     for (size_t i = 0; tallies && whole && i < verify->groups.count; i++) {
         const struct fan__sqlite_group *group = &verify->groups.items[i];
         if (group->completed != tallies[i].completed)
-            tell(verify, "group", 0,
-                 "%s/%s counts %" PRIu64 " completed deliveries, and there are %" PRIu64,
-                 group->name ? group->name : "", group->handler ? group->handler : "",
-                 group->completed, tallies[i].completed);
+            fan__find(&verify->findings, "group", 0,
+                      "%s/%s counts %" PRIu64 " completed deliveries, and there are %" PRIu64,
+                      group->name ? group->name : "", group->handler ? group->handler : "",
+                      group->completed, tallies[i].completed);
         if (group->ahead != tallies[i].ahead)
-            tell(verify, "group", 0,
-                 "%s/%s counts %" PRIu64 " deliveries past its cursor, and there are %" PRIu64,
-                 group->name ? group->name : "", group->handler ? group->handler : "", group->ahead,
-                 tallies[i].ahead);
+            fan__find(&verify->findings, "group", 0,
+                      "%s/%s counts %" PRIu64 " deliveries past its cursor, and there are %" PRIu64,
+                      group->name ? group->name : "", group->handler ? group->handler : "",
+                      group->ahead, tallies[i].ahead);
         if (group->cursor_seq > verify->head_seq)
-            tell(verify, "group", 0, "%s/%s has its cursor past the head",
-                 group->name ? group->name : "", group->handler ? group->handler : "");
+            fan__find(&verify->findings, "group", 0, "%s/%s has its cursor past the head",
+                      group->name ? group->name : "", group->handler ? group->handler : "");
     }
     fan__free(env, tallies);
     end_check(verify, "deliveries");
@@ -326,8 +292,9 @@ static void check_sums(struct verify *verify)
     };
     for (size_t i = 0; i < sizeof(sums) / sizeof(*sums); i++) {
         if (verify->connection->status == FAN_OK && sums[i].told != sums[i].there)
-            tell(verify, "sums", 0, "%" PRIu64 " events are said to be %s, and %" PRIu64 " are",
-                 sums[i].told, sums[i].name, sums[i].there);
+            fan__find(&verify->findings, "sums", 0,
+                      "%" PRIu64 " events are said to be %s, and %" PRIu64 " are", sums[i].told,
+                      sums[i].name, sums[i].there);
     }
     end_check(verify, "sums");
 }
@@ -341,11 +308,12 @@ static void check_marks(struct verify *verify)
     while (next(verify, row)) {
         uint64_t seq = (uint64_t)sqlite3_column_int64(row, 0);
         if (sqlite3_column_int64(row, 1) < us || sqlite3_column_int64(row, 2) < bytes)
-            tell(verify, "mark", seq, "has less time or fewer bytes than the one before it");
+            fan__find(&verify->findings, "mark", seq,
+                      "has less time or fewer bytes than the one before it");
         us = sqlite3_column_int64(row, 1);
         bytes = sqlite3_column_int64(row, 2);
         if (seq > verify->head_seq)
-            tell(verify, "mark", seq, "lies past the head");
+            fan__find(&verify->findings, "mark", seq, "lies past the head");
     }
     sqlite3_finalize(row);
     end_check(verify, "marks");
@@ -359,8 +327,8 @@ static void check_keys(struct verify *verify)
                                         "WHERE k.last_seq <> 0");
     while (next(verify, row)) {
         if (sqlite3_column_int(row, 1) == 0)
-            tell(verify, "key", (uint64_t)sqlite3_column_int64(row, 0),
-                 "is called the last of a topic that it is not of");
+            fan__find(&verify->findings, "key", (uint64_t)sqlite3_column_int64(row, 0),
+                      "is called the last of a topic that it is not of");
     }
     sqlite3_finalize(row);
     end_check(verify, "keys");
@@ -372,9 +340,9 @@ static void check_all(struct verify *verify)
         check_meta,  check_storage, check_events, check_deliveries,
         check_marks, check_keys,    check_sums,
     };
-    for (size_t i = 0; i < sizeof(checks) / sizeof(*checks) && !verify->ended; i++) {
+    for (size_t i = 0; i < sizeof(checks) / sizeof(*checks) && !verify->findings.ended; i++) {
         /* Sums are made along indexes, which are known to be sound only without a finding. */
-        if (checks[i] != check_sums || verify->found == 0)
+        if (checks[i] != check_sums || verify->findings.count == 0)
             checks[i](verify);
     }
 }
@@ -384,7 +352,7 @@ static enum fan_status cannot_open(struct verify *verify, enum fan_status status
                                    const struct fan_error *reason, struct fan_error *error)
 {
     if (status == FAN_CORRUPT)
-        tell(verify, "storage", 0, "%s", reason->message);
+        fan__find(&verify->findings, "storage", 0, "%s", reason->message);
     return fan__fail(error, status, reason->field, "%s", reason->message);
 }
 
@@ -392,7 +360,7 @@ enum fan_status fan__sqlite_verify(void *self, fan_finding_visit visit, void *co
                                    struct fan_error *error)
 {
     struct fan__sqlite *store = self;
-    struct verify verify = { .visit = visit, .context = context };
+    struct verify verify = { .findings = { .visit = visit, .context = context } };
     struct fan_error reason = FAN_ERROR_INIT;
     enum fan_status status = fan__sqlite_connect(store, &verify.connection, &reason);
     if (status != FAN_OK)
@@ -406,9 +374,9 @@ enum fan_status fan__sqlite_verify(void *self, fan_finding_visit visit, void *co
     status = verify.connection->status;
     if (status != FAN_OK)
         status = fan__fail(error, status, NULL, "%s: %s", store->path, verify.connection->message);
-    else if (verify.found > 0)
+    else if (verify.findings.count > 0)
         status = fan__fail(error, FAN_CORRUPT, NULL, "%s: found %" PRIu64 " faults", store->path,
-                           verify.found);
+                           verify.findings.count);
     fan__sqlite_groups_free(&verify.groups);
     fan__sqlite_disconnect(verify.connection);
     return status;
