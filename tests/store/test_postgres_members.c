@@ -25,6 +25,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -347,14 +349,19 @@ static void test_P09_H04_members_that_are_killed_strand_nothing_and_keep_the_ord
 #define WRITER_COUNT 16 /* half of them by SQL */
 #define READER_COUNT 4
 #define SITTER_COUNT 2
+#define PROCESS_COUNT 4 /* of writers, and half as many of readers, each of its own memory */
+#define ROLLED_BACK 999999999
 
+/* In a file that all processes have mapped. */
 struct churn {
     char uri[256];
     char libpq[256];
     atomic_bool ends;
     atomic_bool written;
     atomic_bool failed;
+    atomic_uint processes;
     atomic_uint_fast64_t counts[WRITER_COUNT]; /* what each has committed */
+    atomic_uint_fast64_t sat[SITTER_COUNT];    /* events recorded while its transaction was open */
 };
 
 struct actor {
@@ -365,8 +372,23 @@ struct actor {
 
 static void give_up(struct churn *churn, const char *words)
 {
-    print_message("%s\n", words);
+    fprintf(stderr, "# %s\n", words);
     atomic_store(&churn->failed, true);
+}
+
+/* NULL when that was told. A machine with much else to do may take its time. */
+static struct fan_store *churn_store(struct churn *churn)
+{
+    struct fan_store *store = NULL;
+    struct fan_error error = FAN_ERROR_INIT;
+    double until_s = now_s() + DEADLINE_S;
+    enum fan_status status;
+    do
+        status = fan_store_open(churn->uri, NULL, &store, &error);
+    while (status == FAN_UNAVAILABLE && now_s() < until_s);
+    if (status != FAN_OK)
+        give_up(churn, error.message);
+    return store;
 }
 
 /* Each writer's ids count from 0 on; what is not certain is said again. */
@@ -374,8 +396,8 @@ static void *write_store(void *argument)
 {
     struct actor *actor = argument;
     struct churn *churn = actor->churn;
-    struct fan_store *store = store_open(churn->uri);
-    for (uint64_t i = 0; !atomic_load(&churn->ends);) {
+    struct fan_store *store = churn_store(churn);
+    for (uint64_t i = 0; store && !atomic_load(&churn->ends);) {
         char id[32];
         snprintf(id, sizeof(id), "%zu-%" PRIu64, actor->index, i);
         enum fan_status status = append_one(store, "churn", id);
@@ -398,27 +420,49 @@ static bool run_sql(PGconn *conn, const char *sql)
     return state == PGRES_COMMAND_OK || state == PGRES_TUPLES_OK;
 }
 
+/* Some stay open between two events, so that others commit first; some are rolled back. */
+static bool write_transaction(PGconn *conn, size_t index, uint64_t first, uint64_t count, bool back)
+{
+    bool good = run_sql(conn, "BEGIN");
+    for (uint64_t i = 0; i < count && good; i++) {
+        char sql[160];
+        snprintf(sql, sizeof(sql),
+                 "SELECT fan_outbox.publish('a.b.c', topic => 'churn', id => '%zu-%" PRIu64 "')",
+                 index, back ? ROLLED_BACK : first + i);
+        good = run_sql(conn, sql);
+        pause_ms((int)((first + index) % 5) * 4);
+    }
+    return good && run_sql(conn, back ? "ROLLBACK" : "COMMIT");
+}
+
 static void *write_sql(void *argument)
 {
     struct actor *actor = argument;
     struct churn *churn = actor->churn;
     PGconn *conn = PQconnectdb(churn->libpq);
-    for (uint64_t i = 0; !atomic_load(&churn->ends) && !atomic_load(&churn->failed); i++) {
-        char sql[160];
-        snprintf(sql, sizeof(sql),
-                 "SELECT fan_outbox.publish('a.b.c', topic => 'churn', id => '%zu-%" PRIu64 "')",
-                 actor->index, i);
-        if (!run_sql(conn, sql))
+    uint64_t done = 0;
+    for (unsigned turn = 0; !atomic_load(&churn->ends) && !atomic_load(&churn->failed); turn++) {
+        uint64_t count = 1 + turn % 3;
+        bool back = turn % 8 == 7;
+        if (!write_transaction(conn, actor->index, done, count, back))
             give_up(churn, PQerrorMessage(conn));
-        else
-            atomic_store(&churn->counts[actor->index], i + 1);
+        else if (!back)
+            atomic_store(&churn->counts[actor->index], done += count);
         pause_ms(1);
     }
     PQfinish(conn);
     return NULL;
 }
 
-/* Holds transactions open that have written something, for one second at a time. */
+static uint64_t count_written(struct churn *churn)
+{
+    uint64_t sum = 0;
+    for (size_t i = WRITER_COUNT / 2; i < WRITER_COUNT; i++)
+        sum += atomic_load(&churn->counts[i]);
+    return sum;
+}
+
+/* Holds transactions open that have written something, for half a second or longer at a time. */
 static void *sit(void *argument)
 {
     struct actor *actor = argument;
@@ -427,9 +471,13 @@ static void *sit(void *argument)
     while (!atomic_load(&churn->ends) && !atomic_load(&churn->failed)) {
         if (!run_sql(conn, "BEGIN; INSERT INTO sitters VALUES(1)"))
             give_up(churn, PQerrorMessage(conn));
+        uint64_t before = count_written(churn);
         double until_s = now_s() + 0.5 + (double)actor->index;
         while (now_s() < until_s && !atomic_load(&churn->ends))
             pause_ms(20);
+        if (PQtransactionStatus(conn) != PQTRANS_INTRANS)
+            give_up(churn, "a transaction did not stay open");
+        atomic_fetch_add(&churn->sat[actor->index], count_written(churn) - before);
         if (!run_sql(conn, actor->index % 2 ? "ROLLBACK" : "COMMIT"))
             give_up(churn, PQerrorMessage(conn));
     }
@@ -467,14 +515,14 @@ static void *read_store(void *argument)
 {
     struct actor *actor = argument;
     struct churn *churn = actor->churn;
-    struct fan_store *store = store_open(churn->uri);
+    struct fan_store *store = churn_store(churn);
     struct fan_batch *batch = NULL;
     uint64_t next[WRITER_COUNT] = { 0 };
     uint64_t cursor = 0;
     double until_s = 0;
     if (fan_batch_new(NULL, &batch) != FAN_OK)
         give_up(churn, "no memory");
-    while (!has_all(churn, next) && !atomic_load(&churn->failed)) {
+    while (store && !has_all(churn, next) && !atomic_load(&churn->failed)) {
         struct fan_read_result result;
         const struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 50 + actor->index };
         enum fan_status status = fan_store_read(store, cursor, &query, batch, &result);
@@ -498,19 +546,77 @@ static void *read_store(void *argument)
     return NULL;
 }
 
-static void actors_start(struct churn *churn, struct actor *actors, size_t count,
-                         void *(*run)(void *), size_t first_index)
+/* What the threads of a process are, of how many in all. */
+static const struct part {
+    const char *name;
+    void *(*run)(void *);
+    size_t first;
+    size_t count;
+    size_t processes;
+} parts[] = {
+    { "store", write_store, 0, WRITER_COUNT / 2, PROCESS_COUNT },
+    { "sql", write_sql, WRITER_COUNT / 2, WRITER_COUNT / 2, PROCESS_COUNT },
+    { "read", read_store, 0, READER_COUNT, PROCESS_COUNT / 2 },
+    { "sit", sit, 0, SITTER_COUNT, 1 },
+};
+#define PART_COUNT (sizeof(parts) / sizeof(parts[0]))
+
+static struct churn *churn_map(const char *path)
 {
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    void *at = file < 0
+                   ? MAP_FAILED
+                   : mmap(NULL, sizeof(struct churn), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (file >= 0)
+        close(file);
+    return at == MAP_FAILED ? NULL : at;
+}
+
+/* The program of a process: its share of a part, as threads. */
+static int act(const char *path, const char *name, const char *number)
+{
+    struct actor actors[WRITER_COUNT];
+    struct churn *churn = churn_map(path);
+    const struct part *part = parts;
+    size_t index = strtoul(number, NULL, 10);
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    while (part < parts + PART_COUNT && strcmp(part->name, name) != 0)
+        part++;
+    if (!churn || part == parts + PART_COUNT)
+        return 1;
+    size_t count = part->count / part->processes;
+    atomic_fetch_add(&churn->processes, 1);
     for (size_t i = 0; i < count; i++) {
-        actors[i] = (struct actor){ .churn = churn, .index = first_index + i };
-        assert_int_equal(pthread_create(&actors[i].thread, NULL, run, &actors[i]), 0);
+        actors[i] = (struct actor){ .churn = churn, .index = part->first + index * count + i };
+        if (pthread_create(&actors[i].thread, NULL, part->run, &actors[i]) != 0)
+            return 1;
+    }
+    for (size_t i = 0; i < count; i++)
+        pthread_join(actors[i].thread, NULL);
+    return atomic_load(&churn->failed);
+}
+
+static void part_start(const struct part *part, const char *path, pid_t *children)
+{
+    for (size_t i = 0; i < part->processes; i++) {
+        char number[24];
+        snprintf(number, sizeof(number), "%zu", i);
+        children[i] = fork();
+        assert_true(children[i] >= 0);
+        if (children[i] == 0) {
+            execl(program, program, "act", path, part->name, number, (char *)NULL);
+            _exit(127);
+        }
     }
 }
 
-static void actors_join(struct actor *actors, size_t count)
+static void part_join(const struct part *part, const pid_t *children)
 {
-    for (size_t i = 0; i < count; i++)
-        pthread_join(actors[i].thread, NULL);
+    for (size_t i = 0; i < part->processes; i++) {
+        int result = 0;
+        assert_int_equal(waitpid(children[i], &result, 0), children[i]);
+        assert_int_equal(result, 0);
+    }
 }
 
 static void outbox_make(const char *libpq)
@@ -524,48 +630,67 @@ static void outbox_make(const char *libpq)
     PQfinish(conn);
 }
 
-static void test_L10_P10_H12_no_event_is_missed_while_transactions_sit_open(void **state)
+static struct churn *churn_made(char *path)
 {
-    (void)state;
-    enum { STORES = WRITER_COUNT / 2, SQLS = WRITER_COUNT - STORES };
-    struct churn *churn = calloc(1, sizeof(*churn));
-    struct actor actors[WRITER_COUNT + READER_COUNT + SITTER_COUNT];
-    struct actor *readers = actors + WRITER_COUNT;
-    struct actor *sitters = readers + READER_COUNT;
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    assert_int_equal(ftruncate(file, sizeof(struct churn)), 0);
+    close(file);
+    struct churn *churn = churn_map(path);
     assert_non_null(churn);
     test_postgres_uri(&server, "schema=churn", churn->uri, sizeof(churn->uri));
     snprintf(churn->libpq, sizeof(churn->libpq), "postgres://fan@/fan?host=%s&port=%u",
              server.folder, server.port);
     outbox_make(churn->libpq);
+    return churn;
+}
+
+static void test_L10_P10_H12_no_event_is_missed_while_transactions_sit_open(void **state)
+{
+    (void)state;
+    char path[] = "/tmp/fanfare-test-XXXXXX";
+    struct churn *churn = churn_made(path);
+    pid_t children[PART_COUNT][PROCESS_COUNT];
+    struct fan_store *store = churn_store(churn);
     struct fan_broker *broker = NULL;
     struct fan_outbox_relay *relay = NULL;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
     const struct fan_outbox_relay_options relay_options = { .size = FAN_OUTBOX_RELAY_OPTIONS_SIZE,
                                                             .database = churn->libpq };
-    assert_ok(fan_broker_open(churn->uri, &options, &broker, NULL));
+    double begun_s = now_s();
+    options.store = store;
+    assert_ok(fan_broker_open(NULL, &options, &broker, NULL));
     assert_ok(fan_broker_start(broker));
-    assert_ok(fan_outbox_relay_open(broker, &relay_options, &relay, NULL));
+    enum fan_status status;
+    while ((status = fan_outbox_relay_open(broker, &relay_options, &relay, NULL)) ==
+           FAN_UNAVAILABLE)
+        assert_true(now_s() < begun_s + DEADLINE_S);
+    assert_ok(status);
     assert_ok(fan_outbox_relay_start(relay));
-
-    double until_s = now_s() + (is_soak() ? 600 : TEST_SANITIZED ? 5 : 20);
-    actors_start(churn, readers, READER_COUNT, read_store, 0);
-    actors_start(churn, sitters, SITTER_COUNT, sit, 0);
-    actors_start(churn, actors, STORES, write_store, 0);
-    actors_start(churn, actors + STORES, SQLS, write_sql, STORES);
+    double until_s = now_s() + (is_soak() ? 600 : 20);
+    for (size_t i = 0; i < PART_COUNT; i++)
+        part_start(&parts[i], path, children[i]);
     while (now_s() < until_s && !atomic_load(&churn->failed))
         pause_ms(50);
     atomic_store(&churn->ends, true);
-    actors_join(actors, WRITER_COUNT);
-    actors_join(sitters, SITTER_COUNT);
+    for (size_t i = 0; i < PART_COUNT; i++) {
+        if (parts[i].run != read_store)
+            part_join(&parts[i], children[i]);
+    }
     atomic_store(&churn->written, true);
-    actors_join(readers, READER_COUNT);
-    assert_false(atomic_load(&churn->failed));
+    part_join(&parts[2], children[2]);
+    assert_int_equal(atomic_load(&churn->processes), 2 * PROCESS_COUNT + PROCESS_COUNT / 2 + 1);
     for (size_t i = 0; i < WRITER_COUNT; i++)
         assert_true(atomic_load(&churn->counts[i]) > 0);
+    /* Others were at work while each of them sat there. */
+    for (size_t i = 0; i < SITTER_COUNT; i++)
+        assert_true(atomic_load(&churn->sat[i]) > 0);
     fan_outbox_relay_free(relay);
     assert_ok(fan_broker_stop(broker, 10000));
     fan_broker_free(broker);
-    free(churn);
+    fan_store_close(store);
+    munmap(churn, sizeof(*churn));
+    unlink(path);
 }
 
 int main(int argc, char **argv)
@@ -577,5 +702,7 @@ int main(int argc, char **argv)
     program = argv[0];
     if (argc == 5 && strcmp(argv[1], "member") == 0)
         return member(argv[2], argv[3], argv[4]);
+    if (argc == 5 && strcmp(argv[1], "act") == 0)
+        return act(argv[2], argv[3], argv[4]);
     return cmocka_run_group_tests(tests, start, end);
 }
