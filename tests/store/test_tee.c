@@ -319,6 +319,36 @@ static void test_P07_what_is_no_pair_is_refused(void **state)
     fan_store_close(first);
 }
 
+static void hear(void *context, enum fan_log_level level, const char *message)
+{
+    if (level == FAN_LOG_WARNING && strstr(message, "2 events behind the copy"))
+        ++*(unsigned *)context;
+}
+
+/* A copy into which somebody else wrote is told of when the tee is opened again. */
+static void test_P06_a_second_that_others_write_to_is_told_of_at_open(void **state)
+{
+    (void)state;
+    unsigned heard = 0;
+    struct fan_env env = *fan_env_default();
+    env.context = &heard;
+    env.log = hear;
+    struct fan_store *first = open_uri("memory:");
+    struct fan_store *second = open_uri("memory:");
+    append_all(first, 0, 3);
+    for (unsigned i = 0; i < 3; i++) {
+        struct fan_store *tee = NULL;
+        assert_ok(fan_tee_wrap(first, second, &env, &tee, NULL));
+        assert_ok(fan_tee_wait(tee, WAIT_MS));
+        fan_store_close(tee);
+        assert_int_equal(heard, i == 2);
+        if (i == 1)
+            append_all(second, 100, 2);
+    }
+    fan_store_close(second);
+    fan_store_close(first);
+}
+
 static const char *const weathers[] = {
     "errors=30%,unknown=20%,torn=20%",
     "unknown_done=60%",
@@ -452,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_P06_a_log_moves_to_postgres_while_it_is_in_use),
 #endif
         cmocka_unit_test(test_P07_what_is_no_pair_is_refused),
+        cmocka_unit_test(test_P06_a_second_that_others_write_to_is_told_of_at_open),
         cmocka_unit_test_teardown(test_P06_the_copy_is_the_log_whatever_happened, tell_seed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,6 +38,25 @@ static uint64_t seq_in_first(struct fan__tee *tee, const struct fan_event *event
 }
 
 /*
+ * Events that the second has behind the place are nobody's, where retention cannot have taken them
+ * from the first: somebody else writes there. It is said, and the copy goes on.
+ */
+static enum fan_status look_for_strays(struct fan__tee *tee, uint64_t seq, size_t count)
+{
+    const struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 1 };
+    struct fan_read_result result;
+    if (count == 0)
+        return FAN_OK;
+    enum fan_status status = fan_store_read(tee->first, seq, &query, tee->look, &result);
+    if (status == FAN_OK && result.trimmed_seq <= seq)
+        fan__log(tee->env, FAN_LOG_WARNING,
+                 "tee: the second store has %zu events behind the copy that the first does not "
+                 "have: is something else written to it?",
+                 count);
+    return status;
+}
+
+/*
  * The copy has the first's events in their order: the place is that of the last one there that the
  * first still has. Beginning too early would do no harm but cost.
  */
@@ -55,8 +74,13 @@ enum fan_status fan__tee_place(struct fan__tee *tee, struct fan_error *error)
     fan__free(tee->env, states);
     size_t count = status == FAN_OK ? fan_batch_count(tee->page) : 0;
     uint64_t seq = 0;
-    for (size_t i = 0; i < count && status == FAN_OK && seq == 0; i++)
+    size_t strays = 0;
+    for (size_t i = 0; i < count && status == FAN_OK && seq == 0; i++) {
         seq = seq_in_first(tee, fan_batch_event(tee->page, i), &status);
+        strays += seq == 0;
+    }
+    if (status == FAN_OK && seq > 0)
+        status = look_for_strays(tee, seq, strays);
     if (status != FAN_OK)
         return fan__fail(error, status, NULL, "%s", fan_status_text(status));
     if (count > 0 && seq == 0)
