@@ -180,6 +180,8 @@ void sim_instance_stop(struct sim_world *world, unsigned index)
     if (sound && !instance->unhandled)
         check_stopped(world, index);
     sim_publish_check_stats(world, index);
+    if (sound)
+        sim_publish_check_settled(world, index);
     sim_check(world, "H09", fan_broker_step(instance->broker) == FAN_CLOSED,
               "i%u steps after its stop", index);
     end_readers(world, index, sound);

@@ -101,12 +101,17 @@ static int64_t time_of_call_ms(struct sim_world *world)
     return (int64_t)sim_random(world, dice < 90 ? 300 : dice < 97 ? 4000 : 40000);
 }
 
-/* A handler may free itself. */
+/* A handler may free itself, or another. */
 static void remove_within(struct sim_world *world, const struct sim_binding *binding)
 {
     struct sim_instance *instance = &world->instances[binding->instance];
-    struct sim_binding *own = &instance->bindings[binding->group];
-    sim_trace(world, "i%u's handler of group %u frees itself", binding->instance, binding->group);
+    unsigned group = binding->group;
+    if (sim_chance(world, 500))
+        group = (unsigned)sim_random(world, world->group_count);
+    struct sim_binding *own = &instance->bindings[group];
+    if (!own->handler)
+        return;
+    sim_trace(world, "i%u's handler of group %u is freed in a call", binding->instance, group);
     fan_handler_free(own->handler);
     own->handler = NULL;
     sim_count(world, SIM_HANDLER_GONE);
@@ -121,6 +126,8 @@ static enum fan_verdict handle(void *context, const struct fan_event *event,
     /* A crashed process runs nothing; what is left of it only comes to its end. */
     if (world->ports[binding->instance].crashed || world->failed)
         return FAN_VERDICT_DONE;
+    sim_check(world, "H08", binding->handler, "i%u calls the handler of group %u, which is removed",
+              binding->instance, binding->group);
     struct sim_event *known = sim_model_event(world, fan_event_seq(event));
     if (!known) {
         sim_broken(world, "L6", "i%u handles %" PRIu64 ", which is not in the log",
@@ -152,7 +159,7 @@ static enum fan_verdict handle(void *context, const struct fan_event *event,
     /* The call may have outlived its instance's patience, but not the instance. */
     if (!world->quiet && sim_chance(world, 30))
         sim_publish_async(world, binding->instance);
-    if (!world->quiet && sim_chance(world, 5))
+    if (!world->quiet && sim_chance(world, 10))
         remove_within(world, binding);
     answer->verdict = verdict;
     answer->overran = timeout_ms > 0 && sim_now_ns() - begun_ns >= timeout_ms * NS_PER_MS;

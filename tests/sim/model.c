@@ -143,6 +143,11 @@ static void learn(struct sim_port *port, const struct fan_append *item)
               item->ret_seq, model->head_seq);
     if (world->failed || model->count == EVENT_COUNT_MAX)
         return;
+    /* Of the units that are stored here, only the first item has it. */
+    sim_check(world, "P23",
+              item->joined || item->expectation ||
+                  world->publications[publication].expecting != number_of(item->event),
+              "e%u is stored without its expectation", publication);
     model->head_seq = item->ret_seq;
     port->stored++;
     model->events[model->count++] = (struct sim_event){ .seq = item->ret_seq,
@@ -464,6 +469,7 @@ static void settle_one(struct sim_port *port, unsigned group, const struct fan_s
         note_verdict(port, item);
     else
         sim_count(world, SIM_LATE_SETTLE);
+    port->lost += !right && port->answers;
     /* Who is not told that it is lost tries again. */
     if (delivery && delivery->answers[port->index].token == item->token && (right || port->answers))
         delivery->answers[port->index] = (struct sim_answer){ .called = false };

@@ -24,7 +24,7 @@ enum way {
 };
 
 struct passage {
-    struct sim_world *world;
+    struct sim_port *port;
     enum way way;
     enum fan_status fault;
 };
@@ -65,7 +65,7 @@ static void let_others_act(struct sim_port *port)
 static struct passage enter(struct sim_port *port, bool writes)
 {
     struct sim_world *world = port->world;
-    struct passage passage = { world, WAY_THROUGH, FAN_UNAVAILABLE };
+    struct passage passage = { port, WAY_THROUGH, FAN_UNAVAILABLE };
     world->calls++;
     if (port->crashed) {
         passage.way = WAY_FAILS;
@@ -89,9 +89,11 @@ static struct passage enter(struct sim_port *port, bool writes)
     return passage;
 }
 
-/* What the caller is told of a call that was made. */
+/* What the caller is told of a call that was made, on whose way others act, too. */
 static enum fan_status leave(const struct passage *passage, enum fan_status status)
 {
+    if (!passage->port->crashed)
+        let_others_act(passage->port);
     return passage->way == WAY_DONE_LOST ? passage->fault : status;
 }
 
@@ -111,7 +113,8 @@ static enum fan_status port_open(const char *uri, const struct fan_env *env, voi
     }
     port->open = true;
     port->head_seen = port->stored = port->unsure = port->processed = 0;
-    port->retried = port->dead = port->answered_seq = 0;
+    port->retried = port->dead = port->lost = port->answered_seq = 0;
+    port->removed = port->expired = port->discarded = 0;
     port->settled_unsure = false;
     *ret_self = port;
     *ret_epoch = fan_store_epoch(port->store);
@@ -215,12 +218,12 @@ static enum fan_status port_append(void *self, struct fan_append *items, size_t 
         world->late_until_ns = sim_now_ns() + 200 * NS_PER_MS;
     }
     if (passage.way == WAY_DONE_LOST)
-        return passage.fault;
+        return leave(&passage, status);
     for (size_t i = 0; i < count && status == FAN_OK; i++)
         if (items[i].ret_status == FAN_OK && items[i].ret_seq > port->answered_seq)
             port->answered_seq = items[i].ret_seq;
     port->head_seen = world->model.head_seq;
-    return status;
+    return leave(&passage, status);
 }
 
 /* A plant: what was committed late is not there yet, while what came after it is. */
@@ -255,7 +258,9 @@ static enum fan_status port_read(void *self, uint64_t after_seq, const struct fa
     enum fan_status status = fan_store_read(port->store, after_seq, &some, batch, ret_result);
     if (status == FAN_OK)
         port->head_seen = ret_result->head_seq;
-    return status == FAN_OK ? hide_late(port, batch) : status;
+    if (status == FAN_OK)
+        status = hide_late(port, batch);
+    return leave(&passage, status);
 }
 
 static enum fan_status port_list(void *self, const struct fan_query *query, struct fan_batch *batch,
@@ -324,7 +329,7 @@ static enum fan_status port_head(void *self, uint64_t *ret_seq)
     enum fan_status status = fan_store_head(port->store, ret_seq);
     if (status == FAN_OK)
         port->head_seen = *ret_seq;
-    return status;
+    return leave(&passage, status);
 }
 
 static enum fan_status port_wait(void *self, uint64_t after_seq, uint32_t timeout_ms)
@@ -579,8 +584,12 @@ static enum fan_status port_retain(void *self, const struct fan_retention *reten
     }
     if (status == FAN_CONFLICT)
         sim_count(port->world, SIM_CLOCK_REFUSED);
-    if (status == FAN_OK && passage.way == WAY_THROUGH)
+    if (status == FAN_OK && passage.way == WAY_THROUGH) {
         *ret_retained = retained;
+        port->removed += retained.removed;
+        port->expired += retained.expired;
+        port->discarded += retained.discarded;
+    }
     return leave(&passage, status);
 }
 

@@ -71,14 +71,17 @@ static void acknowledged(struct sim_world *world, unsigned index, uint64_t seq)
 static struct sim_attempt begin(struct sim_world *world, unsigned instance, unsigned index)
 {
     struct sim_publication *publication = &world->publications[index];
+    const struct sim_event *there = sim_model_by_publication(world, index);
+    struct fan_broker_stats stats = FAN_BROKER_STATS_INIT;
+    fan_broker_stats(world->instances[instance].broker, &stats);
     struct sim_attempt attempt = {
         .instance = instance,
         .publication = index,
         .number = ++publication->attempts,
-        .known = publication->unclear || publication->under_way > 0 ||
-                 sim_model_by_publication(world, index),
+        .known = publication->unclear || publication->under_way > 0 || there != NULL,
         .unclear = publication->unclear,
-        .there = sim_model_by_publication(world, index) != NULL,
+        .there = there != NULL,
+        .told = there && there->seq <= stats.notified_seq,
         .failures = world->ports[instance].failures,
     };
     publication->under_way++;
@@ -124,6 +127,8 @@ static void end(struct sim_world *world, const struct sim_attempt *attempt, enum
         sim_count(world, SIM_REFUSED);
     if (status == FAN_OK) {
         instance->fresh += !known;
+        const struct sim_event *found = sim_model_by_publication(world, index);
+        instance->again += attempt->told && found && found->number < attempt->number;
         acknowledged(world, index, seq);
     } else if (!is_certain(status))
         publication->unclear = true;
@@ -220,6 +225,8 @@ static void publish_unit(struct sim_world *world, unsigned instance)
                                    .expectation = sim_chance(world, 600) ? &expectation : NULL };
     for (size_t k = 0; k < count; k++)
         attempts[k] = begin(world, instance, indices[k]);
+    if (unit.expectation)
+        world->publications[indices[0]].expecting = attempts[0].number;
     sim_trace(world, "i%u publishes a unit of %zu from e%u", instance, count, indices[0]);
     i->stepping = true;
     enum fan_status status = fan_broker_publish_unit(i->broker, &unit, cursors, NULL);
@@ -251,6 +258,18 @@ static void check_verdicts(struct sim_world *world, unsigned instance, unsigned 
     }
 }
 
+/* One is told to have failed: then some first attempt was not DONE. */
+static void check_failed(struct sim_world *world, unsigned number_max, uint64_t seq)
+{
+    const struct sim_event *event = sim_model_event(world, seq);
+    bool failed = !event || event->removed || number_max == 0;
+    for (unsigned g = 0; !failed && g < world->group_count; g++)
+        failed = world->groups[g].deleted_ns > 0 || event->deliveries[g].attempts > 1 ||
+                 (sim_group_wants(world, g, event) &&
+                  event->deliveries[g].status != FAN_EVENT_COMPLETED);
+    sim_check(world, "H01", failed, "%" PRIu64 " is told to have failed, and all are done", seq);
+}
+
 static void publish_one(struct sim_world *world, unsigned instance, bool sync)
 {
     struct sim_instance *i = &world->instances[instance];
@@ -272,6 +291,8 @@ static void publish_one(struct sim_world *world, unsigned instance, bool sync)
         check_verdicts(world, instance, number_max, cursor.seq);
     } else if (status == FAN_HANDLER) {
         sim_count(world, SIM_SYNC_HANDLER);
+        if (world->ports[instance].failures == attempt.failures && !i->live)
+            check_failed(world, number_max, cursor.seq);
     }
     /* What a handler said of it, or did not say in time, takes nothing back. */
     if ((status == FAN_HANDLER || status == FAN_TIMED_OUT) && cursor.seq > 0)
@@ -310,11 +331,24 @@ void sim_publish_check_stats(struct sim_world *world, unsigned instance)
     sim_check(world, "L13", stats.published >= i->fresh,
               "i%u counts %" PRIu64 " events published, of %" PRIu64, instance, stats.published,
               i->fresh);
+    sim_check(world, "L13", stats.duplicates >= i->again,
+              "i%u counts %" PRIu64 " duplicates, of %" PRIu64, instance, stats.duplicates,
+              i->again);
+    sim_check(world, "L13",
+              stats.removed == port->removed && stats.expired == port->expired &&
+                  stats.discarded == port->discarded,
+              "i%u counts %" PRIu64 " removed, %" PRIu64 " expired and %" PRIu64
+              " discarded, not %" PRIu64 ", %" PRIu64 " and %" PRIu64,
+              instance, stats.removed, stats.expired, stats.discarded, port->removed, port->expired,
+              port->discarded);
     sim_check(world, "L13", stats.handled == i->handled,
               "i%u counts %" PRIu64 " calls of handlers, not %" PRIu64, instance, stats.handled,
               i->handled);
     if (port->settled_unsure)
         return;
+    sim_check(world, "L13", stats.lost >= port->lost,
+              "i%u counts %" PRIu64 " settlements that came too late, of %" PRIu64, instance,
+              stats.lost, port->lost);
     sim_check(world, "L13", stats.processed == port->processed + i->live_handled,
               "i%u counts %" PRIu64 " verdicts, the log %" PRIu64, instance, stats.processed,
               port->processed + i->live_handled);
@@ -324,4 +358,18 @@ void sim_publish_check_stats(struct sim_world *world, unsigned instance)
     sim_check(world, "L13", stats.dead == port->dead && stats.failed == port->dead + i->live_failed,
               "i%u counts %" PRIu64 " dead and %" PRIu64 " failed, the log %" PRIu64, instance,
               stats.dead, stats.failed, port->dead);
+}
+
+void sim_publish_check_settled(struct sim_world *world, unsigned instance)
+{
+    const struct sim_instance *i = &world->instances[instance];
+    const struct sim_port *port = &world->ports[instance];
+    struct fan_broker_stats stats = FAN_BROKER_STATS_INIT;
+    for (unsigned g = 0; g < world->group_count; g++)
+        if (world->groups[g].deleted_ns > 0)
+            return;
+    fan_broker_stats(i->broker, &stats);
+    sim_check(world, "L13", i->unhandled || stats.processed >= port->processed + i->live_handled,
+              "i%u counts %" PRIu64 " verdicts at its stop, the log %" PRIu64, instance,
+              stats.processed, port->processed + i->live_handled);
 }

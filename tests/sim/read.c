@@ -108,6 +108,13 @@ static void check_caught_up(struct sim_world *world, struct sim_reader *reader)
     if (!reader->watch.lossless)
         return;
     fan_broker_stats(broker, &stats);
+    /* Who ends with a sound stop has what its broker itself stored, whatever could not be read. */
+    const struct sim_instance *instance = &world->instances[reader->instance];
+    sim_check(world, "L7",
+              !instance->stopping || !world->quiet ||
+                  stats.notified_seq >= world->ports[reader->instance].answered_seq,
+              "i%u stopped, told up to %" PRIu64 ", and stored up to %" PRIu64, reader->instance,
+              stats.notified_seq, world->ports[reader->instance].answered_seq);
     sim_watch_reached(&reader->watch, stats.notified_seq);
 }
 

@@ -185,6 +185,7 @@ struct sim_publication {
     bool unclear; /* an attempt ended without a certain answer */
     unsigned under_way;
     unsigned attempts;
+    unsigned expecting; /* which of them had an expectation */
     bool acknowledged;
     uint64_t seq;
 };
@@ -243,6 +244,10 @@ struct sim_port {
     uint64_t processed; /* verdicts settled, likewise */
     uint64_t retried;   /* of these */
     uint64_t dead;
+    uint64_t lost;    /* settlements that it was told are not its own any more, likewise */
+    uint64_t removed; /* by its retention, likewise */
+    uint64_t expired;
+    uint64_t discarded;
     uint64_t failures;     /* calls that were made to fail, or lost their answer */
     uint64_t answered_seq; /* the last one of which it knows that it is stored */
     bool answers;          /* the call that is under way will be answered */
@@ -294,6 +299,7 @@ struct sim_attempt {
     bool known;
     bool unclear; /* an attempt before had no answer */
     bool there;
+    bool told; /* and was told here */
     uint64_t failures;
 };
 
@@ -328,6 +334,7 @@ struct sim_instance {
     uint64_t live_handled;
     uint64_t live_failed;
     uint64_t fresh; /* publishes that must have stored something */
+    uint64_t again; /* that must have found it there */
     bool unhandled; /* a handler was removed in the middle of its call */
 };
 
@@ -525,6 +532,8 @@ void sim_handle_live(struct sim_world *world, unsigned instance);
 void sim_publish(struct sim_world *world, unsigned instance);
 void sim_publish_async(struct sim_world *world, unsigned instance);
 void sim_publish_check_stats(struct sim_world *world, unsigned instance);
+/* And once nothing is unclear any more. */
+void sim_publish_check_settled(struct sim_world *world, unsigned instance);
 
 /* settle.c: faults end, and everything must come to its end. */
 void sim_settle(struct sim_world *world);
