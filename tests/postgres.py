@@ -31,11 +31,14 @@ import time
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+IPC_RMID = 0
 SETTINGS = {
     "listen_addresses": "127.0.0.1", "fsync": "off", "shared_buffers": "64MB",
     "max_connections": "80", "wal_level": "logical", "max_replication_slots": "8",
     "max_wal_senders": "8", "log_min_messages": "fatal", "max_wal_size": "512MB",
     "autovacuum_naptime": "10s",
+    # In the data folder, which goes with the server however it ends.
+    "dynamic_shared_memory_type": "mmap",
 }
 HBA = """local all all trust
 local replication all trust
@@ -156,9 +159,13 @@ class Server:
         while self.members():
             self.signal_all(signal.SIGKILL)
             self.reap()
-        # What a killed server leaves behind may name a process that is another's by now.
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(os.path.join(self.data, "postmaster.pid"))
+        # What a killed server leaves behind: a file that may name another's process by now, and a
+        # small piece of the system's shared memory, by its key and number in the seventh line.
+        lock = os.path.join(self.data, "postmaster.pid")
+        with contextlib.suppress(FileNotFoundError), open(lock, encoding="utf-8") as file:
+            for line in file.readlines()[6:7]:
+                self.libc.shmctl(int(line.split()[1]), IPC_RMID, None)
+            os.remove(lock)
 
     def stop(self):
         self.signal_all(signal.SIGSTOP)
