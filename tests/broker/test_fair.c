@@ -451,8 +451,7 @@ static void test_R07_a_look_at_many_groups_holds_up_nobody(void **state)
     fan__mutex_unlock(&slow.mutex);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     publish_times(broker, 20);
     probe_wait_done(&probe, 20);
     wait_for_stats(broker, processed, 20);

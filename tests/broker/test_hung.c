@@ -251,10 +251,8 @@ static void test_H09_a_stop_gives_up_calls_that_do_not_end(void **state)
     probe_init(&live);
     probe_init(&other);
     probe.held = live.held = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    options = probe_options(&live, NULL, NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
+    probe_handle(&live, broker, NULL);
     publish(broker, "a.b.c", NULL);
     probe_wait_begun(&probe, 1);
     probe_wait_begun(&live, 1);
@@ -267,7 +265,7 @@ static void test_H09_a_stop_gives_up_calls_that_do_not_end(void **state)
     assert_ok(fan_broker_stop(broker, 100));
     /* Another has the event meanwhile. */
     struct fan_broker *next = broker_at(store);
-    options = probe_options(&other, "mail", NULL);
+    struct fan_handler_options options = probe_options(&other, "mail", NULL);
     assert_ok(fan_broker_handle(next, &options, NULL, NULL));
     wait_for_stats(next, processed, 1);
     assert_int_equal(other.attempts[1], 1);

@@ -231,10 +231,8 @@ static void test_H18_what_a_waiting_publisher_was_told_is_counted(void **state)
     struct probe live;
     probe_init(&probe);
     probe_init(&live);
-    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
-    handler = probe_options(&live, NULL, NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
+    probe_handle(&live, broker, NULL);
     for (unsigned i = 1; i <= 20; i++) {
         publish(broker, "a.b.c", NULL);
         fan__mutex_lock(&tally.mutex);
@@ -254,8 +252,7 @@ static void test_H18_functions_may_be_left_out(void **state)
     struct fan_broker *broker = broker_with(place, &options);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     publish(broker, "a.b.c", NULL);
     wait_for_stats(broker, processed, 1);
     fan_broker_free(broker);
@@ -279,10 +276,8 @@ static void test_H17_one_struct_tells_how_a_broker_is(void **state)
     struct probe live;
     probe_init(&probe);
     probe_init(&live);
-    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
-    handler = probe_options(&live, NULL, NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
+    probe_handle(&live, broker, NULL);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
     publish(broker, "a.b.c", NULL);
     publish(broker, "a.b.c", NULL);
@@ -725,8 +720,7 @@ static void test_H14_a_log_that_fails_is_told_and_counted_once(void **state)
     struct fan_broker *broker = broker_with(&place, &options);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     fan__number_set(&failing_settles, 2);
     fan__number_set(&failing_stats, 1);
     publish(broker, "a.b.c", NULL);
@@ -783,8 +777,7 @@ static void test_H14_each_scrape_is_one_moment(void **state)
     struct fan_broker *broker = counted_broker(place, prometheus);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options handler = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     pthread_t threads[2];
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&threads[i], NULL, storm, broker), 0);

@@ -155,8 +155,7 @@ static void test_L08_a_group_deleted_under_its_handler_stops_nobody(void **state
     struct fan_handler *handler;
     struct fan_handler_options options = probe_options(&gone, "gone", NULL);
     assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
-    options = probe_options(&there, "there", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&there, broker, "there");
     publish(broker, "a.b.c", NULL);
     probe_wait_begun(&gone, 1);
     struct fan_group_name name = { "gone", "" };
@@ -263,8 +262,7 @@ static void test_R07_a_group_that_nobody_handles_for_is_named(void **state)
     assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options handler = probe_options(&probe, "joined", NULL);
-    assert_ok(fan_broker_handle(broker, &handler, NULL, NULL));
+    probe_handle(&probe, broker, "joined");
     broker->dispatch->patience_us = 0; /* nobody is given time to come back */
     assert_ok(fan_broker_start(broker));
     wait_for_stats(broker, unhandled, 2);
@@ -468,8 +466,7 @@ static void test_L08_a_stepped_stop_hands_back_what_is_to_run_alone(void **state
     for (int i = 0; i < 2; i++) {
         probe_init(&probes[i]);
         make_group(fan_broker_store(broker), groups[i]);
-        struct fan_handler_options options = probe_options(&probes[i], groups[i], NULL);
-        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+        probe_handle(&probes[i], broker, groups[i]);
     }
     publish(broker, "a.b.c", NULL);
     for (int i = 0; i < 2; i++) {

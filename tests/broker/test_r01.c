@@ -223,10 +223,8 @@ static void test_R01_publishes_wait_for_a_store_that_is_down(void **state)
     struct probe live;
     probe_init(&probe);
     probe_init(&live);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    options = probe_options(&live, NULL, NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
+    probe_handle(&live, broker, NULL);
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
     publish_times(broker, 10);
     set_sick(FAN_UNAVAILABLE);
@@ -344,8 +342,7 @@ static void test_R01_a_store_that_comes_and_goes_loses_and_repeats_nothing(void 
     static const char *const groups[] = { "mail", "audit", "again" };
     for (int i = 0; i < 3; i++) {
         probe_init(&probes[i]);
-        struct fan_handler_options options = probe_options(&probes[i], groups[i], NULL);
-        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+        probe_handle(&probes[i], broker, groups[i]);
     }
     probes[2].verdict = FAN_VERDICT_RETRY;
     probes[2].fails_attempts = 1;
@@ -406,8 +403,7 @@ static void fill_and_recover(const char *uri, void (*relieve)(const void *), con
     static const char *const groups[] = { "mail", "audit" };
     for (int i = 0; i < 2; i++) {
         probe_init(&probes[i]);
-        struct fan_handler_options options = probe_options(&probes[i], groups[i], NULL);
-        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+        probe_handle(&probes[i], broker, groups[i]);
     }
     struct fan_reader *reader = subscribe_from(broker, FAN_START_NOW, (struct fan_cursor){ 0, 0 });
     size_t stored = 0;
@@ -564,9 +560,8 @@ static void test_R02_work_goes_on_while_the_wall_clock_is_set(void **state)
     probe.fails_attempts = 1;
     held.held = 1; /* one stands still meanwhile: its lease is renewed past the lease's length */
     held.held_seq = 1;
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    options = probe_options(&held, "audit", "first.*");
+    probe_handle(&probe, broker, "mail");
+    struct fan_handler_options options = probe_options(&held, "audit", "first.*");
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
     int64_t begun_ns = fan__deadline_ns(0);
     publish(broker, "first.event", NULL);

@@ -160,8 +160,7 @@ static void storm_once(const char *scheme, unsigned round)
     struct fan_broker *broker = broker_started(&place);
     struct probe probe;
     probe_init(&probe);
-    struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&probe, broker, "mail");
     struct storm storm = { .broker = broker };
     fan__mutex_init(&storm.mutex);
     fan__cond_init(&storm.changed);
@@ -286,8 +285,7 @@ static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
     static const char *const groups[] = { "mail", "audit" };
     for (int i = 0; i < 2; i++) {
         probe_init(&probes[i]);
-        struct fan_handler_options options = probe_options(&probes[i], groups[i], NULL);
-        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+        probe_handle(&probes[i], broker, groups[i]);
     }
     publish_times(broker, 200);
     probe_wait_done(&probes[0], 200);

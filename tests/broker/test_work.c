@@ -58,10 +58,8 @@ static void test_H01_sync_tells_that_a_handler_failed(void **state)
     probe_init(&fine);
     failing.verdict = FAN_VERDICT_FAIL;
     failing.words = "the mail server said no";
-    struct fan_handler_options options = probe_options(&failing, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    options = probe_options(&fine, "audit", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&failing, broker, "mail");
+    probe_handle(&fine, broker, "audit");
     struct fan_error error = FAN_ERROR_INIT;
     uint64_t seq;
     assert_int_equal(publish_sync(broker, "a.b.c", &seq, &error), FAN_HANDLER);
@@ -92,8 +90,7 @@ static void test_H01_the_mode_decides_what_publish_waits_for(void **state)
         struct probe probe;
         probe_init(&probe);
         probe.held = mode == FAN_MODE_ASYNC;
-        struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-        assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+        probe_handle(&probe, broker, "mail");
         uint64_t seq = publish(broker, "a.b.c", NULL);
         /* In the asynchronous mode publish returned while the handler is still held. */
         if (mode == FAN_MODE_SYNC)
@@ -391,8 +388,7 @@ static void test_H05_no_verdict_in_time_is_a_retry(void **state)
     options.retry = &retry;
     options.timeout_ms = 50;
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    options = probe_options(&next, "audit", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&next, broker, "audit");
     struct fan_error error = FAN_ERROR_INIT;
     uint64_t seq;
     assert_int_equal(publish_sync(broker, "a.b.c", &seq, &error), FAN_HANDLER);
@@ -719,8 +715,7 @@ static void test_H03_a_concurrency_of_its_own_is_kept(void **state)
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
     options.concurrency = 2;
     assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
-    options = probe_options(&free, "audit", NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&free, broker, "audit");
     probe.held = 1;
     publish_times(broker, 300);
     /* The slow one holds up none of the other's. */
@@ -794,8 +789,7 @@ static void test_H01_a_stepped_broker_publishes_in_sync(void **state)
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
     struct fan_handler *handler;
     assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
-    options = probe_options(&live, NULL, NULL);
-    assert_ok(fan_broker_handle(broker, &options, NULL, NULL));
+    probe_handle(&live, broker, NULL);
     publish(broker, "a.b.c", NULL);
     assert_int_equal(probe.done, 1);
     assert_int_equal(live.done, 1);
