@@ -18,15 +18,21 @@ struct place {
     char uri[128];
 };
 
+/* The stores, as cmocka's initial states. */
+static __attribute__((unused)) char scheme_memory[] = "memory";
+static __attribute__((unused)) char scheme_sqlite[] = "sqlite";
+
 /* A store of its own for each test; `scheme` is "memory" or "sqlite". */
 static inline void place_make(struct place *place, const char *scheme)
 {
     place->scheme = scheme;
     assert_true(test_folder_make(place->folder));
-    if (strcmp(scheme, "memory") == 0)
+    if (strcmp(scheme, scheme_memory) == 0)
         strcpy(place->uri, "memory:");
-    else
+    else if (strcmp(scheme, scheme_sqlite) == 0)
         snprintf(place->uri, sizeof(place->uri), "sqlite:%s/events.db", place->folder);
+    else
+        fail_msg("a place of no scheme: was the test given a place already?");
 }
 
 static inline void place_remove(struct place *place)
@@ -85,10 +91,6 @@ static inline uint64_t next_seq(struct fan_reader *reader)
     assert_ok(fan_reader_next(reader, 10000, &event));
     return fan_event_seq(event);
 }
-
-/* The stores, as cmocka's initial states. */
-static __attribute__((unused)) char scheme_memory[] = "memory";
-static __attribute__((unused)) char scheme_sqlite[] = "sqlite";
 
 /* A test that makes its own places is told the scheme, the others are given a place. */
 #define on_every_scheme(test)                                                                      \

@@ -172,9 +172,8 @@ static bool has_suspect(struct fan__dispatch *dispatch)
  */
 static void test_L08_what_waited_for_a_hung_call_runs_alone(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
-    struct fan_broker *broker = broker_with(&place, NULL);
+    struct place *place = *state;
+    struct fan_broker *broker = broker_with(place, NULL);
     struct fan__dispatch *dispatch = broker->dispatch;
     make_group(fan_broker_store(broker), "mail");
     publish(broker, "bad.one", NULL);
@@ -211,7 +210,6 @@ static void test_L08_what_waited_for_a_hung_call_runs_alone(void **state)
     assert_int_equal(find(broker, "mail", 1).attempts, FAN__LAPSES_MAX + 1);
     assert_int_equal(find(broker, "mail", 1).lapses, FAN__LAPSES_MAX - 1);
     fan_broker_free(broker);
-    place_remove(&place);
 }
 
 struct freeing {

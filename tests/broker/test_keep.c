@@ -499,14 +499,13 @@ static enum fan_verdict take_a_minute(void *context, const struct fan_event *eve
 
 static void test_H05_P09_a_stepped_brokers_work_is_timed_by_its_environments_clock(void **state)
 {
-    struct place place;
+    struct place *place = *state;
     static struct world world;
     struct fan_store *log = NULL;
     struct fan_store *store = NULL;
     unsigned handled = 0;
-    place_make(&place, *state);
     world_make(&world);
-    assert_ok(fan_store_open(place.uri, &world.env, &log, NULL));
+    assert_ok(fan_store_open(place->uri, &world.env, &log, NULL));
     assert_ok(fan_fault_wrap(log, NULL, &world.env, &store, NULL));
     struct fan_broker *broker = stepped_broker(&world, store);
     const struct fan_retry_policy retry = { .retries = 1, .delay_ms = 60000 };
@@ -545,7 +544,6 @@ static void test_H05_P09_a_stepped_brokers_work_is_timed_by_its_environments_clo
     fan_broker_free(broker);
     fan_store_close(store);
     fan_store_close(log);
-    place_remove(&place);
     pthread_mutex_destroy(&world.mutex);
 }
 

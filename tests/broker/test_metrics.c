@@ -441,11 +441,10 @@ static void look_at_feed(void *context, struct fan_feed_stats *ret_stats)
 
 static void test_H14_H13_feeds_are_told_each_under_a_name_of_its_own(void **state)
 {
-    struct place place;
-    place_make(&place, *state);
+    struct place *place = *state;
     struct fan_prometheus *prometheus;
     assert_ok(fan_prometheus_new(NULL, &prometheus));
-    struct fan_broker *broker = counted_broker(&place, prometheus);
+    struct fan_broker *broker = counted_broker(place, prometheus);
     static const uint64_t counts[] = { 7, 8, 9 };
     struct fan_feed *feeds[3];
     for (int i = 0; i < 3; i++) {
@@ -476,7 +475,6 @@ static void test_H14_H13_feeds_are_told_each_under_a_name_of_its_own(void **stat
     free(text);
     fan_broker_free(broker);
     fan_prometheus_free(prometheus);
-    place_remove(&place);
 }
 
 /* The memory provider, but it is down for so many appends. */
