@@ -6,7 +6,8 @@
 It prints `ready FOLDER PORT` once the server answers, and then obeys its standard input, a word a
 line, each answered by `done`: `kill` (SIGKILL for all of the server), `start`, `stop` (SIGSTOP),
 `cont`, `cut` (ends every client's session), `down` (a clean end), `standby` (it comes back as one,
-and takes no writes), `promote` (it is none any more). At the end of its input all is
+and takes no writes), `promote` (it is none any more), `recover` (it is killed, and comes back in
+a recovery that lasts), `recovered` (until now). At the end of its input all is
 killed and the folder removed, also when who started it was killed.
 
 The servers of one run of all tests are copies of the first, which FANFARE_SHARED keeps: a folder
@@ -115,21 +116,28 @@ class Server:
         """In the child, as who it is then: should this process be killed, too, all ends."""
         self.libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
-    def start(self):
-        options = [f"-c{name}={value}" for name, value in self.settings.items()]
+    def launch(self, **more):
+        options = [f"-c{name}={value}" for name, value in (self.settings | more).items()]
         with open(os.path.join(self.folder, "log"), "ab") as log:
             self.postmaster = subprocess.Popen(
                 [program("postgres"), "-D", self.data, *options], cwd=self.folder,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=self.die_along,
                 **self.user)
+
+    def wait(self, answer):
+        """Until it says 0, that it takes clients, or 1, that it is there and takes none."""
         ready = [program("pg_isready"), "-q", "-h", self.folder, "-p", str(self.port)]
         until = time.monotonic() + 60
-        while subprocess.run(ready, check=False).returncode:
+        while subprocess.run(ready, check=False).returncode != answer:
             if self.postmaster.poll() is not None or time.monotonic() > until:
                 with open(os.path.join(self.folder, "log"), encoding="utf-8") as log:
                     sys.exit(f"the server did not start: {log.read()[-2000:]}")
             # tidy: it asks again and again whether the server answers.
             time.sleep(0.02)
+
+    def start(self):
+        self.launch()
+        self.wait(0)
 
     def members(self):
         """Every process below this one: the server's, and those that lost their parent."""
@@ -191,6 +199,21 @@ class Server:
     def promote(self):
         self.run(program("pg_ctl"), "-D", self.data, "-w", "promote")
 
+    def recover(self):
+        """Recovery asks for a segment, and is answered when the file is gone."""
+        self.kill()
+        held = os.path.join(self.folder, "held")
+        for path in (held, os.path.join(self.data, "recovery.signal")):
+            with open(path, "w", encoding="utf-8") as file:
+                os.chmod(file.fileno(), 0o644)
+        self.launch(hot_standby="off",
+                    restore_command=f"while [ -e {held} ]; do sleep 0.02; done; false")
+        self.wait(1)
+
+    def recovered(self):
+        os.remove(os.path.join(self.folder, "held"))
+        self.wait(0)
+
     def end(self):
         self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -248,7 +271,7 @@ def main():
         for line in sys.stdin:
             word = line.strip()
             if word not in ("kill", "start", "stop", "cont", "cut", "down", "standby",
-                            "promote"):
+                            "promote", "recover", "recovered"):
                 sys.exit(f"no such word: {word}")
             getattr(server, word)()
             print("done", flush=True)

@@ -146,15 +146,16 @@ def test_P10_two_daemons_on_one_log_hear_each_other():
 
 
 def test_R01_publishes_survive_the_servers_death():
+    """It is killed, and then in recovery for as long as publishers wait."""
     with Daemon(SERVER.uri("schema=death&timeout_ms=1000")) as daemon:
         daemon.publish({"type": "a.b.create", "id": "before"})
         with daemon.stream() as stream:
             assert stream.frame().retry
-            SERVER.tell("kill")
+            SERVER.tell("recover")
             body = json.dumps({"type": "a.b.create", "id": "while"})
             answer = daemon.ask("POST", "/v1/events", body, Content_Type="application/json")
             assert answer.status in (503, 504), (answer.status, answer.body)
-            SERVER.tell("start")
+            SERVER.tell("recovered")
             daemon.publish({"type": "a.b.create", "id": "after"})
             seen = []
             while not seen or seen[-1] != "after":

@@ -145,7 +145,10 @@ static void *write_events(void *context)
     struct load *load = writer->load;
     struct fan_store *store = NULL;
     if (fan_store_open(load->uri, NULL, &store, NULL) != FAN_OK) {
+        pthread_mutex_lock(&load->mutex);
         snprintf(writer->problem, sizeof(writer->problem), "no store");
+        pthread_cond_broadcast(&load->moved);
+        pthread_mutex_unlock(&load->mutex);
         return NULL;
     }
     while (!has(load, &load->stops) && !*writer->problem) {
@@ -211,15 +214,26 @@ static void *read_events(void *context)
     return NULL;
 }
 
+/* The load's own time is short, for what is to fail; this one has ten times that. */
+static struct fan_store *open_patiently(const struct load *load)
+{
+    char uri[sizeof(load->uri) + 1];
+    struct fan_store *store = NULL;
+    snprintf(uri, sizeof(uri), "%s0", load->uri);
+    assert_ok(fan_store_open(uri, NULL, &store, NULL));
+    return store;
+}
+
 static void load_begin(struct load *load, const char *options)
 {
     char all[160];
     *load = (struct load){ .stops = false };
-    snprintf(all, sizeof(all), "%s&timeout_ms=%d&open_ms=30000", options, TIMEOUT_MS);
+    snprintf(all, sizeof(all), "%s&open_ms=30000&timeout_ms=%d", options, TIMEOUT_MS);
     test_postgres_uri(&server, all, load->uri, sizeof(load->uri));
     pthread_mutex_init(&load->mutex, NULL);
     pthread_cond_init(&load->moved, NULL);
     assert_ok(fan_batch_new(NULL, &load->seen));
+    fan_store_close(open_patiently(load));
     for (unsigned i = 0; i < WRITER_COUNT; i++) {
         load->writers[i] = (struct writer){ .load = load, .number = i };
         assert_int_equal(
@@ -295,7 +309,7 @@ static void load_end(struct load *load)
         assert_string_equal(writer->problem, "");
     }
     assert_string_equal(load->problem, "");
-    assert_ok(fan_store_open(load->uri, NULL, &store, NULL));
+    store = open_patiently(load);
     check_log(load, store);
     fan_store_close(store);
     fan_batch_free(load->seen);
@@ -353,6 +367,28 @@ static void test_R01_a_standby_is_waited_for_until_it_is_promoted(void **state)
     assert_true(test_postgres_tell(&server, "standby"));
     load_wait(&load, 0, 2);
     assert_true(test_postgres_tell(&server, "promote"));
+    load_wait(&load, 100, 0);
+    load_end(&load);
+}
+
+/* A server that replays its log for long is there, and says so to everybody (57P03). */
+static void test_R01_a_server_in_recovery_is_waited_for(void **state)
+{
+    (void)state;
+    char uri[256];
+    struct load load;
+    struct fan_store *store = NULL;
+    struct fan_error error = FAN_ERROR_INIT;
+    load_begin(&load, "schema=recovery");
+    load_wait(&load, 100, 0);
+    assert_true(test_postgres_tell(&server, "recover"));
+    load_wait(&load, 0, 3);
+    test_postgres_uri(&server, "schema=recovery&timeout_ms=500", uri, sizeof(uri));
+    assert_int_equal(fan_store_open(uri, NULL, &store, &error), FAN_UNAVAILABLE);
+    if (!strstr(error.message, "the database system is"))
+        fail_msg("%s", error.message);
+    load_wait(&load, 0, is_soak() ? 20 : 1);
+    assert_true(test_postgres_tell(&server, "recovered"));
     load_wait(&load, 100, 0);
     load_end(&load);
 }
@@ -592,6 +628,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P09_a_claim_whose_answer_is_lost_is_none),
         cmocka_unit_test(test_R01_a_server_that_is_killed_loses_nothing),
+        cmocka_unit_test(test_R01_a_server_in_recovery_is_waited_for),
         cmocka_unit_test(test_R01_a_server_that_stands_still_is_given_up_in_time),
         cmocka_unit_test(test_R01_connections_that_are_cut_lose_nothing),
         cmocka_unit_test(test_R01_a_log_is_opened_once_its_server_is_up),

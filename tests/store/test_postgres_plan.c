@@ -200,9 +200,11 @@ static void test_P20_no_statement_scans_a_table(void **state)
         "INSERT INTO plan.event(seq, id, series, created_us, user_id, payload) "
         "SELECT i, 'id' || i, i % 100 + 1, i, i % 1000 + 1, 'x' FROM generate_series(1, 20000) i");
     run(fixture->conn, "INSERT INTO plan.grp(name, handler, cursor, token, joined_us) "
-                       "VALUES('g', '', 10000, 0, 0)");
-    run(fixture->conn, "INSERT INTO plan.delivery(seq, grp, status, attempts, token, due_us) "
-                       "SELECT i, 1, 2 * (i % 2), 0, 0, 0 FROM generate_series(1, 10000) i");
+                       "VALUES('g', '', 19900, 0, 0)");
+    run(fixture->conn,
+        "INSERT INTO plan.delivery(seq, grp, status, attempts, token, due_us, key, part) "
+        "SELECT i, 1, CASE i % 100 WHEN 0 THEN 0 WHEN 1 THEN 1 ELSE 2 END, 0, i, i, i, i % 64 "
+        "FROM generate_series(1, 19900) i");
     run(fixture->conn, "ANALYZE plan.event, plan.series, plan.delivery, plan.grp");
     /* Plans are made for what the server knows now. */
     PQfinish(fixture->conn);
@@ -254,10 +256,93 @@ static void test_R01_a_session_that_was_exchanged_is_given_up(void **state)
     assert_ok(fan__postgres_head(fixture->store, &bounds.head_seq));
 }
 
+/* The number behind a word of a plan's line, 0 without. */
+static double number_after(const char *line, const char *word)
+{
+    const char *at = strstr(line, word);
+    return at ? atof(at + strlen(word)) : 0;
+}
+
+/*
+ * What a statement did on a log of 20,000 events, most of them long settled: no step of it, all of
+ * its loops together, may see or throw away more than a few hundred rows.
+ */
+static void check_work(const struct fixture *fixture, enum fan__postgres_statement statement,
+                       const char *arguments)
+{
+    char text[8192];
+    char *sql = fan__postgres_fill(fixture->store, fan__postgres_sql(statement));
+    assert_non_null(sql);
+    snprintf(text, sizeof(text), "BEGIN; PREPARE p AS %s", sql);
+    run(fixture->conn, text);
+    snprintf(text, sizeof(text), "EXPLAIN ANALYZE EXECUTE p(%s)", arguments);
+    PGresult *plan = PQexec(fixture->conn, text);
+    if (PQresultStatus(plan) != PGRES_TUPLES_OK)
+        fail_msg("%s: %s", names[statement], PQresultErrorMessage(plan));
+    double loops = 1;
+    for (int row = 0; row < PQntuples(plan); row++) {
+        const char *line = PQgetvalue(plan, row, 0);
+        const char *actual = strstr(line, "actual ");
+        if (actual)
+            loops = number_after(actual, "loops=");
+        double seen = actual ? number_after(actual, "rows=") * loops
+                             : number_after(line, "Rows Removed by Filter: ") * loops;
+        if (seen <= 500)
+            continue;
+        for (int i = 0; i < PQntuples(plan); i++)
+            print_message("# %s\n", PQgetvalue(plan, i, 0));
+        fail_msg("%s sees %.0f rows", names[statement], seen);
+    }
+    PQclear(plan);
+    run(fixture->conn, "ROLLBACK");
+    run(fixture->conn, "DEALLOCATE p");
+    fan__free(fixture->store->env, sql);
+}
+
+/* Whoever claims, settles or looks on pays for what he is given, not for what was there before. */
+static void test_P20_work_of_groups_is_bounded_by_what_it_gives(void **state)
+{
+    const struct fixture *fixture = *state;
+    static const struct {
+        enum fan__postgres_statement statement;
+        const char *arguments;
+    } cases[] = {
+        { FAN__PG_GROUP_LOCK, "'g', ''" },
+        { FAN__PG_CLAIM_LOOK, "'g', '', 99999" },
+        { FAN__PG_DUE, "1, 99999, 10, 100000, 7, 'me', 200000, 100" },
+        { FAN__PG_DUE_IN_ORDER, "1, 99999, 10, 100000, 7, 'me', 200000, 100, 5" },
+        { FAN__PG_HELD, "1, 0, 'me'" },
+        { FAN__PG_UNCLAIM, "1, 101, 101, 99999" },
+        { FAN__PG_SCAN, "1, 19900, '^a', NULL, 64" },
+        { FAN__PG_SCAN_KEYS, "1, 19900, '^a', NULL, 64" },
+        { FAN__PG_DELIVERY_ADD, "1, 7, 'me', 1, 2, 1, '{19901}', '{0}', '{5}', '{0}'" },
+        { FAN__PG_EVENTS_OF, "'{5, 5000, 19901}'" },
+        { FAN__PG_SETTLE, "1, 99999, '{101, 5001}', '{101, 5001}', '{0, 1}', '{0, 9}', "
+                          "'{NULL, x}', '{0, 0}'" },
+        { FAN__PG_RENEW, "1, 0, 99999, '{101, 5001}', '{101, 5001}'" },
+        { FAN__PG_UNPARK, "1, '{2, 5002}'" },
+        { FAN__PG_UNPARK_ALL, "'{2, 5002}', '{1, 1}'" },
+        { FAN__PG_DELIVERY_LOCK, "5000, 1" },
+        { FAN__PG_REDRIVE, "5000, 1, 9" },
+        { FAN__PG_DISCARD, "5000, 1, 9" },
+        { FAN__PG_DELIVERIES, "5000" },
+        { FAN__PG_DEAD, "0, '', ''" },
+        { FAN__PG_STATES, "'{5, 5000, 19901}'" },
+        { FAN__PG_GROUP_STATS, "99999" },
+        { FAN__PG_GROUP_CLEAR, "2, 0, 100" },
+        { FAN__PG_OPEN_FROM, "0, 0, 20000, 100, 99999" },
+        { FAN__PG_EVENTS_REMOVE, "0, 20000, 100" },
+        { FAN__PG_GROUP_OLD, "99999, 0" },
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++)
+        check_work(fixture, cases[i].statement, cases[i].arguments);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P20_no_statement_scans_a_table),
+        cmocka_unit_test(test_P20_work_of_groups_is_bounded_by_what_it_gives),
         cmocka_unit_test(test_L6_a_session_is_as_the_provider_means_it),
         cmocka_unit_test(test_R01_a_session_that_was_exchanged_is_given_up),
     };
