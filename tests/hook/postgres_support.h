@@ -2,8 +2,8 @@
 #ifndef TESTS_HOOK_POSTGRES_SUPPORT_H
 #define TESTS_HOOK_POSTGRES_SUPPORT_H
 
+#include "outbox_support.h"
 #include "postgres.h"
-#include "support.h"
 
 #include <libpq-fe.h>
 
@@ -93,40 +93,19 @@ static inline PGconn *outbox_made(void)
 
 static inline enum fan_status record_pg(PGconn *conn, const char *id, const char *payload)
 {
-    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
-                                     .type = "shop.orders.create",
-                                     .id = id,
-                                     .payload = { payload, payload ? strlen(payload) : 0 } };
+    struct fan_event_draft draft = order_draft(id, payload);
     return fan_outbox_postgres_record(conn, NULL, &draft, NULL, NULL);
 }
 
 static inline struct fan_outbox_relay *relay_opened_pg(struct fan_broker *broker,
                                                        const struct fan_outbox_relay_options *more)
 {
-    struct fan_outbox_relay_options options = more ? *more : (struct fan_outbox_relay_options){ 0 };
-    options.size = FAN_OUTBOX_RELAY_OPTIONS_SIZE;
-    options.database = options.database ? options.database : uri_of("fan", "fan");
-    struct fan_outbox_relay *relay = NULL;
-    struct fan_error error = FAN_ERROR_INIT;
-    if (fan_outbox_relay_open(broker, &options, &relay, &error) != FAN_OK)
-        fail_msg("%s: %s", error.field, error.message);
-    return relay;
+    return relay_opened_at(broker, uri_of("fan", "fan"), more);
 }
 
 static inline struct fan_outbox_relay *relay_started_pg(struct fan_broker *broker)
 {
-    struct fan_outbox_relay *relay = relay_opened_pg(
-        broker,
-        &(struct fan_outbox_relay_options){ .poll_ms = 20, .batch_count = 7, .lease_ms = 200 });
-    assert_ok(fan_outbox_relay_start(relay));
-    return relay;
-}
-
-static inline struct fan_outbox_relay_stats relay_stats(struct fan_outbox_relay *relay)
-{
-    struct fan_outbox_relay_stats stats = { .size = sizeof(stats) };
-    fan_outbox_relay_stats(relay, &stats);
-    return stats;
+    return relay_started_at(broker, uri_of("fan", "fan"), 20);
 }
 
 static inline int64_t waiting_pg(PGconn *conn)

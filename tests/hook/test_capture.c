@@ -2,74 +2,63 @@
  * Capture (H13): changes of chosen PostgreSQL tables become events, by triggers and by logical
  * decoding, against a real server; whatever ends in between, each once and in order.
  */
+#include "hearing.h"
 #include "postgres_support.h"
 #include "shaky.h"
 
 #include <jansson.h>
 #include <malloc.h>
 
-/* What is told as a warning or an error of capture. */
+/* What the library holds. */
 static struct {
     pthread_mutex_t mutex;
-    char text[2048];
     size_t held;
     size_t peak;
-} heard = { .mutex = PTHREAD_MUTEX_INITIALIZER };
-
-static void hear(void *context, enum fan_log_level level, const char *message)
-{
-    (void)context;
-    if (level < FAN_LOG_WARNING || !strstr(message, "capture"))
-        return;
-    pthread_mutex_lock(&heard.mutex);
-    size_t used = strlen(heard.text);
-    snprintf(heard.text + used, sizeof(heard.text) - used, "%s\n", message);
-    pthread_mutex_unlock(&heard.mutex);
-}
-
-static bool has_heard(const char *words)
-{
-    pthread_mutex_lock(&heard.mutex);
-    bool found = strstr(heard.text, words) != NULL;
-    pthread_mutex_unlock(&heard.mutex);
-    return found;
-}
+} memory = { .mutex = PTHREAD_MUTEX_INITIALIZER };
 
 static void *count_resize(void *context, void *pointer, size_t size)
 {
     (void)context;
-    pthread_mutex_lock(&heard.mutex);
-    heard.held -= pointer ? malloc_usable_size(pointer) : 0;
+    pthread_mutex_lock(&memory.mutex);
+    memory.held -= pointer ? malloc_usable_size(pointer) : 0;
     void *block = realloc(pointer, size);
-    heard.held += block ? malloc_usable_size(block) : 0;
-    heard.peak = heard.held > heard.peak ? heard.held : heard.peak;
-    pthread_mutex_unlock(&heard.mutex);
+    memory.held += block ? malloc_usable_size(block) : 0;
+    memory.peak = memory.held > memory.peak ? memory.held : memory.peak;
+    pthread_mutex_unlock(&memory.mutex);
     return block;
 }
 
 static void count_release(void *context, void *pointer)
 {
     (void)context;
-    pthread_mutex_lock(&heard.mutex);
-    heard.held -= pointer ? malloc_usable_size(pointer) : 0;
-    pthread_mutex_unlock(&heard.mutex);
+    pthread_mutex_lock(&memory.mutex);
+    memory.held -= pointer ? malloc_usable_size(pointer) : 0;
+    pthread_mutex_unlock(&memory.mutex);
     free(pointer);
+}
+
+/* Over a store that fails as it is told to, when `is_shaky`. */
+static struct fan_broker *listening_broker_at(const struct place *place, bool is_shaky)
+{
+    char uri[160];
+    struct fan_env *env = env_heard("capture");
+    env->resize = count_resize;
+    env->release = count_release;
+    snprintf(uri, sizeof(uri), "%s%s", is_shaky ? "shaky:" : "", place->uri);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = env;
+    options.provider = is_shaky ? &shaky_provider : NULL;
+    options.publish_timeout_ms = is_shaky ? 100 : 0;
+    struct fan_broker *broker = NULL;
+    shaky_reset();
+    assert_ok(fan_broker_open(uri, &options, &broker, NULL));
+    assert_ok(fan_broker_start(broker));
+    return broker;
 }
 
 static struct fan_broker *listening_broker(const struct place *place)
 {
-    static struct fan_env env;
-    env = *fan_env_default();
-    env.log = hear;
-    env.resize = count_resize;
-    env.release = count_release;
-    *heard.text = '\0';
-    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
-    options.env = &env;
-    struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
-    assert_ok(fan_broker_start(broker));
-    return broker;
+    return listening_broker_at(place, false);
 }
 
 static const char *const users[] = { "users" };
@@ -409,6 +398,14 @@ static void test_H13_R01_what_ends_in_between_loses_and_repeats_nothing(void **s
     PQfinish(conn);
 }
 
+static void fail_appends(enum fan_status status, int count)
+{
+    pthread_mutex_lock(&shaky.mutex);
+    shaky.fail_status = status;
+    shaky.fail_count = count;
+    pthread_mutex_unlock(&shaky.mutex);
+}
+
 static void test_H13_L09_a_log_that_fails_is_waited_for(void **state)
 {
     struct place *place = *state;
@@ -456,16 +453,16 @@ static void test_H13_L12_a_large_transaction_takes_bounded_memory(void **state)
     struct fan_capture_options options = users_options();
     struct fan_capture *capture = capture_started(broker, &options);
     wait_until(stats_of(capture).leading);
-    pthread_mutex_lock(&heard.mutex);
-    size_t before = heard.peak = heard.held;
-    pthread_mutex_unlock(&heard.mutex);
+    pthread_mutex_lock(&memory.mutex);
+    size_t before = memory.peak = memory.held;
+    pthread_mutex_unlock(&memory.mutex);
     run_pg(conn, "INSERT INTO users SELECT n, repeat('x', 3000) FROM generate_series(0, 7999)"
                  " AS n");
     assert_numbers(reader, 0, 8000);
     assert_no_event(reader);
-    pthread_mutex_lock(&heard.mutex);
-    size_t peak = heard.peak - before;
-    pthread_mutex_unlock(&heard.mutex);
+    pthread_mutex_lock(&memory.mutex);
+    size_t peak = memory.peak - before;
+    pthread_mutex_unlock(&memory.mutex);
     /* 24 MB went through; the log's own share is in it. */
     assert_true(peak < (size_t)12 << 20);
     wait_until(stats_of(capture).transactions == 1);
@@ -520,38 +517,11 @@ static void fill_the_servers_log(PGconn *conn)
                  " generate_series(1, 3000); DROP TABLE noise");
 }
 
-static struct fan_broker *listening_shaky_broker(const struct place *place)
-{
-    static struct fan_env env;
-    env = *fan_env_default();
-    env.log = hear;
-    *heard.text = '\0';
-    shaky_reset();
-    char uri[160];
-    snprintf(uri, sizeof(uri), "shaky:%s", place->uri);
-    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
-    options.provider = &shaky_provider;
-    options.env = &env;
-    options.publish_timeout_ms = 100;
-    struct fan_broker *broker = NULL;
-    assert_ok(fan_broker_open(uri, &options, &broker, NULL));
-    assert_ok(fan_broker_start(broker));
-    return broker;
-}
-
-static void fail_appends(enum fan_status status, int count)
-{
-    pthread_mutex_lock(&shaky.mutex);
-    shaky.fail_status = status;
-    shaky.fail_count = count;
-    pthread_mutex_unlock(&shaky.mutex);
-}
-
 static void test_H13_a_slot_past_its_bound_is_dropped_and_it_is_said(void **state)
 {
     struct place *place = *state;
     PGconn *conn = users_made("id int PRIMARY KEY, filler text");
-    struct fan_broker *broker = listening_shaky_broker(place);
+    struct fan_broker *broker = listening_broker_at(place, true);
     struct fan_reader *reader = read_all(broker);
     struct fan_capture_options options = users_options();
     options.slot_bytes_max = 2 << 20;

@@ -2,6 +2,7 @@
  * The outbox (H12): what is committed arrives in the log once and in order, what is rolled back
  * never was; and nothing that goes wrong on the way changes that.
  */
+#include "outbox_support.h"
 #include "shaky.h"
 
 #include <sys/wait.h>
@@ -17,56 +18,24 @@ static sqlite3 *outbox_open(const struct place *place)
 
 static enum fan_status record(sqlite3 *db, const char *id, const char *payload)
 {
-    struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
-                                     .type = "shop.orders.create",
-                                     .id = id,
-                                     .payload = { payload, payload ? strlen(payload) : 0 } };
+    struct fan_event_draft draft = order_draft(id, payload);
     return fan_outbox_record(db, NULL, &draft, NULL, NULL);
 }
 
 static struct fan_outbox_relay *relay_opened(struct fan_broker *broker, const struct place *place,
                                              const struct fan_outbox_relay_options *more)
 {
-    struct fan_outbox_relay_options options = more ? *more : (struct fan_outbox_relay_options){ 0 };
-    options.size = FAN_OUTBOX_RELAY_OPTIONS_SIZE;
-    options.database = place->database;
-    struct fan_outbox_relay *relay = NULL;
-    struct fan_error error = FAN_ERROR_INIT;
-    if (fan_outbox_relay_open(broker, &options, &relay, &error) != FAN_OK)
-        fail_msg("%s: %s", error.field, error.message);
-    return relay;
+    return relay_opened_at(broker, place->database, more);
 }
 
 static struct fan_outbox_relay *relay_started(struct fan_broker *broker, const struct place *place)
 {
-    struct fan_outbox_relay *relay = relay_opened(
-        broker, place,
-        &(struct fan_outbox_relay_options){ .poll_ms = 1, .batch_count = 7, .lease_ms = 200 });
-    assert_ok(fan_outbox_relay_start(relay));
-    return relay;
-}
-
-static struct fan_outbox_relay_stats stats_of(struct fan_outbox_relay *relay)
-{
-    struct fan_outbox_relay_stats stats = { .size = sizeof(stats) };
-    fan_outbox_relay_stats(relay, &stats);
-    return stats;
+    return relay_started_at(broker, place->database, 1);
 }
 
 static int64_t waiting(sqlite3 *db)
 {
     return number_of(db, "SELECT count(*) FROM fan_outbox");
-}
-
-/* Moves everything on this thread. */
-static void drain(struct fan_outbox_relay *relay)
-{
-    enum fan_status status;
-    struct fan_error error = FAN_ERROR_INIT;
-    while ((status = fan_outbox_relay_step(relay, &error)) == FAN_OK)
-        ;
-    if (status != FAN_AGAIN)
-        fail_msg("%s: %s", fan_status_name(status), error.message);
 }
 
 /* What lies in the log, as `id id ...`, in its order. */
@@ -98,44 +67,15 @@ static void test_H12_what_is_committed_arrives_as_it_was(void **state)
     sqlite3 *db = outbox_open(place);
     struct fan_event_defaults defaults = FAN_EVENT_DEFAULTS_INIT;
     defaults.instance_id = "shop-1";
-    struct fan_event_draft draft = {
-        .size = FAN_EVENT_DRAFT_SIZE,
-        .type = "shop.orders.create",
-        .topic = "orders:1",
-        .id = "first",
-        .source = FAN_SOURCE_FRONTEND,
-        .payload = { "\x00\xff binary", 9 },
-        .content_type = "application/octet-stream",
-        .metadata = FAN_STR("{\"a\": [1, 2.50]}"),
-        .user_id = -5,
-        .session_id = "s",
-        .created_us = 1700000000123456,
-        .deliver_at_us = 1700000001123456,
-        .traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    };
     run_sql(db, "BEGIN");
-    assert_ok(fan_outbox_record(db, NULL, &draft, &defaults, NULL));
+    assert_ok(fan_outbox_record(db, NULL, &whole_draft, &defaults, NULL));
     assert_ok(record(db, "second", "{\"n\": 1.0}"));
     run_sql(db, "COMMIT");
     struct fan_broker *broker = broker_started(place->uri);
     struct fan_reader *reader = read_all(broker);
     struct fan_outbox_relay *relay = relay_started(broker, place);
+    assert_whole(next_event(reader), "shop-1");
     const struct fan_event *event = next_event(reader);
-    assert_string_equal(fan_event_id(event), "first");
-    assert_string_equal(fan_event_type(event), draft.type);
-    assert_string_equal(fan_event_topic(event), draft.topic);
-    assert_int_equal(fan_event_source(event), draft.source);
-    assert_int_equal(fan_event_payload(event).size, 9);
-    assert_memory_equal(fan_event_payload(event).data, draft.payload.data, 9);
-    assert_string_equal(fan_event_content_type(event), draft.content_type);
-    assert_memory_equal(fan_event_metadata(event).data, draft.metadata.data, draft.metadata.size);
-    assert_int_equal(fan_event_user_id(event), -5);
-    assert_string_equal(fan_event_session_id(event), "s");
-    assert_string_equal(fan_event_instance_id(event), "shop-1");
-    assert_int_equal(fan_event_created_us(event), draft.created_us);
-    assert_int_equal(fan_event_deliver_at_us(event), draft.deliver_at_us);
-    assert_string_equal(fan_event_traceparent(event), draft.traceparent);
-    event = next_event(reader);
     assert_string_equal(fan_event_id(event), "second");
     assert_payload(event, "{\"n\": 1.0}");
     wait_until(waiting(db) == 0);
@@ -292,8 +232,8 @@ static void test_H12_a_poison_row_is_set_aside_told_and_holds_up_nothing(void **
         broker, place, &(struct fan_outbox_relay_options){ .told = on_told, .context = &told });
     drain(relay);
     assert_string_equal(told.text, "1 no-json;3 no-type;4 bad-1;7 ;9 bad-2;10 bad-3;");
-    assert_int_equal(stats_of(relay).set_aside, 6);
-    assert_int_equal(stats_of(relay).published, 5);
+    assert_int_equal(relay_stats(relay).set_aside, 6);
+    assert_int_equal(relay_stats(relay).published, 5);
     assert_int_equal(waiting(db), 0);
     assert_int_equal(number_of(db, "SELECT count(*) FROM fan_outbox_aside WHERE reason LIKE "
                                    "'type: %' AND id = 'no-type' AND event LIKE '%5}'"),
@@ -326,8 +266,8 @@ static void test_H12_one_bad_event_of_many_costs_few_appends(void **state)
     struct fan_broker *broker = shaky_broker(place, true);
     struct fan_outbox_relay *relay = relay_opened(broker, place, NULL);
     drain(relay);
-    assert_int_equal(stats_of(relay).published, 499);
-    assert_int_equal(stats_of(relay).set_aside, 1);
+    assert_int_equal(relay_stats(relay).published, 499);
+    assert_int_equal(relay_stats(relay).set_aside, 1);
     assert_true(shaky.appends < 40);
     fan_outbox_relay_free(relay);
     fan_broker_free(broker);
@@ -345,10 +285,10 @@ static void test_H12_R01_a_store_that_is_down_is_waited_for(void **state)
     shaky.fail_status = FAN_NO_SPACE;
     struct fan_broker *broker = shaky_broker(place, false);
     struct fan_outbox_relay *relay = relay_started(broker, place);
-    wait_until(stats_of(relay).failures > 0);
+    wait_until(relay_stats(relay).failures > 0);
     wait_until(waiting(db) == 0);
-    assert_true(stats_of(relay).failures >= 1);
-    assert_ok(stats_of(relay).error.status);
+    assert_true(relay_stats(relay).failures >= 1);
+    assert_ok(relay_stats(relay).error.status);
     fan_outbox_relay_free(relay);
     fan_broker_free(broker);
     assert_string_equal(log_ids(place->uri), "a b ");
@@ -370,9 +310,9 @@ static void test_H12_L09_an_unknown_outcome_is_published_once(void **state)
     struct fan_error error = FAN_ERROR_INIT;
     enum fan_status status = fan_outbox_relay_step(relay, &error);
     assert_true(status != FAN_OK && status != FAN_AGAIN);
-    assert_int_equal(stats_of(relay).error.status, status);
-    assert_int_equal(stats_of(relay).rows, 2);
-    assert_true(stats_of(relay).lag_us >= 0);
+    assert_int_equal(relay_stats(relay).error.status, status);
+    assert_int_equal(relay_stats(relay).rows, 2);
+    assert_true(relay_stats(relay).lag_us >= 0);
     assert_int_equal(waiting(db), 2);
     shaky_reset();
     drain(relay);
@@ -396,7 +336,7 @@ static void test_H12_a_locked_database_is_waited_for(void **state)
     struct fan_error error = FAN_ERROR_INIT;
     assert_int_equal(fan_outbox_relay_step(relay, &error), FAN_UNAVAILABLE);
     assert_int_equal(fan_outbox_relay_step(relay, &error), FAN_UNAVAILABLE);
-    assert_int_equal(stats_of(relay).failures, 2);
+    assert_int_equal(relay_stats(relay).failures, 2);
     assert_string_equal(log_ids(place->uri), "a ");
     /* What the log forgets meanwhile does not come again: the relay knows that it is done. */
     struct fan_store *store = fan_broker_store(broker);
@@ -405,7 +345,7 @@ static void test_H12_a_locked_database_is_waited_for(void **state)
     run_sql(db, "COMMIT");
     drain(relay);
     assert_int_equal(waiting(db), 0);
-    assert_int_equal(stats_of(relay).published, 2);
+    assert_int_equal(relay_stats(relay).published, 2);
     fan_outbox_relay_free(relay);
     fan_broker_free(broker);
     assert_string_equal(log_ids(place->uri), "b ");
@@ -465,7 +405,7 @@ static void test_H12_a_relay_that_lost_its_lease_brings_nothing_back(void **stat
     pthread_cond_broadcast(&shaky.news);
     pthread_mutex_unlock(&shaky.mutex);
     fan_outbox_relay_stop(first);
-    assert_int_equal(stats_of(first).published, 0);
+    assert_int_equal(relay_stats(first).published, 0);
     assert_string_equal(log_ids(place->uri), "");
     fan_outbox_relay_free(first);
     fan_outbox_relay_free(second);
@@ -484,16 +424,16 @@ static void test_H12_a_second_relay_waits_its_turn(void **state)
     struct fan_outbox_relay *second = relay_opened(broker, place, NULL);
     assert_ok(record(db, "a", NULL));
     assert_ok(fan_outbox_relay_step(first, NULL));
-    assert_true(stats_of(first).leading);
+    assert_true(relay_stats(first).leading);
     assert_ok(record(db, "b", NULL));
     assert_int_equal(fan_outbox_relay_step(second, NULL), FAN_EXISTS);
-    assert_false(stats_of(second).leading);
-    assert_int_equal(stats_of(second).failures, 0);
-    assert_int_equal(stats_of(second).rows, 1);
+    assert_false(relay_stats(second).leading);
+    assert_int_equal(relay_stats(second).failures, 0);
+    assert_int_equal(relay_stats(second).rows, 1);
     fan_outbox_relay_stop(first); /* gives it back */
     assert_int_equal(fan_outbox_relay_step(first, NULL), FAN_CLOSED);
     drain(second);
-    assert_true(stats_of(second).leading);
+    assert_true(relay_stats(second).leading);
     fan_outbox_relay_free(first);
     fan_outbox_relay_free(second);
     fan_broker_free(broker);
@@ -674,8 +614,8 @@ static void test_H12_sixteen_threads_record_while_two_relays_run(void **state)
         assert_int_equal(pthread_create(&threads[i], NULL, write_some, &writers[i]), 0);
     }
     /* The one that leads goes in the middle of it. */
-    wait_until(stats_of(relays[0]).published + stats_of(relays[1]).published > 50);
-    int leading = stats_of(relays[0]).leading ? 0 : 1;
+    wait_until(relay_stats(relays[0]).published + relay_stats(relays[1]).published > 50);
+    int leading = relay_stats(relays[0]).leading ? 0 : 1;
     fan_outbox_relay_free(relays[leading]);
     relays[leading] = relay_started(brokers[leading], place);
     for (int i = 0; i < THREADS; i++)

@@ -9,39 +9,13 @@
  * step is one thing that SQLite does to a file (vfs_kill.h), so also the middle of every commit.
  * FANFARE_SOAK=1 takes every step, else some 60 spread over them; FANFARE_SEED chooses the first.
  */
-#include "support.h"
-#include "vfs_kill.h"
-
-#include <inttypes.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <time.h>
-
 #define ORDERS 12
 #define SAMPLES 60
-#define LEASE_MS 20
+
+#include "orders.h"
 
 /* A planted mistake: the event is recorded behind the commit of its order. */
 static bool late;
-
-/* What goes through the pipe: whole, as it is shorter than PIPE_BUF. */
-struct line {
-    int order;
-    bool committed;
-};
-
-static void say(int pipe, int order, bool committed)
-{
-    struct line line = { order, committed };
-    if (write(pipe, &line, sizeof(line)) != (ssize_t)sizeof(line))
-        _exit(3);
-}
-
-static void must(bool good, int code)
-{
-    if (!good)
-        _exit(code);
-}
 
 static enum fan_status record(sqlite3 *db, int order, const char *suffix)
 {
@@ -54,12 +28,6 @@ static enum fan_status record(sqlite3 *db, int order, const char *suffix)
                                      .id = id,
                                      .payload = { payload, (size_t)size } };
     return fan_outbox_record(db, NULL, &draft, NULL, NULL);
-}
-
-/* Every third order is rolled back, every other has a savepoint that is. */
-static bool is_kept(int order)
-{
-    return order % 3 != 2;
 }
 
 static void place_order(sqlite3 *db, int order, int pipe)
@@ -78,26 +46,6 @@ static void place_order(sqlite3 *db, int order, int pipe)
         say(pipe, order, true);
 }
 
-static void move_some(struct fan_outbox_relay *relay)
-{
-    enum fan_status status;
-    do
-        status = fan_outbox_relay_step(relay, NULL);
-    while (status == FAN_OK);
-    must(status == FAN_AGAIN || status == FAN_EXISTS, 6);
-}
-
-static struct fan_outbox_relay *relay_open(struct fan_broker *broker, const struct place *place)
-{
-    struct fan_outbox_relay_options options = { .size = FAN_OUTBOX_RELAY_OPTIONS_SIZE,
-                                                .database = place->database,
-                                                .batch_count = 3,
-                                                .poll_ms = 1,
-                                                .lease_ms = LEASE_MS };
-    struct fan_outbox_relay *relay = NULL;
-    return fan_outbox_relay_open(broker, &options, &relay, NULL) == FAN_OK ? relay : NULL;
-}
-
 /* The child: an application and its relay on one thread, until it is killed or done. */
 static void run_child(const struct place *place, int pipe, uint64_t kill_step)
 {
@@ -110,7 +58,7 @@ static void run_child(const struct place *place, int pipe, uint64_t kill_step)
     must(sqlite3_open(place->database, &db) == SQLITE_OK, 2);
     must(fan_broker_open(place->uri, &options, &broker, NULL) == FAN_OK, 2);
     must(fan_broker_start(broker) == FAN_OK, 2);
-    struct fan_outbox_relay *relay = relay_open(broker, place);
+    struct fan_outbox_relay *relay = relay_open(broker, place->database);
     must(relay != NULL, 2);
     for (int order = 0; order < ORDERS; order++) {
         place_order(db, order, pipe);
@@ -124,27 +72,6 @@ static void run_child(const struct place *place, int pipe, uint64_t kill_step)
     /* Tells the parent how many steps there are. */
     say(pipe, (int)vfs_kill_steps(), true);
     _exit(0);
-}
-
-struct ledger {
-    bool attempted[ORDERS];
-    bool committed[ORDERS];
-    int steps;
-};
-
-static void follow(int pipe, struct ledger *ledger)
-{
-    struct line line;
-    ssize_t size;
-    while ((size = read(pipe, &line, sizeof(line))) == (ssize_t)sizeof(line)) {
-        if (line.order >= ORDERS)
-            ledger->steps = line.order;
-        else if (line.committed)
-            ledger->committed[line.order] = true;
-        else
-            ledger->attempted[line.order] = true;
-    }
-    assert_int_equal(size, 0);
 }
 
 static void check_database(sqlite3 *db)
@@ -169,35 +96,18 @@ static int check_all(const struct place *place, const struct ledger *ledger)
 {
     sqlite3 *db = database_open(place);
     struct fan_broker *broker = broker_started(place->uri);
-    struct fan_outbox_relay *relay = relay_open(broker, place);
+    struct fan_outbox_relay *relay = relay_open(broker, place->database);
     assert_non_null(relay);
     assert_ok(fan_outbox_relay_start(relay));
     wait_until(number_of(db, "SELECT count(*) FROM fan_outbox") == 0);
     fan_outbox_relay_free(relay);
-    struct fan_reader *reader = read_all(broker);
-    const struct fan_event *event;
     bool stored[ORDERS] = { false };
-    int previous = -1;
-    while (fan_reader_next(reader, 0, &event) == FAN_OK) {
-        int order = 0;
-        char id[48];
-        assert_int_equal(sscanf(fan_event_id(event), "order-%d", &order), 1);
-        snprintf(id, sizeof(id), "order-%d", order);
-        assert_string_equal(fan_event_id(event), id);
-        assert_true(order > previous && order < ORDERS);
-        previous = order;
-        stored[order] = true;
-    }
+    read_orders(broker, stored);
     int wrong = 0;
-    for (int order = 0; order < ORDERS; order++) {
-        bool kept = has_order(db, order);
-        if (stored[order] != kept || (ledger->committed[order] && !kept) ||
-            (kept && (!ledger->attempted[order] || !is_kept(order))))
-            wrong++;
-    }
+    for (int order = 0; order < ORDERS; order++)
+        wrong += !agrees(ledger, order, stored[order], has_order(db, order));
     assert_int_equal(number_of(db, "SELECT count(*) FROM fan_outbox_aside"), 0);
     check_database(db);
-    fan_reader_free(reader);
     fan_broker_free(broker);
     sqlite3_close(db);
     return wrong;
@@ -224,12 +134,7 @@ static int kill_once(uint64_t kill_step, int *ret_wrong)
     close(pipes[1]);
     follow(pipes[0], &ledger);
     close(pipes[0]);
-    int result = 0;
-    assert_int_equal(waitpid(child, &result, 0), child);
-    bool killed = WIFSIGNALED(result) && WTERMSIG(result) == SIGKILL;
-    if (!killed && !(WIFEXITED(result) && WEXITSTATUS(result) == 0))
-        fail_msg("the child ended with %d", result);
-    assert_int_equal(killed, ledger.steps == 0);
+    assert_ended(child, &ledger);
     *ret_wrong = check_all(&place, &ledger);
     place_remove(&place);
     return ledger.steps;
@@ -284,7 +189,7 @@ static pid_t relay_process(const struct place *place)
     struct fan_broker *broker = NULL;
     must(fan_broker_open(place->uri, NULL, &broker, NULL) == FAN_OK, 2);
     must(fan_broker_start(broker) == FAN_OK, 2);
-    struct fan_outbox_relay *relay = relay_open(broker, place);
+    struct fan_outbox_relay *relay = relay_open(broker, place->database);
     must(relay != NULL && fan_outbox_relay_start(relay) == FAN_OK, 2);
     for (;;)
         pause();

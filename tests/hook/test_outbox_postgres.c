@@ -2,6 +2,7 @@
  * The outbox in the caller's own PostgreSQL transaction (H12), by C and by SQL, against a real
  * server: late commits, open transactions, cut connections and restarts lose and repeat nothing.
  */
+#include "hearing.h"
 #include "postgres_support.h"
 #include "shaky.h"
 
@@ -14,23 +15,8 @@ static void test_H12_postgres_what_is_committed_arrives_as_it_was(void **state)
     PGconn *conn = outbox_made();
     struct fan_event_defaults defaults = FAN_EVENT_DEFAULTS_INIT;
     defaults.instance_id = "shop-1";
-    struct fan_event_draft draft = {
-        .size = FAN_EVENT_DRAFT_SIZE,
-        .type = "shop.orders.create",
-        .topic = "orders:1",
-        .id = "first",
-        .source = FAN_SOURCE_FRONTEND,
-        .payload = { "\x00\xff binary", 9 },
-        .content_type = "application/octet-stream",
-        .metadata = FAN_STR("{\"a\": [1, 2.50]}"),
-        .user_id = -5,
-        .session_id = "s",
-        .created_us = 1700000000123456,
-        .deliver_at_us = 1700000001123456,
-        .traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
-    };
     run_pg(conn, "BEGIN");
-    assert_ok(fan_outbox_postgres_record(conn, NULL, &draft, &defaults, NULL));
+    assert_ok(fan_outbox_postgres_record(conn, NULL, &whole_draft, &defaults, NULL));
     assert_ok(record_pg(conn, "second", "{\"n\": 1.0}"));
     run_pg(conn, "SELECT fan_outbox.publish('shop.orders.update', '{\"n\": 1.50}', 'orders:1',"
                  " id => 'third', source => 'system', user_id => 7, session_id => 'x',"
@@ -40,18 +26,8 @@ static void test_H12_postgres_what_is_committed_arrives_as_it_was(void **state)
     struct fan_broker *broker = broker_started(place->uri);
     struct fan_reader *reader = read_all(broker);
     struct fan_outbox_relay *relay = relay_started_pg(broker);
+    assert_whole(next_event(reader), "shop-1");
     const struct fan_event *event = next_event(reader);
-    assert_string_equal(fan_event_id(event), "first");
-    assert_string_equal(fan_event_topic(event), draft.topic);
-    assert_int_equal(fan_event_source(event), draft.source);
-    assert_memory_equal(fan_event_payload(event).data, draft.payload.data, 9);
-    assert_string_equal(fan_event_content_type(event), draft.content_type);
-    assert_memory_equal(fan_event_metadata(event).data, draft.metadata.data, draft.metadata.size);
-    assert_int_equal(fan_event_user_id(event), -5);
-    assert_string_equal(fan_event_instance_id(event), "shop-1");
-    assert_int_equal(fan_event_created_us(event), draft.created_us);
-    assert_int_equal(fan_event_deliver_at_us(event), draft.deliver_at_us);
-    event = next_event(reader);
     assert_string_equal(fan_event_id(event), "second");
     assert_payload(event, "{\"n\": 1.0}");
     event = next_event(reader);
@@ -63,7 +39,7 @@ static void test_H12_postgres_what_is_committed_arrives_as_it_was(void **state)
     assert_int_equal(fan_event_user_id(event), 7);
     assert_string_equal(fan_event_session_id(event), "x");
     assert_int_equal(fan_event_deliver_at_us(event), 1700000001500000);
-    assert_string_equal(fan_event_traceparent(event), draft.traceparent);
+    assert_string_equal(fan_event_traceparent(event), whole_draft.traceparent);
     assert_memory_equal(fan_event_metadata(event).data, "{\"k\": null}", 11);
     wait_until(waiting_pg(conn) == 0);
     wait_until(relay_stats(relay).rows == 0);
@@ -71,16 +47,6 @@ static void test_H12_postgres_what_is_committed_arrives_as_it_was(void **state)
     fan_reader_free(reader);
     fan_broker_free(broker);
     PQfinish(conn);
-}
-
-static void drain(struct fan_outbox_relay *relay)
-{
-    enum fan_status status;
-    struct fan_error error = FAN_ERROR_INIT;
-    while ((status = fan_outbox_relay_step(relay, &error)) == FAN_OK)
-        ;
-    if (status != FAN_AGAIN)
-        fail_msg("%s: %s", fan_status_name(status), error.message);
 }
 
 /* Moves all that can be moved, and checks what the log then has, as `id id ...`. */
@@ -309,42 +275,15 @@ static void test_H12_L10_postgres_a_late_commit_is_not_skipped(void **state)
     PQfinish(late);
 }
 
-struct heard {
-    pthread_mutex_t mutex;
-    char text[512];
-};
-
-static void hear(void *context, enum fan_log_level level, const char *message)
-{
-    struct heard *heard = context;
-    if (level < FAN_LOG_WARNING || !strstr(message, "outbox"))
-        return;
-    pthread_mutex_lock(&heard->mutex);
-    snprintf(heard->text, sizeof(heard->text), "%s", message);
-    pthread_mutex_unlock(&heard->mutex);
-}
-
-static bool has_heard(struct heard *heard, const char *words)
-{
-    pthread_mutex_lock(&heard->mutex);
-    bool found = strstr(heard->text, words) != NULL;
-    pthread_mutex_unlock(&heard->mutex);
-    return found;
-}
-
 static void test_H12_postgres_a_horizon_that_stands_still_is_told(void **state)
 {
     struct place *place = *state;
-    static struct heard heard = { .mutex = PTHREAD_MUTEX_INITIALIZER };
     PGconn *conn = outbox_made();
     /* In another database of the same server, and with nothing of an outbox. */
     PGconn *other = PQconnectdb(uri_of("postgres", "postgres"));
     run_pg(other, "SET application_name = 'the culprit'; BEGIN; SELECT pg_current_xact_id()");
-    struct fan_env env = *fan_env_default();
-    env.log = hear;
-    env.context = &heard;
     struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
-    options.env = &env;
+    options.env = env_heard("outbox");
     struct fan_broker *broker = NULL;
     assert_ok(fan_broker_open(place->uri, &options, &broker, NULL));
     assert_ok(fan_broker_start(broker));
@@ -353,7 +292,7 @@ static void test_H12_postgres_a_horizon_that_stands_still_is_told(void **state)
                     .database = uri_of("postgres", "fan"), .alarm_ms = 20, .poll_ms = 5 });
     assert_ok(fan_outbox_relay_start(relay));
     assert_ok(record_pg(conn, "one", NULL));
-    wait_until(has_heard(&heard, "the culprit"));
+    wait_until(has_heard("the culprit"));
     assert_true(relay_stats(relay).hidden_us > 0);
     assert_true(relay_stats(relay).lag_us > 0);
     assert_int_equal(relay_stats(relay).rows, 1);

@@ -9,19 +9,14 @@
  * what it was told), and each thing that the log does to a file (vfs_kill.h). FANFARE_SOAK=1 takes
  * every step, else some 30 spread over them; FANFARE_SEED chooses the first.
  */
-#include "postgres_support.h"
-#include "vfs_kill.h"
-
-#include <dlfcn.h>
-#include <inttypes.h>
-#include <signal.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <time.h>
-
 #define ORDERS 9
 #define SAMPLES 30
-#define LEASE_MS 20
+
+#include "orders.h"
+#include "postgres_support.h"
+
+#include <dlfcn.h>
+#include <sys/socket.h>
 
 /* In place of libc's: what libpq sends goes through here. */
 ssize_t send(int descriptor, const void *bytes, size_t size, int flags)
@@ -35,37 +30,12 @@ ssize_t send(int descriptor, const void *bytes, size_t size, int flags)
     return sent;
 }
 
-/* What goes through the pipe: whole, as it is shorter than PIPE_BUF. */
-struct line {
-    int order;
-    bool committed;
-};
-
-static void say(int pipe, int order, bool committed)
-{
-    struct line line = { order, committed };
-    if (write(pipe, &line, sizeof(line)) != (ssize_t)sizeof(line))
-        _exit(3);
-}
-
-static void must(bool good, int code)
-{
-    if (!good)
-        _exit(code);
-}
-
 static bool run_quietly(PGconn *conn, const char *sql)
 {
     PGresult *result = PQexec(conn, sql);
     ExecStatusType state = PQresultStatus(result);
     PQclear(result);
     return state == PGRES_COMMAND_OK || state == PGRES_TUPLES_OK;
-}
-
-/* Every third order is rolled back, every other has a savepoint that is. */
-static bool is_kept(int order)
-{
-    return order % 3 != 2;
 }
 
 static void place_order(PGconn *conn, int order, int pipe)
@@ -85,26 +55,6 @@ static void place_order(PGconn *conn, int order, int pipe)
         say(pipe, order, true);
 }
 
-static void move_some(struct fan_outbox_relay *relay)
-{
-    enum fan_status status;
-    do
-        status = fan_outbox_relay_step(relay, NULL);
-    while (status == FAN_OK);
-    must(status == FAN_AGAIN || status == FAN_EXISTS, 6);
-}
-
-static struct fan_outbox_relay *relay_open(struct fan_broker *broker)
-{
-    struct fan_outbox_relay_options options = { .size = FAN_OUTBOX_RELAY_OPTIONS_SIZE,
-                                                .database = uri_of("fan", "fan"),
-                                                .batch_count = 3,
-                                                .poll_ms = 1,
-                                                .lease_ms = LEASE_MS };
-    struct fan_outbox_relay *relay = NULL;
-    return fan_outbox_relay_open(broker, &options, &relay, NULL) == FAN_OK ? relay : NULL;
-}
-
 /* The child: an application and its relay on one thread, until it is killed or done. */
 static void run_child(const struct place *place, int pipe, uint64_t kill_step)
 {
@@ -117,7 +67,7 @@ static void run_child(const struct place *place, int pipe, uint64_t kill_step)
     must(fan_broker_open(place->uri, &options, &broker, NULL) == FAN_OK, 2);
     must(fan_broker_start(broker) == FAN_OK, 2);
     vfs_kill_at(kill_step);
-    struct fan_outbox_relay *relay = relay_open(broker);
+    struct fan_outbox_relay *relay = relay_open(broker, uri_of("fan", "fan"));
     must(relay != NULL, 2);
     for (int order = 0; order < ORDERS; order++) {
         place_order(conn, order, pipe);
@@ -133,27 +83,6 @@ static void run_child(const struct place *place, int pipe, uint64_t kill_step)
     _exit(0);
 }
 
-struct ledger {
-    bool attempted[ORDERS];
-    bool committed[ORDERS];
-    int steps;
-};
-
-static void follow(int pipe, struct ledger *ledger)
-{
-    struct line line;
-    ssize_t size;
-    while ((size = read(pipe, &line, sizeof(line))) == (ssize_t)sizeof(line)) {
-        if (line.order >= ORDERS)
-            ledger->steps = line.order;
-        else if (line.committed)
-            ledger->committed[line.order] = true;
-        else
-            ledger->attempted[line.order] = true;
-    }
-    assert_int_equal(size, 0);
-}
-
 /* Another process goes on where the killed one was. */
 static void check_all(const struct place *place, const struct ledger *ledger, PGconn *conn)
 {
@@ -161,32 +90,19 @@ static void check_all(const struct place *place, const struct ledger *ledger, PG
     wait_until(pg_number(conn, "SELECT count(*) FROM pg_stat_activity WHERE backend_type ="
                                " 'client backend' AND pid <> pg_backend_pid()") == 0);
     struct fan_broker *broker = broker_started(place->uri);
-    struct fan_outbox_relay *relay = relay_open(broker);
+    struct fan_outbox_relay *relay = relay_open(broker, uri_of("fan", "fan"));
     assert_non_null(relay);
     assert_ok(fan_outbox_relay_start(relay));
     wait_until(waiting_pg(conn) == 0);
     fan_outbox_relay_free(relay);
-    struct fan_reader *reader = read_all(broker);
-    const struct fan_event *event;
     bool stored[ORDERS] = { false };
-    int previous = -1;
-    while (fan_reader_next(reader, 0, &event) == FAN_OK) {
-        int order = 0;
-        assert_int_equal(sscanf(fan_event_id(event), "order-%d", &order), 1);
-        assert_true(order > previous && order < ORDERS);
-        previous = order;
-        stored[order] = true;
-    }
+    read_orders(broker, stored);
     for (int order = 0; order < ORDERS; order++) {
         char sql[64];
         snprintf(sql, sizeof(sql), "SELECT count(*) FROM orders WHERE n = %d", order);
-        bool kept = pg_number(conn, sql) == 1;
-        assert_int_equal(stored[order], kept);
-        assert_true(!ledger->committed[order] || kept);
-        assert_true(!kept || (ledger->attempted[order] && is_kept(order)));
+        assert_true(agrees(ledger, order, stored[order], pg_number(conn, sql) == 1));
     }
     assert_int_equal(pg_number(conn, "SELECT count(*) FROM fan_outbox.aside"), 0);
-    fan_reader_free(reader);
     fan_broker_free(broker);
 }
 
@@ -208,12 +124,7 @@ static int kill_once(uint64_t kill_step, PGconn *conn)
     close(pipes[1]);
     follow(pipes[0], &ledger);
     close(pipes[0]);
-    int result = 0;
-    assert_int_equal(waitpid(child, &result, 0), child);
-    bool killed = WIFSIGNALED(result) && WTERMSIG(result) == SIGKILL;
-    if (!killed && !(WIFEXITED(result) && WEXITSTATUS(result) == 0))
-        fail_msg("the child ended with %d", result);
-    assert_int_equal(killed, ledger.steps == 0);
+    assert_ended(child, &ledger);
     check_all(&place, &ledger, conn);
     place_remove(&place);
     return ledger.steps;
