@@ -328,6 +328,7 @@ static void test_P20_work_of_groups_is_bounded_by_what_it_gives(void **state)
         { FAN__PG_DELIVERIES, "5000" },
         { FAN__PG_DEAD, "0, '', ''" },
         { FAN__PG_STATES, "'{5, 5000, 19901}'" },
+        { FAN__PG_SUMS, "99999" },
         { FAN__PG_GROUP_STATS, "99999" },
         { FAN__PG_GROUP_CLEAR, "2, 0, 100" },
         { FAN__PG_OPEN_FROM, "0, 0, 20000, 100, 99999" },
