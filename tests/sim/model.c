@@ -322,6 +322,7 @@ static void claim_one(struct sim_port *port, unsigned group,
     delivery->status = FAN_EVENT_PROCESSING;
     delivery->port = port->index;
     delivery->told = port->answers;
+    delivery->had |= 1U << port->index;
     delivery->token = claim->token;
     delivery->until_ns = sim_now_ns() + options->lease_ms * NS_PER_MS;
     sim_trace(world, "i%u claims %s/%s %" PRIu64 " attempt %u lapses %u", port->index,
@@ -410,6 +411,7 @@ static void apply(struct sim_delivery *delivery, const struct fan_settle *item)
     delivery->lapsed = false;
     delivery->due_ns = sim_now_ns();
     delivery->reason = FAN_DEAD_NONE;
+    delivery->undone |= item->verdict == FAN_VERDICT_RETRY || item->verdict == FAN_VERDICT_FAIL;
     switch (item->verdict) {
     case FAN_VERDICT_DONE:
         delivery->status = FAN_EVENT_COMPLETED;
@@ -677,6 +679,7 @@ static bool see(void *context, const struct fan_delivery *found)
         delivery->token = 0;
         delivery->status = FAN_EVENT_FAILED;
         delivery->reason = FAN_DEAD_EXPIRED;
+        delivery->undone = true;
         delivery->died_ns = sim_now_ns();
         looking->expired++;
         sim_count(world, SIM_DEAD_EXPIRED);

@@ -235,12 +235,13 @@ static void publish_unit(struct sim_world *world, unsigned instance)
         end(world, &attempts[k], status, cursors[k].seq);
 }
 
+/* Who is told that another took it waits no more for what becomes of it. */
 static bool is_elsewhere(const struct sim_delivery *delivery, unsigned instance)
 {
-    return delivery->status == FAN_EVENT_PROCESSING && delivery->port != instance;
+    return (delivery->had & ~(1U << instance)) != 0;
 }
 
-/* DONE of all is told: then they are, or another has it, those of groups that are there still. */
+/* DONE of all is told: then they are, or another had it, those of groups that are there still. */
 static void check_verdicts(struct sim_world *world, unsigned instance, unsigned number_max,
                            uint64_t seq)
 {
@@ -264,7 +265,8 @@ static void check_failed(struct sim_world *world, unsigned number_max, uint64_t 
     const struct sim_event *event = sim_model_event(world, seq);
     bool failed = !event || event->removed || number_max == 0;
     for (unsigned g = 0; !failed && g < world->group_count; g++)
-        failed = world->groups[g].deleted_ns > 0 || event->deliveries[g].attempts > 1 ||
+        failed = world->groups[g].deleted_ns > 0 || event->deliveries[g].undone ||
+                 event->deliveries[g].attempts > 1 ||
                  (sim_group_wants(world, g, event) &&
                   event->deliveries[g].status != FAN_EVENT_COMPLETED);
     sim_check(world, "H01", failed, "%" PRIu64 " is told to have failed, and all are done", seq);

@@ -157,6 +157,8 @@ struct sim_delivery {
     bool lapsed;
     unsigned port; /* the holder's */
     bool told;     /* it knows */
+    unsigned had;  /* a bit for each port that ever claimed it */
+    bool undone;   /* somebody once said that it is not done */
     uint64_t token;
     int64_t until_ns;
     int64_t due_ns;
