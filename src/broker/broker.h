@@ -120,6 +120,7 @@ struct fan_broker {
     struct fan__submission **taken;
     struct fan_batch *page;
     uint64_t notified_seq;
+    uint64_t acknowledged_seq; /* the last that an append gave; the bus may be behind it */
 
     /* Up to here retention had removed some of what the bus was still to be told. */
     struct fan__high torn_seq;

@@ -195,12 +195,16 @@ static bool take_answer(struct fan_broker *broker, size_t count, enum fan_status
                         bool unsure)
 {
     bool doubt = unsure && status != FAN_OK;
+    uint64_t before_seq = broker->acknowledged_seq;
+    uint64_t given_seq = 0; /* to those before it in this append */
+    if (before_seq < broker->notified_seq)
+        before_seq = broker->notified_seq;
     for (size_t i = 0; i < count; i++) {
         struct fan__submission *submission = broker->taken[i];
         const struct fan_append *item = &broker->items[i];
         if (unsure && !submission->unsure) {
             submission->unsure = true;
-            submission->unsure_after_seq = broker->notified_seq;
+            submission->unsure_after_seq = before_seq;
         }
         submission->status = status == FAN_OK ? item->ret_status : status;
         if (submission->status != FAN_OK) {
@@ -213,9 +217,14 @@ static bool take_answer(struct fan_broker *broker, size_t count, enum fan_status
         /* What came into the log since the doubt began is what was in doubt. */
         submission->duplicate =
             item->ret_duplicate &&
-            !(submission->unsure && item->ret_seq > submission->unsure_after_seq);
+            !(submission->unsure && item->ret_seq > submission->unsure_after_seq &&
+              item->ret_seq > given_seq);
+        if (given_seq < item->ret_seq)
+            given_seq = item->ret_seq;
         fan__event_set_seq(submission->event, submission->seq);
     }
+    if (broker->acknowledged_seq < given_seq)
+        broker->acknowledged_seq = given_seq;
     return doubt;
 }
 
