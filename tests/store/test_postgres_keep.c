@@ -38,9 +38,12 @@ static int end(void **state)
 static struct fan_store *open_store(const char *options)
 {
     char uri[256];
+    char all[160];
     struct fan_store *store = NULL;
     struct fan_error error = FAN_ERROR_INIT;
-    test_postgres_uri(&server, options, uri, sizeof(uri));
+    snprintf(all, sizeof(all), "%s%s", options,
+             strstr(options, "timeout_ms") ? "" : "&timeout_ms=30000");
+    test_postgres_uri(&server, all, uri, sizeof(uri));
     if (fan_store_open(uri, NULL, &store, &error) != FAN_OK)
         fail_msg("%s", error.message);
     return store;

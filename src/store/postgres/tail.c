@@ -162,7 +162,8 @@ static void clear_groups(struct fan__postgres_tail *tail)
     PQclear(fan__postgres_commit(connection, SIZE_MAX));
     connection->commit_sent = false;
     int64_t ended_ns = fan__deadline_ns(0);
-    bool failed = connection->status != FAN_OK;
+    /* What cannot be is not tried again before the log is opened again. */
+    bool failed = connection->status == FAN_UNAVAILABLE;
     fan__mutex_lock(&tail->mutex);
     tail->clears = tail->clears || more || failed;
     tail->clear_ns = ended_ns + (failed ? CLEAR_RETRY_MS * FAN__NS_PER_MS : ended_ns - begun_ns);
