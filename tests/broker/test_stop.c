@@ -312,7 +312,9 @@ static void test_R01_outcomes_outlive_a_store_that_fails(void **state)
     fan_broker_free(broker);
 }
 
+/* A thread that frees a handler. */
 struct removal {
+    pthread_t thread;
     struct fan__mutex mutex;
     struct fan__cond changed;
     struct fan_handler *handler;
@@ -330,25 +332,30 @@ static void *remove_handler(void *context)
     return NULL;
 }
 
+static void removal_start(struct removal *removal, struct fan_handler *handler)
+{
+    *removal = (struct removal){ .handler = handler };
+    fan__mutex_init(&removal->mutex);
+    fan__cond_init(&removal->changed);
+    assert_int_equal(pthread_create(&removal->thread, NULL, remove_handler, removal), 0);
+}
+
 /* The store is down when the handler is freed, and back soon after. */
 static void test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store(void **state)
 {
     struct place *place = *state;
     set_sick(false, 0);
     struct fan_broker *broker = broker_on_sick(place, 0);
-    struct removal removal = { .freed = false };
+    struct removal removal;
+    struct fan_handler *handler = NULL;
     struct probe probe;
-    pthread_t thread;
-    probe_init(&probe);
-    fan__mutex_init(&removal.mutex);
-    fan__cond_init(&removal.changed);
-    probe.held = 1;
+    probe_init_held(&probe);
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
-    assert_ok(fan_broker_handle(broker, &options, &removal.handler, NULL));
+    assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
     publish(broker, "a.b.c", NULL);
     probe_wait_begun(&probe, 1);
     set_sick(true, 0);
-    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
+    removal_start(&removal, handler);
     wait_for_stats(broker, handlers, 0);
     fan__mutex_lock(&sick.mutex);
     unsigned settled = sick.settles;
@@ -359,7 +366,7 @@ static void test_R01_H08_a_removed_handlers_outcomes_wait_for_the_store(void **s
         fan__cond_wait_until(&removal.changed, &sick.mutex, fan__deadline_ns(2));
     fan__mutex_unlock(&sick.mutex);
     set_sick(false, 0);
-    pthread_join(thread, NULL);
+    pthread_join(removal.thread, NULL);
     assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_COMPLETED);
     assert_int_equal(stats_of(broker).lost, 0);
     fan_broker_free(broker);
@@ -386,15 +393,12 @@ static void test_R01_H09_a_stop_does_not_wait_for_a_store_that_is_down(void **st
     set_sick(true, 0);
     probe_let_go(&probe);
     /* Who frees a handler waits for the store, but not past the stop either. */
-    struct removal removal = { .handler = handler };
-    fan__mutex_init(&removal.mutex);
-    fan__cond_init(&removal.changed);
-    pthread_t thread;
-    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
+    struct removal removal;
+    removal_start(&removal, handler);
     probe_wait_begun(&other, 1);
     probe_let_go(&other);
     assert_ok(fan_broker_stop(broker, 100));
-    pthread_join(thread, NULL);
+    pthread_join(removal.thread, NULL);
     /* What could not be recorded is due again when the leases are over. */
     struct fan_store_stats stats = { .size = sizeof(stats) };
     assert_ok(fan_store_stats(fan_broker_store(broker), &stats));
@@ -459,19 +463,16 @@ static void test_H08_H05_freeing_waits_for_a_call_past_its_time_limit(void **sta
 {
     struct place *place = *state;
     struct fan_broker *broker = broker_started(place);
-    struct removal removal = { .freed = false };
+    struct removal removal;
+    struct fan_handler *handler = NULL;
     struct probe probe;
-    pthread_t thread;
-    probe_init(&probe);
-    fan__mutex_init(&removal.mutex);
-    fan__cond_init(&removal.changed);
-    probe.held = 1;
+    probe_init_held(&probe);
     struct fan_handler_options options = probe_options(&probe, "mail", NULL);
     options.timeout_ms = 20;
-    assert_ok(fan_broker_handle(broker, &options, &removal.handler, NULL));
+    assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
     publish(broker, "a.b.c", NULL);
     wait_for_stats(broker, retried, 1);
-    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
+    removal_start(&removal, handler);
     wait_for_stats(broker, handlers, 0);
     int64_t until_ns = fan__deadline_ns(100);
     fan__mutex_lock(&removal.mutex);
@@ -480,7 +481,7 @@ static void test_H08_H05_freeing_waits_for_a_call_past_its_time_limit(void **sta
     assert_false(removal.freed);
     fan__mutex_unlock(&removal.mutex);
     probe_let_go(&probe);
-    pthread_join(thread, NULL);
+    pthread_join(removal.thread, NULL);
     assert_int_equal(probe.done, 1);
     assert_int_equal(stats_of(broker).late, 1);
     fan_broker_free(broker);
@@ -491,21 +492,18 @@ static void test_H08_freeing_a_live_handler_waits_for_one_call_alone(void **stat
 {
     struct place *place = *state;
     struct fan_broker *broker = broker_started(place);
-    struct removal removal = { .freed = false };
+    struct removal removal;
+    struct fan_handler *handler = NULL;
     struct probe probe;
-    pthread_t thread;
-    probe_init(&probe);
-    fan__mutex_init(&removal.mutex);
-    fan__cond_init(&removal.changed);
-    probe.held = 1;
+    probe_init_held(&probe);
     struct fan_handler_options options = probe_options(&probe, NULL, NULL);
-    assert_ok(fan_broker_handle(broker, &options, &removal.handler, NULL));
+    assert_ok(fan_broker_handle(broker, &options, &handler, NULL));
     publish_times(broker, 5);
     probe_wait_begun(&probe, 1);
-    assert_int_equal(pthread_create(&thread, NULL, remove_handler, &removal), 0);
+    removal_start(&removal, handler);
     wait_for_stats(broker, handlers, 0);
     probe_let_go(&probe);
-    pthread_join(thread, NULL);
+    pthread_join(removal.thread, NULL);
     assert_int_equal(probe.done, 1);
     fan_broker_free(broker);
 }
