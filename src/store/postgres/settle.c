@@ -100,7 +100,7 @@ static void columns_deinit(struct columns *columns)
 static void add_words(struct fan__postgres_array *array, const char *words)
 {
     size_t size = words ? strlen(words) : 0;
-    if (fan__utf8_valid(words, size)) {
+    if (!words || fan__utf8_valid(words, size)) {
         fan__postgres_array_text(array, words);
         return;
     }
