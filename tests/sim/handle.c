@@ -245,7 +245,9 @@ void sim_handle_live(struct sim_world *world, unsigned instance)
         i->live = NULL;
         return;
     }
-    /* It began at the head that it was shown, which may be an old one. */
+    /* It began at the head that it was shown, which may be an old one: others acted since. */
+    struct fan_cursor place;
+    fan_reader_cursor(i->live->reader, &place);
     i->live_watch = (struct sim_watch){ .world = world,
                                         .number = ++world->reader_number,
                                         .topic = topic,
@@ -253,8 +255,8 @@ void sim_handle_live(struct sim_world *world, unsigned instance)
                                         .lossless = true,
                                         .got = SIM_GOT_LIVE,
                                         .instance = instance,
-                                        .seq = world->ports[instance].head_seen,
-                                        .taken_seq = world->ports[instance].head_seen };
+                                        .seq = place.seq,
+                                        .taken_seq = place.seq };
     sim_trace(world, "i%u has a live handler, watch %u, from %" PRIu64, instance,
               i->live_watch.number, i->live_watch.seq);
 }

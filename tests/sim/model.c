@@ -560,6 +560,8 @@ void sim_model_accepted(struct sim_world *world)
     world->model.clock_offset_us = sim_wall_us() - sim_now_ns() / NS_PER_US;
 }
 
+#define FORMER_BIT (1U << 31)
+
 void sim_model_forget(struct sim_world *world, unsigned port, int group)
 {
     for (size_t i = 0; i < world->model.count; i++)
@@ -568,6 +570,9 @@ void sim_model_forget(struct sim_world *world, unsigned port, int group)
                 struct sim_delivery *delivery = &world->model.events[i].deliveries[g];
                 delivery->answers[port] = (struct sim_answer){ .called = false };
                 delivery->told &= delivery->port != port;
+                /* To the next that runs here, it was somebody else. */
+                if (group < 0 && (delivery->had & 1U << port) != 0)
+                    delivery->had = (delivery->had & ~(1U << port)) | FORMER_BIT;
             }
 }
 

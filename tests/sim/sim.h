@@ -157,7 +157,7 @@ struct sim_delivery {
     bool lapsed;
     unsigned port; /* the holder's */
     bool told;     /* it knows */
-    unsigned had;  /* a bit for each port that ever claimed it */
+    unsigned had;  /* a bit for each port that ever claimed it, one for those that are gone */
     bool undone;   /* somebody once said that it is not done */
     uint64_t token;
     int64_t until_ns;
