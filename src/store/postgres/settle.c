@@ -285,8 +285,11 @@ static enum fan_status move_one(struct fan__postgres_connection *connection,
     fan__postgres_add_int(&params, now_us);
     fan__postgres_queue(connection, to == FAN_EVENT_PENDING ? FAN__PG_REDRIVE : FAN__PG_DISCARD,
                         &params);
-    if (to == FAN_EVENT_PENDING)
+    if (to == FAN_EVENT_PENDING) {
+        params.count = 2;
+        fan__postgres_queue(connection, FAN__PG_GROUP_REORDER, &params);
         return FAN_OK;
+    }
     fan__postgres_tally_add(connection, group->id, 1);
     struct fan__postgres_array seqs;
     fan__postgres_array_init(&seqs, connection->store->env, FAN__POSTGRES_INT8);

@@ -340,6 +340,10 @@
       "u.words IS NULL AND u.parked <> 0 AND $3::bigint <> 0 "                                     \
       "FROM unnest($4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[]) "           \
       "AS u(seq, due, key, parked, words)")                                                        \
+    /* What died before the group was ordered has no key: the next ordered claim finds it. */      \
+    X(GROUP_REORDER, "UPDATE @grp SET ordered = false WHERE id = $2::bigint AND ordered AND "      \
+                     "EXISTS (SELECT 1 FROM @delivery d WHERE d.seq = $1::bigint "                 \
+                     "AND d.grp = $2::bigint AND d.key IS NULL)")                                  \
     X(GROUP_MOVE, "UPDATE @grp SET cursor = $2::bigint WHERE id = $1::bigint")                     \
     X(EVENTS_REMOVE,                                                                               \
       "WITH piece AS MATERIALIZED (SELECT e.seq, e.series FROM @event e WHERE e.seq > $1::bigint " \

@@ -161,6 +161,18 @@ static bool may_move(enum fan_event_status from, enum fan_event_status to)
     return legal[from & 3][to & 3];
 }
 
+/*
+ * What died before the group was ordered has no key. The next ordered claim finds the keys anew, as
+ * the first did.
+ */
+static void find_key(struct fan__sqlite_connection *writer, int64_t group, uint64_t seq)
+{
+    sqlite3_stmt *statement = fan__sqlite_use(writer, FAN__SQL_GROUP_REORDER);
+    sqlite3_bind_int64(statement, 1, (int64_t)seq);
+    sqlite3_bind_int64(statement, 2, group);
+    fan__sqlite_run(writer, statement);
+}
+
 static enum fan_status move_one(struct fan__sqlite *store, const struct fan__sqlite_group *group,
                                 uint64_t seq, enum fan_event_status to)
 {
@@ -186,6 +198,8 @@ static enum fan_status move_one(struct fan__sqlite *store, const struct fan__sql
     sqlite3_bind_int64(statement, 3, now_us);
     fan__sqlite_run(store->writer, statement);
     add_completed(store->writer, group->id, to == FAN_EVENT_COMPLETED, 0);
+    if (to == FAN_EVENT_PENDING && group->ordered)
+        find_key(store->writer, group->id, seq);
     return FAN_OK;
 }
 

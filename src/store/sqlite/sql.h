@@ -232,6 +232,8 @@
       "UPDATE grp SET cursor = ?2, token = ?3, ordered = ?4, ahead = ?5, joined_us = ?6 "          \
       "WHERE id = ?1")                                                                             \
     X(GROUP_MOVE, "UPDATE grp SET cursor = ?2, joined_us = ?4 WHERE id = ?1 AND cursor = ?3")      \
+    X(GROUP_REORDER, "UPDATE grp SET ordered = 0 WHERE id = ?2 AND EXISTS (SELECT 1 FROM "         \
+                     "delivery d WHERE d.seq = ?1 AND d.grp = ?2 AND d.key IS NULL)")              \
     X(GROUP_COMPLETED, "UPDATE grp SET completed = completed + ?2, ahead = ahead + ?3 "            \
                        "WHERE id = ?1")                                                            \
     X(TOKEN_FLOOR, "UPDATE meta SET value = max(value, ?1) WHERE key = 'token_floor'")             \

@@ -184,20 +184,27 @@ static void redriven_is_not_hidden(struct fan__suite *suite)
 
 static void groups_become_ordered(struct fan__suite *suite)
 {
+    uint64_t dead = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
     uint64_t seqs[4];
     for (size_t i = 0; i < 4; i++)
         seqs[i] = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
     fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
-    struct fan__suite_claims *claims = fan__suite_claim(suite, &g, "a", 3, FAN__SUITE_LONG_MS);
+    struct fan__suite_claims *claims = fan__suite_claim(suite, &g, "a", 1, FAN__SUITE_LONG_MS);
+    CHECK_EQUAL(suite, claims->count, 1);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[0], FAN_VERDICT_FAIL, "dead"));
+    claims = fan__suite_claim(suite, &g, "a", 3, FAN__SUITE_LONG_MS);
     CHECK_EQUAL(suite, claims->count, 3);
     CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[0], FAN_VERDICT_HAND_BACK, NULL));
     CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[1], FAN_VERDICT_HAND_BACK, NULL));
     /* The third is still claimed, so that none of its key is given. */
     check_none(suite, "a");
     CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[2], FAN_VERDICT_DONE, NULL));
-    static const size_t order[] = { 0, 1, 3 };
-    for (size_t i = 0; i < 3; i++) {
-        struct fan_claim one = claim_only(suite, seqs[order[i]]);
+    /* What died before comes to its place in the order, too. */
+    const uint64_t order[] = { seqs[0], dead, seqs[1], seqs[3] };
+    for (size_t i = 0; i < 4; i++) {
+        struct fan_claim one = claim_only(suite, order[i]);
+        if (i == 0)
+            CHECK_OK(suite, fan_group_move(suite->store, &g, dead, FAN_EVENT_PENDING));
         CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_DONE, NULL));
     }
 }
