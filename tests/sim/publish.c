@@ -206,7 +206,7 @@ static void publish_unit(struct sim_world *world, unsigned instance)
     struct fan_cursor cursors[UNIT_COUNT_MAX] = { { 0, 0 } };
     struct text texts[UNIT_COUNT_MAX];
     unsigned indices[UNIT_COUNT_MAX] = { 0 };
-    struct sim_attempt attempts[UNIT_COUNT_MAX];
+    struct sim_attempt attempts[UNIT_COUNT_MAX] = { { .number = 0 } };
     size_t count = 1 + (size_t)sim_random(world, UNIT_COUNT_MAX);
     for (size_t k = 0; k < count; k++) {
         indices[k] = choose(world);

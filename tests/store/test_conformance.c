@@ -23,8 +23,6 @@ struct place {
     const char *uri;
     unsigned number;
     bool full;
-#include "../folder.h"
-
 #ifdef POSTGRES_PY
     struct test_postgres server;
 #endif
@@ -32,8 +30,6 @@ struct place {
 
 static bool begin(struct place *place)
 {
-#include "../folder.h"
-
 #ifdef POSTGRES_PY
     return test_postgres_start(&place->server, NULL);
 #else
@@ -44,8 +40,6 @@ static bool begin(struct place *place)
 
 static void end(struct place *place)
 {
-#include "../folder.h"
-
 #ifdef POSTGRES_PY
     test_postgres_end(&place->server);
 #else
@@ -56,8 +50,6 @@ static void end(struct place *place)
 static size_t print_server(const struct place *place, char *uri, size_t size)
 {
     uri[0] = '\0';
-#include "../folder.h"
-
 #ifdef POSTGRES_PY
     /* A busy machine is no reason for a call to fail. */
     char options[48];
