@@ -1,7 +1,8 @@
 /*
  * The stores: appends of 1, 10, 100 and 1,000 events a commit, and replay, held against a bare loop
  * with the provider's own client on the same schema, with the same indexes, ids and idempotence, in
- * the same run. Events carry 400 bytes of JSON and are made before the clock starts, for both.
+ * the same run. Events carry 400 bytes of JSON and are made before the clock starts, for both. And
+ * what it takes until another process has an event.
  *
  * What is acknowledged is on the disk: SQLite with synchronous=FULL, PostgreSQL with fsync and
  * synchronous_commit on, a server of its own on the same machine (tests/postgres.py).
@@ -12,6 +13,8 @@
 #include "store/sqlite/sql.h"
 
 #include <fanfare/batch.h>
+#include <fanfare/broker.h>
+#include <fanfare/reader.h>
 #include <fanfare/store.h>
 
 #include <endian.h>
@@ -22,6 +25,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define EVENT_COUNT_MAX 40000
@@ -30,6 +35,7 @@
 #define TOPIC_COUNT 50
 #define USER_COUNT 10000
 #define PAYLOAD_SIZE 400
+#define HEARD_COUNT 500
 
 static struct {
     char folder[64];
@@ -626,6 +632,85 @@ static double postgres_replay_bare(void *context)
 
 /* ------------------------------------------------------------------ both */
 
+/* ------------------------------------------------------------------ from process to process */
+
+static int64_t clock_us(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (int64_t)now.tv_sec * 1000000 + now.tv_nsec / 1000;
+}
+
+static struct fan_broker *open_broker(const char *uri)
+{
+    struct fan_broker *broker = NULL;
+    bench_must(fan_broker_open(uri, NULL, &broker, NULL) == FAN_OK &&
+                   fan_broker_start(broker) == FAN_OK,
+               "cannot open a broker");
+    return broker;
+}
+
+static int compare_times(const void *a, const void *b)
+{
+    int64_t left = *(const int64_t *)a;
+    int64_t right = *(const int64_t *)b;
+    return (left > right) - (left < right);
+}
+
+/* The other process: says when it listens, then the median of what it took to hear. */
+static void hear(const char *uri, int out)
+{
+    static int64_t times[HEARD_COUNT];
+    struct fan_broker *broker = open_broker(uri);
+    const struct fan_reader_options options = { .size = FAN_READER_OPTIONS_SIZE };
+    struct fan_reader *reader = NULL;
+    bench_must(fan_broker_subscribe(broker, &options, &reader, NULL) == FAN_OK, "cannot listen");
+    bench_must(write(out, "r", 1) == 1, "cannot tell");
+    for (size_t i = 0; i < HEARD_COUNT; i++) {
+        const struct fan_event *event = NULL;
+        bench_must(fan_reader_next(reader, 10000, &event) == FAN_OK, "an event is not heard of");
+        times[i] = clock_us() - strtoll(fan_event_payload(event).data, NULL, 10);
+    }
+    qsort(times, HEARD_COUNT, sizeof(*times), compare_times);
+    bench_must(write(out, &times[HEARD_COUNT / 2], sizeof(*times)) == sizeof(*times),
+               "cannot tell");
+    fan_reader_free(reader);
+    fan_broker_free(broker);
+}
+
+/* Publish to receive (P10), an event every 2 to 8 ms: milliseconds, the median. */
+static double hear_in_another_process(const char *uri)
+{
+    int ends[2];
+    char ready;
+    int64_t median_us = 0;
+    bench_must(pipe(ends) == 0, "no pipe");
+    pid_t child = fork();
+    bench_must(child >= 0, "no process");
+    if (child == 0) {
+        hear(uri, ends[1]);
+        _exit(0);
+    }
+    struct fan_broker *broker = open_broker(uri);
+    bench_must(read(ends[0], &ready, 1) == 1, "nobody listens");
+    for (int i = 0; i < HEARD_COUNT; i++) {
+        const struct timespec pause = { 0, 2000000 + (long)(next_random() % 6000000) };
+        char payload[32];
+        nanosleep(&pause, NULL);
+        snprintf(payload, sizeof(payload), "%" PRId64, clock_us());
+        const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                               .type = "bench.event.heard",
+                                               .payload = { payload, strlen(payload) } };
+        bench_must(fan_broker_publish(broker, &draft, NULL, NULL) == FAN_OK, "cannot publish");
+    }
+    bench_must(read(ends[0], &median_us, sizeof(median_us)) == sizeof(median_us), "no answer");
+    bench_must(waitpid(child, NULL, 0) == child, "the other process is gone");
+    fan_broker_free(broker);
+    close(ends[0]);
+    close(ends[1]);
+    return (double)median_us / 1000;
+}
+
 static void compare_appends(const char *name, const char *peer, double (*ours)(void *context),
                             double (*bare)(void *context))
 {
@@ -655,6 +740,9 @@ int main(int argc, char **argv)
     bench_compare(
         &(struct bench_case){ "replay from PostgreSQL", "events/s", "bare libpq", 0.7, false },
         postgres_replay_ours, postgres_replay_bare, NULL);
+    bench_value(&(struct bench_case){ "publish to receive in another process over PostgreSQL, p50",
+                                      "ms", "wanted", 1, true },
+                hear_in_another_process(postgres_uri()), 5);
     int code = bench_end();
     for (size_t i = 0; i < EVENT_COUNT_MAX; i++)
         fan_event_free(place.events[i], NULL);
