@@ -266,8 +266,10 @@ struct sim_world *sim_world_run(const struct sim_options *options)
         sim_count(world, SIM_SEVERAL);
     if (world->sqlite)
         sim_count(world, SIM_SQLITE);
+    /* One may have been started while another was. */
     for (unsigned i = 0; i < world->instance_count; i++)
-        sim_instance_start(world, i);
+        if (!world->instances[i].broker)
+            sim_instance_start(world, i);
     for (world->step = 1; world->step <= steps && !world->failed; world->step++)
         sim_act(world);
     if (!world->failed)
