@@ -129,7 +129,10 @@ void fan__waiters_forget(struct fan__dispatch *dispatch, const struct fan_handle
                 finish(waiter, &waiter->entries[i], NULL);
 }
 
-/* What a delivery says of a first attempt that was not reported here. */
+/*
+ * What a delivery says of a first attempt that was not reported here. A lease that is over says
+ * nothing: what was claimed is claimed again, or what its handler said is on its way.
+ */
 static bool see(void *context, const struct fan_delivery *delivery)
 {
     struct fan__waiter *waiter = context;
@@ -138,7 +141,7 @@ static bool see(void *context, const struct fan_delivery *delivery)
     bool ours =
         delivery->status == FAN_EVENT_PROCESSING && strcmp(delivery->owner, dispatch->owner) == 0;
     bool failed = pending || delivery->status == FAN_EVENT_FAILED;
-    if (ours || (pending && delivery->attempts == 0))
+    if (ours || (pending && (delivery->attempts == 0 || delivery->error[0] == '\0')))
         return true;
     fan__mutex_lock(&dispatch->mutex);
     for (size_t i = 0; i < waiter->count; i++) {
