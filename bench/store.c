@@ -14,6 +14,8 @@
 
 #include <fanfare/batch.h>
 #include <fanfare/broker.h>
+#include <fanfare/outbox.h>
+#include <fanfare/outbox_postgres.h>
 #include <fanfare/reader.h>
 #include <fanfare/store.h>
 
@@ -36,6 +38,8 @@
 #define USER_COUNT 10000
 #define PAYLOAD_SIZE 400
 #define HEARD_COUNT 500
+#define RELAYED_COUNT 60
+#define OPEN_MS 100
 
 static struct {
     char folder[64];
@@ -711,6 +715,84 @@ static double hear_in_another_process(const char *uri)
     return (double)median_us / 1000;
 }
 
+struct relaying {
+    struct fan_broker *broker;
+    struct fan_outbox_relay *relay;
+    struct fan_reader *reader;
+    PGconn *writer;
+    PGconn *sitter; /* another program's connection */
+};
+
+static void relaying_begin(struct relaying *relaying)
+{
+    char database[256];
+    snprintf(database, sizeof(database), "postgres://fan@/fan?host=%s&port=%u", place.server.folder,
+             place.server.port);
+    const struct fan_outbox_relay_options options = { .size = FAN_OUTBOX_RELAY_OPTIONS_SIZE,
+                                                      .database = database };
+    const struct fan_reader_options from_now = { .size = FAN_READER_OPTIONS_SIZE };
+    relaying->writer = pg_connect();
+    relaying->sitter = pg_connect();
+    pg_exec(relaying->sitter, "CREATE TABLE sat (id bigint)");
+    relaying->broker = open_broker(postgres_uri());
+    bench_must(
+        fan_outbox_postgres_create(relaying->writer, NULL, NULL) == FAN_OK &&
+            fan_outbox_relay_open(relaying->broker, &options, &relaying->relay, NULL) == FAN_OK &&
+            fan_outbox_relay_start(relaying->relay) == FAN_OK &&
+            fan_broker_subscribe(relaying->broker, &from_now, &relaying->reader, NULL) == FAN_OK,
+        "cannot relay");
+}
+
+static void relaying_end(struct relaying *relaying)
+{
+    fan_reader_free(relaying->reader);
+    fan_outbox_relay_free(relaying->relay);
+    fan_broker_free(relaying->broker);
+    PQfinish(relaying->writer);
+    PQfinish(relaying->sitter);
+}
+
+/*
+ * From the commit of a row to its event, the median in milliseconds; where another program's
+ * transaction that began before sits open for OPEN_MS, from that one's end.
+ */
+static double relay_one_by_one(struct relaying *relaying, bool sits)
+{
+    static int64_t times[RELAYED_COUNT];
+    for (size_t i = 0; i < RELAYED_COUNT; i++) {
+        const struct fan_event *event = NULL;
+        const struct timespec pause = { 0, OPEN_MS * 1000000L };
+        if (sits)
+            pg_exec(relaying->sitter, "BEGIN; INSERT INTO sat VALUES (1)");
+        pg_exec(relaying->writer, "SELECT fan_outbox.publish('bench.event.relayed', '1')");
+        if (sits) {
+            nanosleep(&pause, NULL);
+            bench_must(fan_reader_next(relaying->reader, 0, &event) == FAN_AGAIN,
+                       "it came before what began before it");
+            pg_exec(relaying->sitter, "COMMIT");
+        }
+        int64_t committed_us = clock_us();
+        bench_must(fan_reader_next(relaying->reader, 10000, &event) == FAN_OK, "it is not relayed");
+        times[i] = clock_us() - committed_us;
+    }
+    qsort(times, RELAYED_COUNT, sizeof(*times), compare_times);
+    return (double)times[RELAYED_COUNT / 2] / 1000;
+}
+
+static void relay_outbox(void)
+{
+    struct relaying relaying;
+    relaying_begin(&relaying);
+    double free_ms = relay_one_by_one(&relaying, false);
+    bench_value(
+        &(struct bench_case){ "commit of an outbox row to its event, p50", "ms", "none", 0, true },
+        free_ms, free_ms);
+    bench_value(&(struct bench_case){ "the same, from the end of a transaction that sat open", "ms",
+                                      "none sat open", 0, true },
+                relay_one_by_one(&relaying, true), free_ms);
+    relaying_end(&relaying);
+}
+
 static void compare_appends(const char *name, const char *peer, double (*ours)(void *context),
                             double (*bare)(void *context))
 {
@@ -743,6 +825,7 @@ int main(int argc, char **argv)
     bench_value(&(struct bench_case){ "publish to receive in another process over PostgreSQL, p50",
                                       "ms", "wanted", 1, true },
                 hear_in_another_process(postgres_uri()), 5);
+    relay_outbox();
     int code = bench_end();
     for (size_t i = 0; i < EVENT_COUNT_MAX; i++)
         fan_event_free(place.events[i], NULL);
