@@ -186,6 +186,15 @@ enum fan_status fan__refusal(const struct fan__submission *submission, enum fan_
     return submission->unsure ? FAN_UNKNOWN : status;
 }
 
+/* Whether one of the first `count` of an append, with the same id, was given this sequence. */
+static bool is_given(const struct fan_broker *broker, size_t count, uint64_t seq)
+{
+    for (size_t i = 0; i < count; i++)
+        if (broker->taken[i]->status == FAN_OK && broker->taken[i]->seq == seq)
+            return true;
+    return false;
+}
+
 /*
  * Takes the answer of an append; with `unsure`, one before it had none. Refused then is in doubt,
  * too: what that one stored may be gone again, and the log does not know the id any more. Gives
@@ -196,7 +205,6 @@ static bool take_answer(struct fan_broker *broker, size_t count, enum fan_status
 {
     bool doubt = unsure && status != FAN_OK;
     uint64_t before_seq = broker->acknowledged_seq;
-    uint64_t given_seq = 0; /* to those before it in this append */
     if (before_seq < broker->notified_seq)
         before_seq = broker->notified_seq;
     for (size_t i = 0; i < count; i++) {
@@ -218,13 +226,11 @@ static bool take_answer(struct fan_broker *broker, size_t count, enum fan_status
         submission->duplicate =
             item->ret_duplicate &&
             !(submission->unsure && item->ret_seq > submission->unsure_after_seq &&
-              item->ret_seq > given_seq);
-        if (given_seq < item->ret_seq)
-            given_seq = item->ret_seq;
+              !is_given(broker, i, item->ret_seq));
+        if (broker->acknowledged_seq < item->ret_seq)
+            broker->acknowledged_seq = item->ret_seq;
         fan__event_set_seq(submission->event, submission->seq);
     }
-    if (broker->acknowledged_seq < given_seq)
-        broker->acknowledged_seq = given_seq;
     return doubt;
 }
 
