@@ -368,8 +368,10 @@ static void test_P11_a_broker_keeps_house(void **state)
     assert_int_equal(stats.events, 0);
     assert_int_equal(stats.groups, 0);
     assert_int_equal(stats_of(broker).retention_failures, 0);
-    assert_ok(fan_broker_stop(broker, 1000));
-    assert_true(was_logged(&world, "retention: 100 events removed, 0 deliveries expired"));
+    assert_int_equal(stats_of(broker).removed, 100);
+    assert_ok(fan_broker_stop(broker, 10000));
+    /* A pass that was under way when the time came may have removed some of them. */
+    assert_true(was_logged(&world, " events removed, 0 deliveries expired"));
     assert_true(was_logged(&world, "group left/alone: no member has asked for work in too long"));
     fan_broker_free(broker);
     assert_int_equal(world.bytes, 0);
