@@ -272,7 +272,8 @@ static bool was_logged(struct world *world, const char *words)
     return there;
 }
 
-/* The sum of what the passes of retention said that they removed, where none let anything expire.
+/*
+ * The sum of what the passes of retention said that they removed, where none let anything expire.
  */
 static unsigned logged_removed(struct world *world)
 {
