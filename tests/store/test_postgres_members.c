@@ -94,6 +94,7 @@ static enum fan_status append_one(struct fan_store *store, const char *topic, co
 
 #define MEMBER_COUNT 4
 #define KEY_COUNT 24
+#define PATH_SIZE 96
 #define LEASE_MS 1500
 
 /* A line of the ledger, written in one piece. */
@@ -288,20 +289,27 @@ static bool see_finding(void *context, const struct fan_finding *finding)
     return true;
 }
 
+/* A file that goes with the server's folder. */
+static int file_made(char path[static PATH_SIZE])
+{
+    snprintf(path, PATH_SIZE, "%s/file-XXXXXX", server.folder);
+    int file = mkstemp(path);
+    assert_true(file >= 0);
+    return file;
+}
+
 static void test_P09_H04_members_that_are_killed_strand_nothing_and_keep_the_order(void **state)
 {
     (void)state;
     char uri[256];
-    char path[] = "/tmp/fanfare-test-XXXXXX";
+    char path[PATH_SIZE];
     pid_t members[MEMBER_COUNT];
     unsigned number = 0;
     size_t kills = is_soak() ? 120 : 4;
     size_t each = 5 * KEY_COUNT;
     size_t count = 0;
     test_postgres_uri(&server, "schema=members", uri, sizeof(uri));
-    int file = mkstemp(path);
-    assert_true(file >= 0);
-    close(file);
+    close(file_made(path));
     struct fan_store *store = store_open(uri);
     const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
     assert_ok(fan_group_create(store, &group, &options, NULL));
@@ -628,10 +636,9 @@ static void outbox_make(const char *libpq)
     PQfinish(conn);
 }
 
-static struct churn *churn_made(char *path)
+static struct churn *churn_made(char path[static PATH_SIZE])
 {
-    int file = mkstemp(path);
-    assert_true(file >= 0);
+    int file = file_made(path);
     assert_int_equal(ftruncate(file, sizeof(struct churn)), 0);
     close(file);
     struct churn *churn = churn_map(path);
@@ -646,7 +653,7 @@ static struct churn *churn_made(char *path)
 static void test_L10_P10_H12_no_event_is_missed_while_transactions_sit_open(void **state)
 {
     (void)state;
-    char path[] = "/tmp/fanfare-test-XXXXXX";
+    char path[PATH_SIZE];
     struct churn *churn = churn_made(path);
     pid_t children[PART_COUNT][PROCESS_COUNT];
     struct fan_store *store = churn_store(churn);
