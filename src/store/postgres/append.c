@@ -105,6 +105,15 @@ static bool is_stored(const struct append *append, size_t index)
            (!append->existing || append->existing[index] == 0);
 }
 
+static bool stores_any(const struct append *append)
+{
+    for (size_t i = 0; i < append->count; i++) {
+        if (is_stored(append, i))
+            return true;
+    }
+    return false;
+}
+
 /* What the store's clock came to is kept once a second. */
 static void keep_clock(struct append *append)
 {
@@ -186,7 +195,8 @@ static void send(struct append *append, enum fan__postgres_statement statement,
         append->head_seq = (uint64_t)fan__postgres_int(result, 0, 0);
     if (result && (!found || fan__postgres_int(result, 0, 1) != store->series_swept))
         note_swept(append);
-    if (result && last && marks)
+    /* Where nothing was stored there is no mark of it, and the next append sets one. */
+    if (result && last && marks && stores_any(append))
         store->marked_us = now_us;
     if (result && last && is_late(append))
         tell_late(append);

@@ -94,6 +94,21 @@ static void by_age(struct fan__suite *suite)
     CHECK(suite, fan__suite_put_simple(suite, "a.b.c", "", NULL) > seq);
 }
 
+/* A duplicate stores nothing: what comes right after it is as young as it is. */
+static void by_age_after_a_duplicate(struct fan__suite *suite)
+{
+    const struct fan_event *event = fan__suite_simple(suite, "a.b.c", "", "old");
+    uint64_t first_seq = fan__suite_put(suite, event);
+    fan__suite_pass_ms(suite, DAY_MS);
+    CHECK_EQUAL(suite, fan__suite_try(suite, event, NULL).ret_seq, first_seq);
+    uint64_t seq = fan__suite_put_simple(suite, "a.b.c", "", NULL);
+    CHECK_EQUAL(suite, retain(suite, &(struct fan_retention){ .age_ms = DAY_MS / 2 }).removed, 1);
+    check_left(suite, &seq, 1);
+    fan__suite_pass_ms(suite, DAY_MS);
+    CHECK_EQUAL(suite, retain(suite, &(struct fan_retention){ .age_ms = DAY_MS / 2 }).removed, 1);
+    check_left(suite, NULL, 0);
+}
+
 static void by_count(struct fan__suite *suite)
 {
     uint64_t seqs[20];
@@ -545,6 +560,7 @@ static void bad_bounds_are_refused(struct fan__suite *suite)
 
 const struct fan__suite_behaviour fan__suite_retain[] = {
     { "P11_finished_events_go_by_age", by_age, FAN__SUITE_CLOCK },
+    { "P11_what_follows_a_duplicate_is_young", by_age_after_a_duplicate, FAN__SUITE_CLOCK },
     { "P11_finished_events_go_by_count", by_count, 0 },
     { "P11_finished_events_go_by_bytes", by_bytes, FAN__SUITE_CLOCK },
     { "P11_what_is_owed_stays", what_is_owed_stays, FAN__SUITE_CLOCK },
