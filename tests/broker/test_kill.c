@@ -16,6 +16,7 @@
  *
  * FANFARE_SOAK=1 runs 200 crashes at random, FANFARE_SEED chooses them; else each point once.
  */
+#include "../seed.h"
 #include "probe.h"
 
 #include "store/sqlite/sqlite.h"
@@ -23,7 +24,6 @@
 #include <inttypes.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #define EVENT_COUNT 40
 #define HANDLER_COUNT 2
@@ -386,10 +386,9 @@ static void test_L08_H06_every_step_may_be_the_last_of_a_process(void **state)
     child.poisoned = false;
     for (int point = POINT_APPEND_BEFORE; point < POINT_COUNT; point++)
         crash_at((enum point)point, PASSES_MIN);
-    if (!getenv("FANFARE_SOAK"))
+    if (!test_is_soak())
         return;
-    const char *given = getenv("FANFARE_SEED");
-    uint64_t random = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
+    uint64_t random = test_seed();
     print_message("# FANFARE_SEED=%" PRIu64 "\n", random);
     for (int i = 0; i < 200; i++) {
         random = random * UINT64_C(6364136223846793005) + 1442695040888963407;

@@ -5,6 +5,7 @@
  * ends are compared after every operation. FAN_TEST_SEED repeats a run, FAN_TEST_ROUNDS lengthens
  * it.
  */
+#include "../seed.h"
 #include "bus_test.h"
 
 #include "bus/bus.h"
@@ -440,9 +441,8 @@ static void play_slow(uint64_t seed)
 
 static void play_many(void (*play_one)(uint64_t seed), uint64_t rounds)
 {
-    const char *seed_text = getenv("FANFARE_SEED");
-    uint64_t seed = seed_text ? strtoull(seed_text, NULL, 10) : 1;
-    rounds *= getenv("FANFARE_SOAK") ? 50 : 1;
+    uint64_t seed = test_seed();
+    rounds *= test_is_soak() ? 50 : 1;
     for (uint64_t i = 0; i < rounds; i++) {
         print_message("# seed %llu\n", (unsigned long long)(seed + i));
         play_one(seed + i);

@@ -8,6 +8,7 @@
  * log does to a file (vfs_kill.h). FANFARE_SOAK=1 kills at every step, else at some 25 spread over
  * them; FANFARE_SEED chooses the first.
  */
+#include "../seed.h"
 #include "postgres_support.h"
 #include "vfs_kill.h"
 
@@ -16,7 +17,6 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #define SAMPLES 25
 #define ROWS 40
@@ -181,9 +181,8 @@ static uint64_t kill_once(uint64_t kill_step, PGconn *conn)
 static void test_H13_L09_kill_at_every_step_of_a_capture_loses_and_repeats_nothing(void **state)
 {
     (void)state;
-    const char *given = getenv("FANFARE_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    bool soak = getenv("FANFARE_SOAK") != NULL;
+    uint64_t seed = test_seed();
+    bool soak = test_is_soak();
     PGconn *conn = connected();
     run_pg(conn, "DROP TABLE IF EXISTS numbers; CREATE TABLE numbers(n int PRIMARY KEY)");
     uint64_t steps = kill_once(0, conn);

@@ -12,6 +12,7 @@
 #define ORDERS 12
 #define SAMPLES 60
 
+#include "../seed.h"
 #include "orders.h"
 
 /* A planted mistake: the event is recorded behind the commit of its order. */
@@ -143,9 +144,8 @@ static int kill_once(uint64_t kill_step, int *ret_wrong)
 static void test_H12_L09_kill_at_every_step_loses_and_repeats_nothing(void **state)
 {
     (void)state;
-    const char *given = getenv("FANFARE_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    bool soak = getenv("FANFARE_SOAK") != NULL;
+    uint64_t seed = test_seed();
+    bool soak = test_is_soak();
     int wrong = 0;
     int steps = kill_once(0, &wrong);
     assert_true(steps > 0);

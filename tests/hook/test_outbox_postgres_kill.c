@@ -12,6 +12,7 @@
 #define ORDERS 9
 #define SAMPLES 30
 
+#include "../seed.h"
 #include "orders.h"
 #include "postgres_support.h"
 
@@ -133,9 +134,8 @@ static int kill_once(uint64_t kill_step, PGconn *conn)
 static void test_H12_L09_postgres_kill_at_every_step_loses_and_repeats_nothing(void **state)
 {
     (void)state;
-    const char *given = getenv("FANFARE_SEED");
-    uint64_t seed = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    bool soak = getenv("FANFARE_SOAK") != NULL;
+    uint64_t seed = test_seed();
+    bool soak = test_is_soak();
     PGconn *conn = outbox_made();
     run_pg(conn, "DROP TABLE IF EXISTS orders; CREATE TABLE orders(n int PRIMARY KEY)");
     int steps = kill_once(0, conn);

@@ -5,6 +5,7 @@
  * FANFARE_SEED is the first seed (1; in a soak the time), FANFARE_SOAK_SECONDS how long a soak
  * runs.
  */
+#include "../seed.h"
 #include "../test.h"
 
 #include "sim.h"
@@ -35,34 +36,23 @@
 #define SLOW false
 #endif
 
-static bool is_soak(void)
-{
-    const char *soak = getenv("FANFARE_SOAK");
-    return soak && *soak && strcmp(soak, "0") != 0;
-}
-
 static uint64_t number_of(const char *name, uint64_t otherwise)
 {
     const char *text = getenv(name);
     return text && *text ? strtoull(text, NULL, 10) : otherwise;
 }
 
-static uint64_t first_seed(void)
-{
-    return number_of("FANFARE_SEED", is_soak() ? (uint64_t)time(NULL) * 1000000 : 1);
-}
-
 static void test_L2_L4_L6_L7_L8_L9_L10_P9_H4_every_world_keeps_the_laws(void **state)
 {
     (void)state;
     uint64_t seconds = SLOW ? SECONDS_SLOW : SECONDS;
-    if (is_soak())
+    if (test_is_soak())
         seconds = number_of("FANFARE_SOAK_SECONDS", SECONDS_SOAK);
-    struct sim_options options = { .seed = first_seed() };
+    struct sim_options options = { .seed = test_seed() };
     uint64_t count = 0;
     uint64_t sums[SIM_COUNT_COUNT] = { 0 };
     /* This one budget is real time: the virtual one does not tell how long a world takes. */
-    uint64_t most = is_soak() ? UINT64_MAX : WORLDS_MAX;
+    uint64_t most = test_is_soak() ? UINT64_MAX : WORLDS_MAX;
     for (time_t end = time(NULL) + (time_t)seconds;
          (time(NULL) < end && count < most) || count < EXPLORED_COUNT; count++, options.seed++) {
         struct sim_world *world = sim_world_run(&options);
@@ -98,7 +88,7 @@ static void test_L14_a_seed_gives_the_same_world_again(void **state)
 {
     (void)state;
     uint64_t hashes[TWICE_COUNT];
-    uint64_t seed = first_seed();
+    uint64_t seed = test_seed();
     for (size_t i = 0; i < TWICE_COUNT; i++)
         hashes[i] = hash_of(seed + i);
     for (size_t i = 0; i < TWICE_COUNT; i++) {

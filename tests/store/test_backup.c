@@ -1,4 +1,5 @@
 /* P24: backups, restores and verifying, on the SQLite log. */
+#include "../seed.h"
 #include "sqlite_support.h"
 
 #include <fanfare/keep.h>
@@ -677,9 +678,8 @@ static void use_damaged(struct fan_store *store)
 static void test_P24_random_damage_is_found_or_harmless(void **state)
 {
     const struct place *place = *state;
-    const char *given = getenv("FANFARE_SEED");
-    uint64_t random = given ? strtoull(given, NULL, 10) : 20240229;
-    int rounds = getenv("FANFARE_SOAK") ? 5000 : 250;
+    uint64_t random = test_seed();
+    int rounds = test_is_soak() ? 5000 : 250;
     struct fan_store *store = store_open(place->uri);
     fill(store, 300);
     char copy[160];

@@ -7,6 +7,7 @@
 #include <fanfare/conformance.h>
 
 #include "../folder.h"
+#include "../seed.h"
 
 #ifdef POSTGRES_PY
 #include "postgres.h"
@@ -112,8 +113,6 @@ static enum fan_status open_fresh(void *context, const struct fan_env *env,
 
 int main(int argc, char **argv)
 {
-    const char *seed = getenv("FANFARE_SEED");
-    const char *soak = getenv("FANFARE_SOAK");
     struct place place = { 0 };
     if (!test_folder_make(place.folder)) {
         puts("Bail out! no folder for the stores");
@@ -123,7 +122,7 @@ int main(int argc, char **argv)
         puts("Bail out! no server for the stores");
         return EXIT_FAILURE;
     }
-    place.full = soak && strcmp(soak, "0") != 0;
+    place.full = test_is_soak();
     int failed = -1;
     for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++) {
         if (strcmp(settings[i].name, PROVIDER) != 0)
@@ -135,7 +134,7 @@ int main(int argc, char **argv)
             .open = open_fresh,
             .reopen = settings[i].keeps ? open_place : NULL,
             .traits = FAN_CONFORMANCE_CLOCK | FAN_CONFORMANCE_MEMORY,
-            .seed = seed ? strtoull(seed, NULL, 10) : 0,
+            .seed = test_seed(),
             .only = argc > 1 ? argv[1] : NULL,
             .full = place.full,
             .label = PROVIDER ": ",

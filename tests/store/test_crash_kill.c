@@ -7,6 +7,7 @@
  * All rounds are on one file, so that each recovers what the one before left. FANFARE_SOAK=1 runs
  * 50 rounds, else 5; FANFARE_SEED chooses the moments.
  */
+#include "../seed.h"
 #include "sqlite_support.h"
 
 #include <fanfare/broker.h>
@@ -17,7 +18,6 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
 
 #define THREAD_COUNT 16
 #define ROUND_COUNT_MAX 50
@@ -191,9 +191,8 @@ static void check_integrity(const struct place *place)
 static void test_P05_kill_keeps_what_was_acknowledged(void **state)
 {
     struct place *place = *state;
-    const char *given = getenv("FANFARE_SEED");
-    uint64_t random = given ? strtoull(given, NULL, 10) : (uint64_t)time(NULL);
-    uint32_t rounds = getenv("FANFARE_SOAK") ? ROUND_COUNT_MAX : 5;
+    uint64_t random = test_seed();
+    uint32_t rounds = test_is_soak() ? ROUND_COUNT_MAX : 5;
     print_message("# FANFARE_SEED=%" PRIu64 "\n", random);
     ledger = test_calloc(1, sizeof(*ledger));
     for (uint32_t round = 0; round < rounds; round++) {
