@@ -473,16 +473,15 @@ static void put_int(struct column *column, int64_t number)
     put_bytes(column, &big, sizeof(big));
 }
 
-enum { SEQ, ID, SERIES, CREATED, USER, PAYLOAD, COLUMN_COUNT };
+enum { ID, SERIES, CREATED, USER, PAYLOAD, COLUMN_COUNT };
 
 static void fill_columns(struct column columns[COLUMN_COUNT], size_t at, size_t batch)
 {
-    static const uint32_t types[COLUMN_COUNT] = { 20, 25, 20, 20, 20, 17 };
+    static const uint32_t types[COLUMN_COUNT] = { 25, 20, 20, 20, 17 };
     for (int i = 0; i < COLUMN_COUNT; i++)
         column_begin(&columns[i], types[i], (uint32_t)batch);
     for (size_t i = at; i < at + batch; i++) {
         const struct fan_event *event = place.events[i];
-        put_int(&columns[SEQ], (int64_t)i + 1);
         put_bytes(&columns[ID], fan_event_id(event), strlen(fan_event_id(event)));
         put_int(&columns[SERIES], series_of(event));
         put_int(&columns[CREATED], fan_event_created_us(event));
@@ -510,7 +509,10 @@ static void pg_answers(PGconn *conn, int statements)
     PQclear(sync);
 }
 
-/* One commit, in one round trip: lock, insert, commit. */
+/*
+ * One commit, in one round trip: lock, insert after the head, commit. Who shares the log with other
+ * processes knows where it ends only once he has the lock.
+ */
 static void pg_commit(PGconn *conn, const struct column columns[COLUMN_COUNT])
 {
     const char *values[COLUMN_COUNT];
@@ -556,9 +558,11 @@ static PGconn *pg_begin(void)
     pg_prepare(conn, "begin", "BEGIN");
     pg_prepare(conn, "lock", "SELECT pg_advisory_xact_lock(77)");
     pg_prepare(conn, "insert",
-               "INSERT INTO event(seq, id, series, created_us, user_id, payload) SELECT u.* FROM "
-               "unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], "
-               "$6::bytea[]) u ON CONFLICT(id) DO NOTHING");
+               "INSERT INTO event(seq, id, series, created_us, user_id, payload) "
+               "SELECT h.seq + u.place, u.id, u.series, u.created_us, u.user_id, u.payload "
+               "FROM (SELECT coalesce(max(seq), 0) AS seq FROM event) h, unnest($1::text[], "
+               "$2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[]) WITH ORDINALITY "
+               "u(id, series, created_us, user_id, payload, place) ON CONFLICT(id) DO NOTHING");
     pg_prepare(conn, "commit", "COMMIT");
     bench_must(PQenterPipelineMode(conn), "no pipeline");
     return conn;
