@@ -113,6 +113,13 @@ struct fan__lent {
     uint64_t words[];
 };
 
+/* How often messages come to a reader's lane: every_ns until then, and its tail then. */
+struct fan__pace {
+    int64_t since_ns;
+    uint64_t tail;
+    int64_t every_ns;
+};
+
 struct fan_subscription {
     struct fan_bus *bus;
     struct fan__lane *lane;
@@ -157,6 +164,7 @@ struct fan_subscription {
     unsigned wait_count;
     int64_t waited_ns; /* when it last found nothing, and what it had read then */
     uint64_t waited_delivered;
+    struct fan__pace pace;
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */
     struct fan_gap gap;
     char after_place[FAN__LINE_SIZE];

@@ -21,6 +21,15 @@
 #define LINGER_EVERY_NS 250
 #define LINGER_COUNT 64
 #define LINGER_NS_MAX 2000
+/*
+ * In a crowd: the time in which an eighth of the buffer fills, if messages come more often than
+ * every so many ns, and timers are exact enough for it.
+ */
+#define NAP_EVERY_NS 10000
+#define NAP_SHARE 8
+#define NAP_NS_MIN 100000
+#define NAP_NS_MAX 200000
+#define PACE_NS 1000000
 /* What a yield is taken to cost a reader that blocks, at most. */
 #define YIELD_NS_MAX 1000
 
@@ -152,6 +161,42 @@ static void linger(struct fan_subscription *subscription, int64_t now_ns)
     } while (fan__deadline_ns(0) < until_ns);
 }
 
+/* How often messages come, in ns, over the last while that is long enough to tell. */
+static int64_t pace_ns(struct fan_subscription *subscription, int64_t now_ns)
+{
+    struct fan__pace *pace = &subscription->pace;
+    int64_t elapsed_ns = now_ns - pace->since_ns;
+    if (elapsed_ns >= PACE_NS) {
+        /* relaxed: a guess. */
+        uint64_t tail = atomic_load_explicit(&subscription->lane->tail, memory_order_relaxed);
+        int64_t count = (int64_t)(tail - pace->tail);
+        pace->every_ns = count > 0 ? elapsed_ns / count : elapsed_ns;
+        pace->since_ns = now_ns;
+        pace->tail = tail;
+    }
+    return pace->every_ns;
+}
+
+/*
+ * In a crowd, one who yields to a publisher that waits for nobody comes back after a whole slice of
+ * his, and has lost what did not fit its buffer. One who sleeps for a part of that is given a
+ * processor when it wakes. Nobody is told of this sleep, nor ends it: a wake would cost a publisher
+ * more than a message. Gives whether it slept.
+ */
+static bool nap(struct fan_subscription *subscription, int64_t now_ns, int64_t deadline_ns)
+{
+    if (subscription->policy == FAN_POLICY_BLOCK || has_processor(subscription))
+        return false;
+    int64_t every_ns = pace_ns(subscription, now_ns);
+    int64_t nap_ns = every_ns * (int64_t)(subscription->buffer_count / NAP_SHARE);
+    if (every_ns > NAP_EVERY_NS || nap_ns < NAP_NS_MIN)
+        return false;
+    int64_t until_ns = now_ns + (nap_ns < NAP_NS_MAX ? nap_ns : NAP_NS_MAX);
+    (void)fan__futex_wait(&subscription->sleep_word, 0,
+                          until_ns < deadline_ns ? until_ns : deadline_ns);
+    return true;
+}
+
 /*
  * Waits without giving the processor away, which helps as long as the publisher has another one,
  * and takes it from nobody while there are fewer readers than processors: so for twice as long each
@@ -182,6 +227,8 @@ static void stay_awake(struct fan_subscription *subscription, int64_t deadline_n
     int64_t left_ns = subscription->yield_us * FAN__NS_PER_US;
     int64_t until_ns = now_ns + left_ns < deadline_ns ? now_ns + left_ns : deadline_ns;
     int64_t yield_ns_max = subscription->policy == FAN_POLICY_BLOCK ? YIELD_NS_MAX : INT64_MAX;
+    if (nap(subscription, now_ns, deadline_ns) && looks_readable(subscription))
+        return;
     linger(subscription, now_ns);
     if (spin_for_a_while(subscription, now_ns, until_ns))
         return;
