@@ -110,6 +110,8 @@ struct fan_bus {
 struct fan__lent {
     struct fan_message message;
     struct fan__block *block;
+    uint32_t form;       /* of the message, or 0: what its slot says of sizes and kind, plus 1 */
+    uint32_t word_count; /* of its data */
     uint64_t words[];
 };
 

@@ -57,7 +57,7 @@ size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t
     if (count_max == 1)
         return 1;
     if (subscription->lent_many_count < count_max) {
-        struct fan__lent *many = fan__alloc(env, count_max * subscription->bus->lent_size);
+        struct fan__lent *many = fan__alloc_zero(env, count_max, subscription->bus->lent_size);
         if (!many)
             return 1;
         fan__free(env, subscription->lent_many);

@@ -86,9 +86,8 @@ bool fan__slot_seq(const struct fan__lane *lane, uint64_t position, uint64_t *re
     return still_there(slot, position);
 }
 
-/* Makes the message of its header, with data that are in lent->words, or will be: so many words. */
-static inline size_t decode(const struct fan_bus *bus, struct fan__lent *lent, uint64_t seq,
-                            uint64_t time_us, uint32_t sizes)
+/* Makes the message of its header but for what differs from one to the next. */
+static void decode_form(const struct fan_bus *bus, struct fan__lent *lent, uint32_t sizes)
 {
     struct fan_message *message = &lent->message;
     size_t payload_size = sizes >> 18;
@@ -97,16 +96,28 @@ static inline size_t decode(const struct fan_bus *bus, struct fan__lent *lent, u
     size_t type_size = bus->kinds ? 0 : sizes & 0x1ff;
     const char *data = (const char *)lent->words;
     const char *type = data + payload_size;
-    lent->block = NULL;
     message->size = FAN_MESSAGE_SIZE;
-    message->seq = seq;
-    message->time_us = (int64_t)time_us;
     message->kind = kind;
     message->type = bus->kinds ? bus->kinds[kind].name : type;
     message->topic = topic_size > 0 ? type + type_size : "";
     message->payload.data = data;
     message->payload.size = payload_size;
-    return (payload_size + type_size + topic_size + WORD_SIZE - 1) / WORD_SIZE;
+    lent->form = sizes + 1;
+    lent->word_count =
+        (uint32_t)((payload_size + type_size + topic_size + WORD_SIZE - 1) / WORD_SIZE);
+}
+
+/* Makes the message of its header, with data that are in lent->words, or will be: so many words. */
+static inline size_t decode(const struct fan_bus *bus, struct fan__lent *lent, uint64_t seq,
+                            uint64_t time_us, uint32_t sizes)
+{
+    /* Most are of the form of the one that was lent here before. */
+    if (lent->form != sizes + 1)
+        decode_form(bus, lent, sizes);
+    lent->block = NULL;
+    lent->message.seq = seq;
+    lent->message.time_us = (int64_t)time_us;
+    return lent->word_count;
 }
 
 /* relaxed, as all in copy_slot. */
