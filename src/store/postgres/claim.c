@@ -261,7 +261,7 @@ static void advance(struct claiming *claiming, bool due_first)
     fan__postgres_add_int(&params, claiming->group.id);
     fan__postgres_add_int(&params, (int64_t)claiming->group.cursor_seq);
     fan__postgres_add_int(&params, (int64_t)claiming->group.token);
-    fan__postgres_add_int(&params, claiming->options->ordered || claiming->group.ordered);
+    fan__postgres_add_int(&params, claiming->options->ordered);
     fan__postgres_add_int(&params, claiming->now_us);
     fan__postgres_add_int(&params, due_first);
     fan__postgres_queue(claiming->connection, FAN__PG_GROUP_ADVANCE, &params);

@@ -42,9 +42,9 @@ static void join(struct fan__postgres_connection *connection,
     fan__postgres_queue(connection, FAN__PG_GROUP_JOIN, &params);
 }
 
-/* Begins a transaction of a member, and finds the group; in order, it holds its row. */
+/* Begins a transaction of a member, and finds the group; held, or in order, it holds its row. */
 static enum fan_status begin(struct fan__postgres *store, const struct fan_group_name *name,
-                             struct fan__postgres_connection **ret_connection,
+                             bool held, struct fan__postgres_connection **ret_connection,
                              struct fan__postgres_found *ret_group)
 {
     struct fan__postgres_connection *connection = NULL;
@@ -52,8 +52,8 @@ static enum fan_status begin(struct fan__postgres *store, const struct fan_group
     if (status != FAN_OK)
         return status;
     fan__postgres_clock_sync(connection);
-    status = fan__postgres_group_find(connection, name, false, ret_group);
-    if (status == FAN_OK && ret_group->ordered) {
+    status = fan__postgres_group_find(connection, name, held, ret_group);
+    if (status == FAN_OK && ret_group->ordered && !held) {
         fan__postgres_group_free(ret_group);
         status = fan__postgres_group_find(connection, name, true, ret_group);
     }
@@ -139,7 +139,7 @@ static bool columns_failed(const struct columns *columns)
            columns->errors.buffer.failed || columns->reasons.buffer.failed;
 }
 
-/* Marks those that the server changed; gives how many of them were done. */
+/* Marks those that the server changed; gives how many of them are done. */
 static uint64_t note_settled(struct fan_settle *items, size_t count, const PGresult *result)
 {
     uint64_t done = 0;
@@ -153,40 +153,79 @@ static uint64_t note_settled(struct fan_settle *items, size_t count, const PGres
     return done;
 }
 
-enum fan_status fan__postgres_settle(void *self, const struct fan_group_name *name,
-                                     struct fan_settle *items, size_t count)
+/* Whether something ended that others of its key may wait behind. */
+static bool ended_keys(const PGresult *result)
 {
-    struct fan__postgres *store = self;
+    bool any = false;
+    for (int row = 0; row < PQntuples(result) && !any; row++)
+        any = fan__postgres_int(result, row, 1) != 0;
+    return any;
+}
+
+static void add_columns(struct fan__postgres_params *params, struct columns *columns)
+{
+    fan__postgres_add_array(params, &columns->seqs);
+    fan__postgres_add_array(params, &columns->tokens);
+    fan__postgres_add_array(params, &columns->verdicts);
+    fan__postgres_add_array(params, &columns->dues);
+    fan__postgres_add_array(params, &columns->errors);
+    fan__postgres_add_array(params, &columns->reasons);
+}
+
+struct settling {
+    struct fan__postgres *store;
+    const struct fan_group_name *name;
+    struct fan_settle *items;
+    size_t count;
+};
+
+/*
+ * In one transaction. Where nobody keeps order the group's row is not held, and then FAN_AGAIN
+ * tells that there are keys all the same: who is about to keep order, or did a while ago, may have
+ * parked others behind them.
+ */
+static enum fan_status settle(const struct settling *settling, bool held)
+{
     struct fan__postgres_connection *connection = NULL;
     struct fan__postgres_found group = { .id = 0 };
-    enum fan_status status = begin(store, name, &connection, &group);
+    enum fan_status status = begin(settling->store, settling->name, held, &connection, &group);
     if (status != FAN_OK)
         return status;
-    int64_t now_us = fan__postgres_now_us(store);
+    int64_t now_us = fan__postgres_now_us(settling->store);
     struct columns columns;
-    columns_init(&columns, store->env);
-    for (size_t i = 0; i < count; i++)
-        columns_add(&columns, &items[i], now_us);
+    columns_init(&columns, settling->store->env);
+    for (size_t i = 0; i < settling->count; i++)
+        columns_add(&columns, &settling->items[i], now_us);
     if (columns_failed(&columns))
         fan__postgres_fail(connection, FAN_NO_MEMORY);
     struct fan__postgres_params params = { .count = 0 };
     fan__postgres_add_int(&params, group.id);
     fan__postgres_add_int(&params, now_us);
-    fan__postgres_add_array(&params, &columns.seqs);
-    fan__postgres_add_array(&params, &columns.tokens);
-    fan__postgres_add_array(&params, &columns.verdicts);
-    fan__postgres_add_array(&params, &columns.dues);
-    fan__postgres_add_array(&params, &columns.errors);
-    fan__postgres_add_array(&params, &columns.reasons);
+    add_columns(&params, &columns);
     PGresult *result = fan__postgres_run(connection, FAN__PG_SETTLE, &params);
-    if (group.ordered)
-        fan__postgres_unpark(connection, group.id, &columns.seqs);
-    fan__postgres_tally_add(connection, group.id, note_settled(items, count, result));
+    bool keyed = ended_keys(result);
+    uint64_t done = note_settled(settling->items, settling->count, result);
     PQclear(result);
+    if (keyed && !group.ordered && !held)
+        status = FAN_AGAIN;
+    else if (keyed)
+        fan__postgres_unpark(connection, group.id, &columns.seqs);
+    if (status == FAN_OK)
+        fan__postgres_tally_add(connection, group.id, done);
     fan__postgres_group_free(&group);
-    status = fan__postgres_end(connection, FAN_OK, NULL);
+    status = fan__postgres_end(connection, status, NULL);
     columns_deinit(&columns);
     return status;
+}
+
+enum fan_status fan__postgres_settle(void *self, const struct fan_group_name *name,
+                                     struct fan_settle *items, size_t count)
+{
+    const struct settling settling = {
+        .store = self, .name = name, .items = items, .count = count
+    };
+    enum fan_status status = settle(&settling, false);
+    return status == FAN_AGAIN ? settle(&settling, true) : status;
 }
 
 enum fan_status fan__postgres_renew(void *self, const struct fan_group_name *name,
@@ -195,7 +234,7 @@ enum fan_status fan__postgres_renew(void *self, const struct fan_group_name *nam
     struct fan__postgres *store = self;
     struct fan__postgres_connection *connection = NULL;
     struct fan__postgres_found group = { .id = 0 };
-    enum fan_status status = begin(store, name, &connection, &group);
+    enum fan_status status = begin(store, name, false, &connection, &group);
     if (status != FAN_OK)
         return status;
     int64_t now_us = fan__postgres_now_us(store);

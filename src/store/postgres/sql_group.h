@@ -189,7 +189,8 @@
       "reason = CASE i.verdict WHEN 2 THEN i.reason ELSE 0 END, due_us = i.due, "                  \
       "attempts = d.attempts - (i.verdict = 3)::int, completed_us = CASE WHEN i.verdict IN "       \
       "(0, 2) THEN $2::bigint ELSE d.completed_us END FROM item i WHERE d.grp = $1::bigint "       \
-      "AND d.seq = i.seq AND d.token = i.token AND d.status + 0 = 1 RETURNING i.i")                \
+      "AND d.seq = i.seq AND d.token = i.token AND d.status + 0 = 1 "                              \
+      "RETURNING i.i, (d.key IS NOT NULL AND d.status >= 2)::int")                                 \
     X(RENEW, "WITH item AS MATERIALIZED (SELECT u.* FROM unnest($4::bigint[], $5::bigint[]) "      \
              "WITH ORDINALITY AS u(seq, token, i)), done AS (UPDATE @delivery d "                  \
              "SET due_us = $3::bigint FROM item i WHERE d.grp = $1::bigint AND d.seq = i.seq "     \
@@ -378,6 +379,8 @@
       "UPDATE @delivery SET due_us = CASE WHEN due_us <= $1::bigint "                              \
       "THEN least(due_us, $2::bigint) WHEN status = 1 OR attempts > 0 "                            \
       "THEN due_us + $2::bigint - $1::bigint ELSE due_us END WHERE status <> 2 AND status < 2")    \
+    X(CLOCK_MOVE_DEAD, "UPDATE @delivery SET completed_us = completed_us + $2::bigint - "          \
+                       "$1::bigint WHERE status <> 2 AND status = 3")                              \
     X(CLOCK_MOVE_LEASES, "UPDATE @lease SET until_us = CASE WHEN until_us <= $1::bigint "          \
                          "THEN least(until_us, $2::bigint) "                                       \
                          "ELSE until_us + $2::bigint - $1::bigint END")                            \

@@ -209,6 +209,46 @@ static void groups_become_ordered(struct fan__suite *suite)
     }
 }
 
+/* While one that died without order is brought back, the keys of the others go on. */
+static void keys_go_on_beside_a_redriven_one(struct fan__suite *suite)
+{
+    uint64_t dead = fan__suite_put_simple(suite, "x.y.z", "dead", NULL);
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    const struct fan__suite_claims *claims =
+        fan__suite_claim(suite, &g, "a", 1, FAN__SUITE_LONG_MS);
+    CHECK_EQUAL(suite, claims->count, 1);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[0], FAN_VERDICT_FAIL, "dead"));
+    uint64_t first = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
+    uint64_t second = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
+    struct fan_claim one = claim_only(suite, first);
+    CHECK_OK(suite, fan_group_move(suite->store, &g, dead, FAN_EVENT_PENDING));
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_DONE, NULL));
+    claims = claim(suite, "a", 100, FAN__SUITE_LONG_MS);
+    CHECK_EQUAL(suite, claims->count, 2);
+    CHECK_EQUAL(suite, claims->items[0].seq + claims->items[1].seq, dead + second);
+}
+
+/* Members that ask for order and others that do not, as while a program is exchanged. */
+static void members_with_and_without_order(struct fan__suite *suite)
+{
+    uint64_t seqs[3];
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    seqs[0] = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
+    struct fan_claim one = claim_only(suite, seqs[0]);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_DONE, NULL));
+    seqs[1] = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
+    const struct fan__suite_claims *claims =
+        fan__suite_claim(suite, &g, "b", 100, FAN__SUITE_LONG_MS);
+    CHECK_EQUAL(suite, claims->count, 1);
+    CHECK_EQUAL(suite, claims->items[0].seq, seqs[1]);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &claims->items[0], FAN_VERDICT_RETRY, "again"));
+    seqs[2] = fan__suite_put_simple(suite, "x.y.z", "k", NULL);
+    for (size_t i = 1; i < 3; i++) {
+        one = claim_only(suite, seqs[i]);
+        CHECK_OK(suite, fan__suite_settle(suite, &g, &one, FAN_VERDICT_DONE, NULL));
+    }
+}
+
 #define KEY_COUNT 200
 
 static void put_keys(struct fan__suite *suite, size_t each)
@@ -473,6 +513,8 @@ const struct fan__suite_behaviour fan__suite_order[] = {
     { "H04_a_redriven_event_goes_before_what_waits", redriven_goes_before_what_waits, 0 },
     { "H04_what_waits_hides_no_redriven_event", redriven_is_not_hidden, 0 },
     { "H04_a_group_may_become_ordered", groups_become_ordered, 0 },
+    { "H04_keys_go_on_beside_one_that_is_redriven", keys_go_on_beside_a_redriven_one, 0 },
+    { "H04_members_with_and_without_order", members_with_and_without_order, 0 },
     { "H04_a_deleted_head_lets_its_key_go_on", deleted_head_lets_the_key_go_on, 0 },
     { "H04_partitions_have_one_owner", partitions_have_one_owner, 0 },
     { "H04_partitions_move_when_their_owner_lapses", partitions_move_when_an_owner_lapses, 0 },
