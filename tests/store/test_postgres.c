@@ -156,6 +156,8 @@ static void test_R02_setting_the_servers_clock_moves_no_lease(void **state)
     run("SELECT generation || ' ' || abs(offset_us) / 10000000 FROM clock.clock", value,
         sizeof(value));
     assert_string_equal(value, "2 0");
+    /* Its next look tells that what it wrote is there. */
+    assert_ok(fan_lease_renew(store, "lease", "a", fence, 60000));
     run("UPDATE clock.clock SET offset_us = offset_us - 86400000000", value, sizeof(value));
     assert_ok(fan_lease_renew(store, "lease", "a", fence, 1));
     while (fan_lease_acquire(second, "lease", "b", 1000, &other) == FAN_EXISTS)
@@ -166,6 +168,32 @@ static void test_R02_setting_the_servers_clock_moves_no_lease(void **state)
     assert_string_equal(value, "3 0");
     fan_store_close(store);
     fan_store_close(second);
+}
+
+/* Who set it right in a transaction that came to nothing does not take another's clock for set. */
+static void test_R02_what_was_not_committed_sets_no_clock_right(void **state)
+{
+    (void)state;
+    char value[64];
+    uint64_t fence = 0;
+    struct fan_store *store = open_store("schema=undone");
+    assert_ok(fan_lease_acquire(store, "lease", "a", 60000, &fence));
+    run("UPDATE undone.clock SET offset_us = offset_us + 7200000000", value, sizeof(value));
+    assert_int_equal(fan_lease_renew(store, "lease", "b", fence, 60000), FAN_LOST);
+    run("SELECT generation FROM undone.clock", value, sizeof(value));
+    assert_string_equal(value, "1");
+    /* As when an operator accepts a clock that is a day ahead. */
+    run("UPDATE undone.clock SET generation = generation + 1, offset_us = 86400000000", value,
+        sizeof(value));
+    assert_ok(fan_lease_acquire(store, "other", "a", 60000, &fence));
+    run("SELECT generation || ' ' || abs(offset_us) / 10000000 FROM undone.clock", value,
+        sizeof(value));
+    assert_string_equal(value, "2 8640");
+    run("SELECT count(*) FROM undone.lease WHERE name = 'other' "
+        "AND until_us > 1000000 * extract(epoch FROM clock_timestamp()) + 86400000000",
+        value, sizeof(value));
+    assert_string_equal(value, "1");
+    fan_store_close(store);
 }
 
 /*
@@ -309,6 +337,7 @@ int main(void)
         cmocka_unit_test(test_P20_names_are_ones_own),
         cmocka_unit_test(test_L10_the_head_never_goes_back_over_postgres),
         cmocka_unit_test(test_R02_setting_the_servers_clock_moves_no_lease),
+        cmocka_unit_test(test_R02_what_was_not_committed_sets_no_clock_right),
         cmocka_unit_test(test_P10_what_has_no_notice_of_its_own_is_heard_of),
         cmocka_unit_test(test_P13_a_log_that_was_made_anew_is_another),
         cmocka_unit_test(test_P04_words_that_are_no_text_are_kept_as_far_as_they_are),

@@ -9,6 +9,7 @@
 
 #include <inttypes.h>
 #include <libpq-fe.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -284,6 +285,167 @@ static void test_P11_series_out_of_use_are_forgotten_in_postgres(void **state)
     fan_store_close(store);
 }
 
+/*
+ * Series that are forgotten again and again, as long as the view stands: what is not stored puts
+ * off no mark of time, so that what is stored next is young.
+ */
+static void test_P11_what_was_not_stored_puts_off_no_mark(void **state)
+{
+    (void)state;
+    struct fan_store *store = open_store("schema=puts");
+    put_many(store, 1, "t");
+    fan_store_close(store);
+    sql("UPDATE puts.mark SET us = us - 3600000000");
+    store = open_store("schema=puts");
+    sql("CREATE SEQUENCE puts.sweeps; ALTER TABLE puts.meta RENAME TO meta_there; "
+        "CREATE VIEW puts.meta AS SELECT key, CASE key WHEN 'series_swept' "
+        "THEN nextval('puts.sweeps') ELSE value END AS value FROM puts.meta_there");
+    const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+    struct fan_append item = { .event = NULL };
+    struct fan_event *event = NULL;
+    assert_ok(fan_event_new(&draft, NULL, &event, NULL));
+    item.event = event;
+    assert_int_equal(fan_store_append(store, &item, 1, NULL), FAN_UNAVAILABLE);
+    sql("DROP VIEW puts.meta; ALTER TABLE puts.meta_there RENAME TO meta");
+    assert_ok(fan_store_append(store, &item, 1, NULL));
+    assert_int_equal(item.ret_seq, 2);
+    fan_event_free(event, NULL);
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .age_ms = 1800000 };
+    struct fan_retained retained = { .size = sizeof(retained) };
+    assert_ok(fan_store_retain(store, &retention, &retained, NULL));
+    assert_int_equal(retained.removed, 1);
+    assert_int_equal(sql("SELECT seq FROM puts.event"), 2);
+    fan_store_close(store);
+}
+
+/* What has no mark of its own came within a second of the last one, whichever process set that. */
+static void test_P11_marks_are_right_when_processes_share_postgres(void **state)
+{
+    (void)state;
+    struct fan_store *store = open_store("schema=marks");
+    struct fan_store *other = NULL;
+    int64_t seq = 1;
+    put_many(store, 1, "t");
+    /* On a busy machine the second may be over before the other process appends. */
+    do {
+        fan_store_close(other);
+        other = open_store("schema=marks");
+        sql("UPDATE marks.mark SET us = 1000000 * extract(epoch FROM clock_timestamp()) - 500000 "
+            "WHERE seq = (SELECT max(seq) FROM marks.mark)");
+        put_many(other, 1, "t");
+        seq++;
+    } while (sql("SELECT max(seq) FROM marks.mark") == seq);
+    while (sql("SELECT (max(us) + 1050000 > 1000000 * extract(epoch FROM clock_timestamp()))::int "
+               "FROM marks.mark") != 0)
+        continue;
+    put_many(other, 1, "t");
+    assert_true(sql("SELECT max(seq) FROM marks.mark") >= seq);
+    fan_store_close(other);
+    fan_store_close(store);
+}
+
+/* A settlement goes on behind the first claim that keeps order, which parks what comes after. */
+static void *settle_one(void *context)
+{
+    struct fan_settle *item = context;
+    struct fan_store *store = open_store("schema=settle");
+    enum fan_status status = fan_group_settle(store, &name, item, 1);
+    fan_store_close(store);
+    return status == FAN_OK && item->ret_status == FAN_OK ? item : NULL;
+}
+
+static void test_H04_a_settlement_beside_the_first_ordered_claim(void **state)
+{
+    (void)state;
+    struct fan_store *store = open_store("schema=settle");
+    const struct fan_group_options group_options = { .size = FAN_GROUP_OPTIONS_SIZE };
+    struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE,
+                                         .owner = "me",
+                                         .limit = 1 };
+    struct fan_batch *batch = NULL;
+    struct fan_claim claim;
+    pthread_t thread;
+    void *settled = NULL;
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_group_create(store, &name, &group_options, NULL));
+    put_many(store, 1, "t");
+    put_many(store, 1, "t");
+    assert_ok(fan_group_claim(store, &name, &options, batch, &claim));
+    /* What such a claim writes, in the middle of it. */
+    PGconn *conn = connect_server();
+    PQclear(PQexec(conn, "BEGIN; SELECT 1 FROM settle.grp FOR UPDATE; "
+                         "UPDATE settle.delivery SET key = hashtextextended('t-0', 0), "
+                         "part = hashtextextended('t-0', 0) & 63; "
+                         "INSERT INTO settle.delivery(seq, grp, status, attempts, token, due_us, "
+                         "key, part, parked) SELECT 2, grp, 0, 0, 0, 0, key, part, true "
+                         "FROM settle.delivery; "
+                         "UPDATE settle.grp SET ordered = true, cursor = 2"));
+    assert_int_equal(PQtransactionStatus(conn), PQTRANS_INTRANS);
+    struct fan_settle item = { .seq = claim.seq, .token = claim.token };
+    assert_int_equal(pthread_create(&thread, NULL, settle_one, &item), 0);
+    while (sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == 0)
+        continue;
+    PQclear(PQexec(conn, "COMMIT"));
+    PQfinish(conn);
+    pthread_join(thread, &settled);
+    assert_non_null(settled);
+    options.ordered = true;
+    assert_ok(fan_group_claim(store, &name, &options, batch, &claim));
+    assert_int_equal(claim.seq, 2);
+    assert_sound(store);
+    fan_batch_free(batch);
+    fan_store_close(store);
+}
+
+static int64_t tomorrow_us(void *context)
+{
+    (void)context;
+    const struct fan_env *real = fan_env_default();
+    return real->wall_us(real->context) + INT64_C(86400000000);
+}
+
+static void *accept_clock(void *context)
+{
+    return fan_store_accept_clock(context, NULL) == FAN_OK ? context : NULL;
+}
+
+/* Two operators, or one with two programs: the clock and the marks move once. */
+static void test_R02_a_clock_is_accepted_once(void **state)
+{
+    (void)state;
+    struct fan_env env = *fan_env_default();
+    struct fan_store *stores[2] = { NULL };
+    pthread_t threads[2];
+    char uri[256];
+    env.wall_us = tomorrow_us;
+    test_postgres_uri(&server, "schema=accept&timeout_ms=30000", uri, sizeof(uri));
+    for (size_t i = 0; i < 2; i++)
+        assert_ok(fan_store_open(uri, &env, &stores[i], NULL));
+    put_many(stores[0], 1, "t");
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .age_ms = 3600000 };
+    struct fan_retained retained = { .size = sizeof(retained) };
+    assert_int_equal(fan_store_retain(stores[0], &retention, &retained, NULL), FAN_CONFLICT);
+    PGconn *conn = connect_server();
+    PQclear(PQexec(conn, "BEGIN; SELECT 1 FROM accept.clock FOR UPDATE"));
+    for (size_t i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, accept_clock, stores[i]), 0);
+    while (sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") < 2)
+        continue;
+    PQclear(PQexec(conn, "COMMIT"));
+    PQfinish(conn);
+    for (size_t i = 0; i < 2; i++) {
+        void *accepted = NULL;
+        pthread_join(threads[i], &accepted);
+        assert_non_null(accepted);
+    }
+    for (size_t i = 0; i < 2; i++) {
+        assert_ok(fan_store_retain(stores[i], &retention, &retained, NULL));
+        assert_int_equal(retained.removed, 0);
+    }
+    for (size_t i = 0; i < 2; i++)
+        fan_store_close(stores[i]);
+}
+
 static void test_P24_copies_are_postgres_own_and_get_an_epoch(void **state)
 {
     (void)state;
@@ -338,6 +500,10 @@ int main(void)
         cmocka_unit_test(test_P05_a_deleted_group_in_postgres_leaves_no_rows),
         cmocka_unit_test(test_P11_what_a_group_leaves_in_postgres_goes_by_slices),
         cmocka_unit_test(test_P11_series_out_of_use_are_forgotten_in_postgres),
+        cmocka_unit_test(test_P11_what_was_not_stored_puts_off_no_mark),
+        cmocka_unit_test(test_P11_marks_are_right_when_processes_share_postgres),
+        cmocka_unit_test(test_H04_a_settlement_beside_the_first_ordered_claim),
+        cmocka_unit_test(test_R02_a_clock_is_accepted_once),
         cmocka_unit_test(test_P24_copies_are_postgres_own_and_get_an_epoch),
         cmocka_unit_test(test_R01_a_claim_that_stands_still_holds_up_no_append),
     };

@@ -105,15 +105,6 @@ static bool is_stored(const struct append *append, size_t index)
            (!append->existing || append->existing[index] == 0);
 }
 
-static bool stores_any(const struct append *append)
-{
-    for (size_t i = 0; i < append->count; i++) {
-        if (is_stored(append, i))
-            return true;
-    }
-    return false;
-}
-
 /* What the store's clock came to is kept once a second. */
 static void keep_clock(struct append *append)
 {
@@ -121,11 +112,35 @@ static void keep_clock(struct append *append)
         fan__postgres_clock_sync(append->writer);
 }
 
-static void queue_mark(struct append *append, enum fan__postgres_statement statement)
+static size_t queue_mark(struct append *append, enum fan__postgres_statement statement)
 {
     struct fan__postgres_params params = { 0 };
     fan__postgres_add_int(&params, fan__postgres_now_us(append->store));
-    (void)fan__postgres_queue(append->writer, statement, &params);
+    return fan__postgres_queue(append->writer, statement, &params);
+}
+
+static int64_t monotonic_us(const struct fan__postgres *store)
+{
+    return fan__monotonic_ns(store->env) / FAN__NS_PER_US;
+}
+
+/*
+ * Once a second there is a mark of how long the log was before, and is after. When the next one is
+ * due says the last one that is there, whoever set it, and however this append went; by a clock
+ * that nobody sets.
+ */
+static bool mark_is_due(const struct append *append)
+{
+    return append->marks || monotonic_us(append->store) >= append->store->mark_due_us;
+}
+
+static void note_mark(struct append *append, const PGresult *result)
+{
+    struct fan__postgres *store = append->store;
+    bool any = PQntuples(result) == 1 && !PQgetisnull(result, 0, 0);
+    int64_t left_us =
+        any ? fan__postgres_int(result, 0, 0) + MARK_US - fan__postgres_now_us(store) : 0;
+    store->mark_due_us = monotonic_us(store) + (left_us < MARK_US ? left_us : MARK_US);
 }
 
 static void queue_notice(struct append *append)
@@ -138,6 +153,7 @@ static void queue_notice(struct append *append)
         return;
     store->noticed_ns = now_ns;
     fan__postgres_add_text(&params, store->channel);
+    fan__postgres_add_text(&params, store->name);
     (void)fan__postgres_queue(append->writer, FAN__PG_NOTIFY, &params);
 }
 
@@ -148,6 +164,8 @@ static void tell_late(struct append *append)
     append->store->noticed_ns = 0;
     queue_notice(append);
     (void)fan__postgres_flush(writer, SIZE_MAX);
+    if (writer->status != FAN_OK)
+        append->store->noticed_ns = 0;
     /* What is stored stays stored, whatever comes of the notice. */
     if (!writer->broken)
         writer->status = FAN_OK;
@@ -176,31 +194,31 @@ static void send(struct append *append, enum fan__postgres_statement statement,
                  const struct fan__postgres_params *params, bool last)
 {
     struct fan__postgres *store = append->store;
-    int64_t now_us = fan__postgres_now_us(store);
     bool first = append->head_seq == UNSEEN;
-    /* Once a second: a mark of how long the log was before, and is after. */
-    bool marks = append->marks || now_us >= store->marked_us + MARK_US;
-    append->marks = marks;
-    if (first && marks)
-        queue_mark(append, FAN__PG_MARK_HEAD);
+    PGresult *results[2] = { NULL };
+    append->marks = mark_is_due(append);
+    if (first && append->marks)
+        (void)queue_mark(append, FAN__PG_MARK_HEAD);
     if (first)
         queue_notice(append);
-    size_t place = fan__postgres_queue(append->writer, statement, params);
-    if (last && marks)
-        queue_mark(append, FAN__PG_MARK_ADD);
-    PGresult *result = last ? fan__postgres_commit(append->writer, place)
-                            : fan__postgres_flush(append->writer, place);
-    bool found = PQntuples(result) == 1;
+    size_t places[2] = { fan__postgres_queue(append->writer, statement, params), SIZE_MAX };
+    if (last && append->marks)
+        places[1] = queue_mark(append, FAN__PG_MARK_ADD);
+    if (last)
+        fan__postgres_commit_all(append->writer, places, 2, results);
+    else
+        results[0] = fan__postgres_flush(append->writer, places[0]);
+    bool found = PQntuples(results[0]) == 1;
     if (found && first)
-        append->head_seq = (uint64_t)fan__postgres_int(result, 0, 0);
-    if (result && (!found || fan__postgres_int(result, 0, 1) != store->series_swept))
+        append->head_seq = (uint64_t)fan__postgres_int(results[0], 0, 0);
+    if (results[0] && (!found || fan__postgres_int(results[0], 0, 1) != store->series_swept))
         note_swept(append);
-    /* Where nothing was stored there is no mark of it, and the next append sets one. */
-    if (result && last && marks && stores_any(append))
-        store->marked_us = now_us;
-    if (result && last && is_late(append))
+    if (results[1])
+        note_mark(append, results[1]);
+    if (results[0] && last && is_late(append))
         tell_late(append);
-    PQclear(result);
+    PQclear(results[0]);
+    PQclear(results[1]);
 }
 
 /* The only one of its batch: the same without arrays, which cost more than one event does. */

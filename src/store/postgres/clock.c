@@ -79,15 +79,16 @@ static int64_t distance_us(const struct fan__postgres_clock *clock, const struct
 }
 
 /* Writes the row anew, unless another process did so since. */
-static void put_right(struct fan__postgres_connection *connection, const struct look *look,
-                      int64_t now_us, int64_t leap_us)
+static void put_right(struct fan__postgres_connection *connection,
+                      struct fan__postgres_clock *clock, const struct look *look, int64_t now_us)
 {
     struct fan__postgres_params params = { 0 };
     int64_t passed_us = monotonic_us(connection->store) - look->ended_us;
     fan__postgres_add_int(&params, look->generation);
     fan__postgres_add_int(&params, now_us - look->server_us);
     fan__postgres_add_int(&params, now_us + passed_us);
-    fan__postgres_add_int(&params, leap_us);
+    fan__postgres_add_int(&params, look->leap_us);
+    clock->put_us = now_us - look->server_us;
     (void)fan__postgres_queue(connection, FAN__PG_CLOCK_SET, &params);
 }
 
@@ -98,7 +99,7 @@ static void begin(struct fan__postgres_connection *connection, struct fan__postg
     int64_t now_us = look->server_us + look->offset_us;
     if (now_us < look->high_us) {
         now_us = look->high_us + KEEP_US;
-        put_right(connection, look, now_us, look->leap_us);
+        put_right(connection, clock, look, now_us);
     }
     clock->begun = true;
     clock->generation = look->generation;
@@ -107,19 +108,23 @@ static void begin(struct fan__postgres_connection *connection, struct fan__postg
     clock->leap_us = look->leap_us;
 }
 
+/* Whether nobody else wrote the row since we looked at it: what we write may not be committed. */
+static bool is_ours(const struct fan__postgres_clock *clock, const struct look *look)
+{
+    bool by_us = look->generation == clock->generation + 1 && look->offset_us == clock->put_us;
+    return look->generation <= clock->generation || by_us;
+}
+
 static void follow(struct fan__postgres_connection *connection, struct fan__postgres_clock *clock,
                    const struct look *look)
 {
     int64_t apart_us = distance_us(clock, look);
-    bool ours = look->generation <= clock->generation;
-    if (!ours)
-        clock->generation = look->generation;
-    if (ours && llabs(apart_us) > JUMP_US) {
-        put_right(connection, look, clock->offset_us + look->ended_us, look->leap_us);
-        clock->generation = look->generation + 1;
+    if (is_ours(clock, look) && llabs(apart_us) > JUMP_US) {
+        put_right(connection, clock, look, clock->offset_us + look->ended_us);
     } else if (llabs(apart_us) > DRIFT_US) {
         clock->offset_us += apart_us;
     }
+    clock->generation = look->generation;
     clock->leap_us = look->leap_us;
     clock->kept_us = look->high_us;
 }
@@ -181,8 +186,8 @@ int64_t fan__postgres_clock_leap_us(struct fan__postgres *store)
 static void move_times(struct fan__postgres_connection *connection, int64_t from_us, int64_t to_us)
 {
     static const enum fan__postgres_statement statements[] = {
-        FAN__PG_CLOCK_MOVE_DELIVERIES, FAN__PG_CLOCK_MOVE_LEASES, FAN__PG_CLOCK_MOVE_GROUPS,
-        FAN__PG_CLOCK_MOVE_MARKS,      FAN__PG_CLOCK_MOVE,
+        FAN__PG_CLOCK_MOVE_DELIVERIES, FAN__PG_CLOCK_MOVE_DEAD,  FAN__PG_CLOCK_MOVE_LEASES,
+        FAN__PG_CLOCK_MOVE_GROUPS,     FAN__PG_CLOCK_MOVE_MARKS, FAN__PG_CLOCK_MOVE,
     };
     struct fan__postgres_params params = { 0 };
     fan__postgres_add_int(&params, from_us);
@@ -191,10 +196,14 @@ static void move_times(struct fan__postgres_connection *connection, int64_t from
         (void)fan__postgres_queue(connection, statements[i], &params);
 }
 
+/*
+ * Under the log's lock: two who accept at once move nothing twice, and no append sets a mark of the
+ * old time among those that moved.
+ */
 enum fan_status fan__postgres_clock_accept(struct fan__postgres *store, struct fan_error *error)
 {
     struct fan__postgres_connection *connection = NULL;
-    enum fan_status status = fan__postgres_borrow(store, FAN__POSTGRES_WRITE, &connection, error);
+    enum fan_status status = fan__postgres_borrow_writer(store, &connection, error);
     if (status != FAN_OK)
         return status;
     fan__postgres_clock_sync(connection);

@@ -295,8 +295,6 @@ static enum fan_status lend(struct fan__postgres *store, bool writer,
         }
     }
     connection->is_writer = writer;
-    if (writer)
-        fan__number_set(&store->writer_pid, (uint32_t)PQbackendPID(connection->conn));
     connection->writes = writer;
     connection->deadline_ns = deadline_ns;
     *ret_connection = connection;

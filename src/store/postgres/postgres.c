@@ -7,6 +7,7 @@
 #include "store/postgres/series.h"
 #include "store/uri.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,8 +156,10 @@ static enum fan_status make(const char *uri, const struct fan_env *env,
     fan__cond_init(&store->pool_returned);
     fan__mutex_init(&store->clock_mutex);
     fan__mutex_init(&store->doubt_mutex);
-    fan__number_init(&store->writer_pid, 0);
     fan__mutex_init(&store->keep_mutex);
+    uint64_t name = 0;
+    fan__random(env, &name, sizeof(name));
+    snprintf(store->name, sizeof(store->name), "%016" PRIx64, name);
     *ret_store = store;
     store->keywords = fan__alloc_zero(env, KEYWORD_MAX + 1, sizeof(*store->keywords));
     store->values = fan__alloc_zero(env, KEYWORD_MAX + 1, sizeof(*store->values));

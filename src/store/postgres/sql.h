@@ -156,20 +156,22 @@
       "$3::bigint, $4::bigint, $5::text, $6::bigint, $7::text, $8::text, $9::bytea "               \
       "WHERE (SELECT value FROM @meta WHERE key = 'series_swept') = $10::bigint "                  \
       "RETURNING seq - 1, $10::bigint")                                                            \
-    X(NOTIFY, "SELECT pg_notify($1::text, '')")                                                    \
+    X(NOTIFY, "SELECT pg_notify($1::text, $2::text)")                                              \
     X(MARK_HEAD,                                                                                   \
       "INSERT INTO @mark(seq, us, bytes) SELECT h.seq, l.us + 1000000, l.bytes + "                 \
       "(SELECT coalesce(sum(octet_length(e.payload) + coalesce(octet_length(e.metadata), 0) + "    \
       "160), 0) FROM @event e WHERE e.seq > l.seq) FROM " FAN__POSTGRES_MARK_LAST ", "             \
       "(SELECT " FAN__POSTGRES_HEAD " AS seq) h "                                                  \
       "WHERE h.seq > l.seq AND $1::bigint >= l.us + 1000000")                                      \
+    /* Gives the time of the last mark, NULL where there is none. */                               \
     X(MARK_ADD,                                                                                    \
-      "INSERT INTO @mark(seq, us, bytes) SELECT h.seq, $1::bigint, coalesce(l.bytes, 0) + "        \
+      "WITH l AS MATERIALIZED (SELECT l.* FROM " FAN__POSTGRES_MARK_LAST "), "                     \
+      "n AS (INSERT INTO @mark(seq, us, bytes) SELECT h.seq, $1::bigint, coalesce(l.bytes, 0) + "  \
       "(SELECT coalesce(sum(octet_length(e.payload) + coalesce(octet_length(e.metadata), 0) + "    \
       "160), 0) FROM @event e WHERE e.seq > coalesce(l.seq, 0)) "                                  \
-      "FROM (SELECT " FAN__POSTGRES_HEAD " AS seq) h "                                             \
-      "LEFT JOIN " FAN__POSTGRES_MARK_LAST " ON true "                                             \
-      "WHERE h.seq > coalesce(l.seq, 0) AND $1::bigint >= coalesce(l.us + 1000000, 0)")            \
+      "FROM (SELECT " FAN__POSTGRES_HEAD " AS seq) h LEFT JOIN l ON true "                         \
+      "WHERE h.seq > coalesce(l.seq, 0) AND $1::bigint >= coalesce(l.us + 1000000, 0) "            \
+      "RETURNING us) SELECT coalesce((SELECT n.us FROM n), (SELECT l.us FROM l))")                 \
     X(EVENTS_FIND, "SELECT i.ord, e.seq FROM unnest($1::text[]) WITH ORDINALITY i(id, ord) "       \
                    "JOIN @event e ON e.id = i.id")                                                 \
     X(KEYS_LAST,                                                                                   \

@@ -19,7 +19,6 @@
 #define FAN_STORE_POSTGRES_STORE_H
 
 #include "base/buffer.h"
-#include "base/number.h"
 #include "base/thread.h"
 #include "store/postgres/sql.h"
 
@@ -85,6 +84,7 @@ struct fan__postgres_clock {
     int64_t offset_us; /* of the store's time to env's monotonic clock */
     int64_t kept_us;   /* the log knows that it came to here */
     int64_t leap_us;
+    int64_t put_us; /* the offset by which we last put the row right, if that was committed */
 };
 
 /* What a pass of retention has still to look at, part after part. */
@@ -125,6 +125,7 @@ struct fan__postgres {
     char schema[FAN__POSTGRES_NAME_MAX + 1];
     char table[FAN__POSTGRES_NAME_MAX + 1]; /* of the events; "" where names are plain */
     char channel[FAN__POSTGRES_NAME_MAX + 1];
+    char name[17]; /* of this store among all that have the log open, in notices */
     uint32_t timeout_ms;
     uint32_t open_ms;
     uint32_t poll_ms;
@@ -137,8 +138,8 @@ struct fan__postgres {
     /* The writer's. */
     struct fan__tuples *tuples;
     int64_t series_swept; /* changes when series are forgotten, or the log is another */
-    int64_t marked_us;
-    int64_t noticed_ns; /* when the last notice went out */
+    int64_t mark_due_us;  /* by env's monotonic clock */
+    int64_t noticed_ns;   /* when the last notice went out */
 
     struct fan__mutex pool_mutex;
     struct fan__cond pool_returned;
@@ -158,7 +159,6 @@ struct fan__postgres {
     size_t doubt_count; /* also those that were forgotten: the oldest make room */
 
     struct fan__postgres_tail *tail;
-    struct fan__number writer_pid; /* the server's process for the writer */
 
     /* Retention, which one thread at a time is at. */
     struct fan__mutex keep_mutex;

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
@@ -117,8 +118,7 @@ static bool take_notices(struct fan__postgres_connection *connection)
         fan__postgres_fail(connection, FAN_UNAVAILABLE);
     PGnotify *notice;
     while ((notice = PQnotifies(connection->conn)) != NULL) {
-        uint32_t pid = (uint32_t)notice->be_pid;
-        news = news || pid != fan__number_get(&connection->store->writer_pid);
+        news = news || strcmp(notice->extra, connection->store->name) != 0;
         PQfreemem(notice);
     }
     return news;
