@@ -268,6 +268,43 @@ static void test_R02_a_leap_between_boots_is_told_until_accepted(void **state)
     fan__sqlite_provider.close(inside);
 }
 
+static void execute(const struct place *place, const char *sql)
+{
+    sqlite3 *db = NULL;
+    assert_int_equal(sqlite3_open(place->path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, sql, NULL, NULL, NULL), SQLITE_OK);
+    assert_int_equal(sqlite3_close(db), SQLITE_OK);
+}
+
+/* What could not be accepted is not: the leap is told on, and nothing is removed by it. */
+static void test_R02_a_leap_that_could_not_be_accepted_is_told_on(void **state)
+{
+    struct place *place = *state;
+    struct clocks clocks;
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .age_ms = 1000 };
+    struct fan_retained retained = { .size = sizeof(retained) };
+    clocks_init(&clocks, START_US);
+    struct fan_store *store = open_with(place->uri, &clocks);
+    store_say(store, "a.b", "t");
+    fan_store_close(store);
+    change_boot(place);
+    /* Whoever accepts says that there was no leap. */
+    execute(place, "CREATE TRIGGER full BEFORE INSERT ON clock WHEN new.leap_us = 0 "
+                   "BEGIN SELECT RAISE(ABORT, 'as if the disk were full'); END");
+    clocks.wall_us += 3 * DAY_US;
+    store = open_with(place->uri, &clocks);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(fan_store_retain(store, &retention, &retained, NULL), FAN_CONFLICT);
+        assert_int_not_equal(fan_store_accept_clock(store, NULL), FAN_OK);
+    }
+    assert_int_equal(fan_store_retain(store, &retention, &retained, NULL), FAN_CONFLICT);
+    execute(place, "DROP TRIGGER full");
+    assert_ok(fan_store_accept_clock(store, NULL));
+    assert_ok(fan_store_retain(store, &retention, &retained, NULL));
+    assert_int_equal(retained.removed, 1);
+    fan_store_close(store);
+}
+
 /* Events held, retried and delayed, and a lease; `store` is what the suite of calls goes to. */
 static void begin_all(struct fan_store *store, const struct clocks *clocks)
 {
@@ -445,6 +482,7 @@ int main(void)
         at_a_place(test_R02_the_first_commit_decides_for_all_processes),
         at_a_place(test_R02_the_next_boot_goes_on_where_the_log_was),
         at_a_place(test_R02_a_leap_between_boots_is_told_until_accepted),
+        at_a_place(test_R02_a_leap_that_could_not_be_accepted_is_told_on),
         at_a_place(test_R02_P24_a_restored_log_goes_by_the_clock_of_now),
         at_a_place(test_R02_accepting_moves_what_is_under_way),
         cmocka_unit_test(test_R02_accepting_in_memory),

@@ -105,6 +105,48 @@ static void test_R01_a_full_disk_refuses_and_recovers(void **state)
     }
 }
 
+static enum fan_status expect(struct fan_store *store, uint64_t last_seq)
+{
+    const struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE,
+                                           .type = "a.b.c",
+                                           .topic = "t" };
+    const struct fan_expectation expectation = { .size = sizeof(expectation),
+                                                 .key = "t",
+                                                 .last_seq = last_seq };
+    struct fan_event *event = event_of(&draft);
+    struct fan_append item = { .event = event, .expectation = &expectation };
+    enum fan_status status = fan_store_append(store, &item, 1, NULL);
+    fan_event_free(event, NULL);
+    return status == FAN_OK ? item.ret_status : status;
+}
+
+/*
+ * The first who expects something of a topic has all processes keep its last sequence at hand. When
+ * that is not committed, nobody does, nor does who tried.
+ */
+static void test_P23_an_expectation_that_was_not_committed_misleads_nobody(void **state)
+{
+    (void)state;
+    char uri[128];
+    snprintf(uri, sizeof(uri), "sqlite:/power/key.db?vfs=%s", POWER_VFS);
+    power_install(1);
+    struct fan_store *store = store_open(uri);
+    struct fan_store *other = store_open(uri);
+    assert_int_equal(store_say(store, "a.b.c", "t"), 1);
+    assert_int_equal(store_say(other, "a.b.c", "t"), 2);
+    power_fail_syncs(1);
+    assert_int_equal(expect(store, 2), FAN_UNKNOWN);
+    assert_int_equal(store_say(store, "a.b.c", "t"), 3);
+    assert_int_equal(store_say(other, "a.b.c", "t"), 4);
+    assert_int_equal(expect(store, 3), FAN_CONFLICT);
+    assert_int_equal(expect(other, 3), FAN_CONFLICT);
+    assert_int_equal(expect(store, 4), FAN_OK);
+    assert_int_equal(expect(other, 5), FAN_OK);
+    fan_store_close(other);
+    fan_store_close(store);
+    power_remove();
+}
+
 static void id_of(struct fan_store *store, uint64_t seq, char id[64])
 {
     struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = 1 };
@@ -250,6 +292,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         at_a_place(test_R01_a_full_disk_refuses_and_recovers),
+        cmocka_unit_test(test_P23_an_expectation_that_was_not_committed_misleads_nobody),
         cmocka_unit_test(test_R01_what_is_freed_is_not_eaten_by_the_write_ahead_log),
         at_a_place(test_R01_a_file_size_limit_refuses_and_recovers),
         at_a_place(test_R01_a_small_file_system_refuses_and_recovers),

@@ -145,6 +145,7 @@ static void track(struct append *append, const char *topic, uint64_t last_seq)
     sqlite3_bind_int64(statement, 2, 1);
     fan__sqlite_run(writer, statement);
     fan__tuples_clear(append->store->tuples);
+    append->store->series_changed = true;
     set_key(append, topic, last_seq);
 }
 

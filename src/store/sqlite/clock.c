@@ -95,6 +95,18 @@ static void begin(struct fan__sqlite *store, const struct row *row)
     set_offset(store, now_us - monotonic_us(store));
 }
 
+void fan__sqlite_clock_note(struct fan__sqlite *store)
+{
+    store->clock_noted = store->clock;
+    store->clock_noted_us = get_offset(store);
+}
+
+void fan__sqlite_clock_roll_back(struct fan__sqlite *store)
+{
+    store->clock = store->clock_noted;
+    set_offset(store, store->clock_noted_us);
+}
+
 void fan__sqlite_clock_load(struct fan__sqlite *store)
 {
     struct row row = row_get(store->writer);
@@ -111,6 +123,7 @@ void fan__sqlite_clock_load(struct fan__sqlite *store)
         begin(store, &row);
     }
     store->clock.begun = true;
+    fan__sqlite_clock_note(store);
 }
 
 void fan__sqlite_clock_keep(struct fan__sqlite *store)
@@ -160,6 +173,9 @@ void fan__sqlite_clock_take(struct fan__sqlite *store)
     set_offset(store, offset_us + to_us - from_us);
     store->clock.leap_us = 0;
     store->clock.kept = false;
+    store->marks.known = false;
+    /* Also where there is nothing to move: else nobody else would come to know of it. */
+    fan__sqlite_clock_keep(store);
 }
 
 enum fan_status fan__sqlite_clock_accept(struct fan__sqlite *store)
@@ -167,10 +183,6 @@ enum fan_status fan__sqlite_clock_accept(struct fan__sqlite *store)
     enum fan_status status = fan__sqlite_write_begin(store, NULL);
     if (status != FAN_OK)
         return status;
-    int64_t offset_us = get_offset(store);
     fan__sqlite_clock_take(store);
-    status = fan__sqlite_write_end(store, FAN_OK, 0, NULL);
-    if (status != FAN_OK)
-        set_offset(store, offset_us);
-    return status;
+    return fan__sqlite_write_end(store, FAN_OK, 0, NULL);
 }

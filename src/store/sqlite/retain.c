@@ -690,8 +690,5 @@ enum fan_status fan__sqlite_accept_clock(void *self, struct fan_error *error)
     fan__mutex_lock(&store->keep_mutex);
     store->pass.runs = false;
     fan__mutex_unlock(&store->keep_mutex);
-    fan__mutex_lock(&store->writer_mutex);
-    store->marks.known = false;
-    fan__mutex_unlock(&store->writer_mutex);
     return FAN_OK;
 }

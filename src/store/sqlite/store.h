@@ -101,13 +101,16 @@ struct fan__sqlite {
     struct fan__mutex writer_mutex;
     struct fan__sqlite_connection *writer;
     struct fan__tuples *tuples;
-    bool series_made; /* in the transaction under way */
+    bool series_changed; /* in the transaction under way */
     uint64_t head_seq;
     int64_t data_version;
     int64_t key_generation;
     bool unsynced;
     int changes; /* of the writer's connection, when the transaction began */
     struct fan__sqlite_clock clock;
+    struct fan__sqlite_clock
+        clock_noted; /* and its offset: what is right if the transaction fails */
+    int64_t clock_noted_us;
     struct fan__sqlite_marks marks;
 
     struct fan__mutex clock_mutex;
@@ -251,6 +254,10 @@ int64_t fan__sqlite_now_us(struct fan__sqlite *store);
 /* The writer's, at open and in a transaction: takes the clock of the log; keeps it there. */
 void fan__sqlite_clock_load(struct fan__sqlite *store);
 void fan__sqlite_clock_keep(struct fan__sqlite *store);
+
+/* Notes the clock as it is; goes back to that, when what was to change it is not committed. */
+void fan__sqlite_clock_note(struct fan__sqlite *store);
+void fan__sqlite_clock_roll_back(struct fan__sqlite *store);
 
 /*
  * How far the store's clock and the wall's are apart, or how far it leapt when this boot's began,

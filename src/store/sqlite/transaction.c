@@ -119,11 +119,12 @@ static void refresh(struct fan__sqlite *store)
     struct fan__sqlite_bounds bounds;
     fan__sqlite_bounds(writer, &bounds);
     int64_t generation = meta_get(writer, "key_generation");
+    if (writer->status == FAN_OK)
+        fan__sqlite_clock_load(store);
     if (writer->status != FAN_OK)
         return;
     if (generation != store->key_generation)
         fan__tuples_clear(store->tuples);
-    fan__sqlite_clock_load(store);
     store->marks.known = false;
     store->key_generation = generation;
     store->head_seq = bounds.head_seq;
@@ -167,6 +168,7 @@ static enum fan_status begin(struct fan__sqlite *store, enum intent intent, stru
     fan__mutex_lock(&store->writer_mutex);
     struct fan__sqlite_connection *writer = store->writer;
     writer->status = FAN_OK;
+    fan__sqlite_clock_note(store);
     check_place(writer);
     if (intent == INTENT_LOOK) {
         fan__sqlite_run(writer, fan__sqlite_use(writer, FAN__SQL_BEGIN));
@@ -224,7 +226,7 @@ enum fan_status fan__sqlite_write_end(struct fan__sqlite *store, enum fan_status
     if (status == FAN_OK)
         status = commit(writer);
     if (status != FAN_OK) {
-        store->clock.kept = false;
+        fan__sqlite_clock_roll_back(store);
         store->marks.known = false;
         (void)fan__fail(error, status, NULL, "%s: %s", store->path,
                         writer->status != FAN_OK ? writer->message : fan_status_text(status));

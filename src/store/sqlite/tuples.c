@@ -2,21 +2,21 @@
  * The writer's series, by content: those it knows, and those that are found or made. One is marked
  * when an expectation ever named its topic.
  *
- * Series made in a transaction are known at once; when it is rolled back their numbers will be
- * given to others, so all of them are forgotten then.
+ * Series made or marked in a transaction are known so at once; when it is rolled back, numbers will
+ * be given to others, and no other process knows of a mark: all of them are forgotten then.
  */
 #include "store/sqlite/series.h"
 
 void fan__sqlite_tuples_commit(struct fan__sqlite *store)
 {
-    store->series_made = false;
+    store->series_changed = false;
 }
 
 void fan__sqlite_tuples_roll_back(struct fan__sqlite *store)
 {
-    if (store->series_made)
+    if (store->series_changed)
         fan__tuples_clear(store->tuples);
-    store->series_made = false;
+    store->series_changed = false;
 }
 
 static void bind_tuple(sqlite3_stmt *statement, const struct fan__tuple *tuple)
@@ -35,7 +35,7 @@ static int64_t insert(struct fan__sqlite *store, const struct fan__tuple *tuple,
     bind_tuple(statement, tuple);
     sqlite3_bind_int(statement, FAN__SERIES_TEXT_COUNT + 1, *ret_keyed);
     fan__sqlite_run(writer, statement);
-    store->series_made = true;
+    store->series_changed = true;
     return writer->status == FAN_OK ? sqlite3_last_insert_rowid(writer->db) : 0;
 }
 
