@@ -17,11 +17,14 @@
 #define EVENT_COUNT_MAX 400
 #define GROUP_COUNT 3
 #define TOPIC_COUNT 6
-/* Far enough apart that the real time which a slow run takes changes nothing. */
-#define RETRY_S 3000
-#define LEASE_S 3000
-#define LONG_LEASE_S 30500
-#define JUMP_S 2000
+/*
+ * Far enough apart that the real time which a slow run takes changes nothing; and a log may know
+ * ages to the hour.
+ */
+#define RETRY_S 6000
+#define LEASE_S 6000
+#define LONG_LEASE_S 61000
+#define JUMP_S 4000
 
 /* What a group has of an event. "Virgin" ones were never given: their order is that of the log. */
 struct fate {
@@ -40,6 +43,7 @@ struct fate {
 struct known {
     const struct fan_event *event;
     uint64_t seq;
+    int64_t stored_s;
     bool gone;
     bool erased;
     struct fate fates[GROUP_COUNT];
@@ -151,7 +155,7 @@ static void do_append(struct model *model)
     CHECK(suite, !item.ret_duplicate && item.ret_seq > model->head_seq);
     model->head_seq = item.ret_seq;
     struct known *known = &model->events[model->count++];
-    *known = (struct known){ .event = event, .seq = item.ret_seq };
+    *known = (struct known){ .event = event, .seq = item.ret_seq, .stored_s = model->now_s };
     model->retained++;
     for (size_t g = 0; g < GROUP_COUNT; g++)
         known->fates[g] =
@@ -195,12 +199,27 @@ static bool is_finished(const struct known *known)
     return true;
 }
 
-/* All but the newest few go, if they are finished. */
+/* An age that lies between two jumps. */
+static uint64_t any_age_ms(struct model *model)
+{
+    return chance(model, 3) * JUMP_S * 1000 + JUMP_S * 1000 / 2;
+}
+
+static bool is_older(const struct model *model, const struct known *known, uint64_t age_ms)
+{
+    return age_ms > 0 && (uint64_t)(model->now_s - known->stored_s) * 1000 > age_ms;
+}
+
+/* All but the newest few go, or those that are young, if they are finished. */
 static void do_retain(struct model *model)
 {
     struct fan__suite *suite = model->suite;
+    bool by_age = suite->options->traits & FAN_CONFORMANCE_CLOCK && chance(model, 2);
     const struct fan_retention retention = { .size = FAN_RETENTION_SIZE,
-                                             .count = 1 + chance(model, EVENT_COUNT_MAX / 4),
+                                             .count = by_age
+                                                          ? 0
+                                                          : 1 + chance(model, EVENT_COUNT_MAX / 4),
+                                             .age_ms = by_age ? any_age_ms(model) : 0,
                                              .limit = 1 + chance(model, 40) };
     struct fan_retained one = { .size = sizeof(one), .more = true };
     uint64_t removed = 0;
@@ -215,7 +234,9 @@ static void do_retain(struct model *model)
     uint64_t expected = 0;
     for (size_t i = model->count; i-- > 0;) {
         struct known *known = &model->events[i];
-        if (known->gone || newer++ < retention.count || !is_finished(known))
+        bool goes = !known->gone && (by_age ? is_older(model, known, retention.age_ms)
+                                            : newer++ >= retention.count);
+        if (!goes || !is_finished(known))
             continue;
         known->gone = true;
         memset(known->fates, 0, sizeof(known->fates));
@@ -431,6 +452,28 @@ static void do_jump(struct model *model)
     let_lapse(model);
 }
 
+/*
+ * The wall clock is set, and an operator accepts it: everything is as old as before. Who else has
+ * the log open follows with what he writes next.
+ */
+static void do_set_clock(struct model *model)
+{
+    struct fan__suite *suite = model->suite;
+    struct fan_store *stores[] = { suite->second, suite->store };
+    if (!(suite->options->traits & FAN_CONFORMANCE_CLOCK) || chance(model, 4) > 0)
+        return;
+    fan__suite_set_wall(suite, ((int64_t)chance(model, 21) - 10) * 86400 * 1000000);
+    enum fan_status status = fan_store_accept_clock(suite->store, NULL);
+    if (status == FAN_UNSUPPORTED)
+        return;
+    CHECK_OK(suite, status);
+    for (size_t i = 0; i < 2 && suite->second; i++) {
+        uint64_t fence = 0;
+        CHECK_OK(suite, fan_lease_acquire(stores[i], "model", "me", 1000, &fence));
+        CHECK_OK(suite, fan_lease_release(stores[i], "model", "me", fence));
+    }
+}
+
 /* What has been owed for a while, and is held by nobody, becomes a dead letter. */
 static void do_expire(struct model *model)
 {
@@ -440,7 +483,7 @@ static void do_expire(struct model *model)
         return;
     do_jump(model);
     const struct fan_retention retention = { .size = FAN_RETENTION_SIZE,
-                                             .owed_age_ms = JUMP_S * 1000 / 2,
+                                             .owed_age_ms = any_age_ms(model),
                                              .limit = 1 + chance(model, 40) };
     struct fan_retained one = { .size = sizeof(one), .more = true };
     uint64_t told = 0;
@@ -455,7 +498,8 @@ static void do_expire(struct model *model)
     for (size_t i = 0; i < model->count; i++) {
         for (size_t g = 0; g < GROUP_COUNT; g++) {
             struct fate *fate = &model->events[i].fates[g];
-            if (!fate->wanted || fate->status != FAN_EVENT_PENDING)
+            if (!fate->wanted || fate->status != FAN_EVENT_PENDING ||
+                !is_older(model, &model->events[i], retention.owed_age_ms))
                 continue;
             fate->status = FAN_EVENT_FAILED;
             fate->reason = FAN_DEAD_EXPIRED;
@@ -593,12 +637,12 @@ static void do_get(struct model *model)
 }
 
 static void (*const calls[])(struct model *model) = {
-    do_append, do_append, do_append, do_append, do_append_again,
-    do_get,    do_look,   do_look,   do_delete, do_erase,
-    do_claim,  do_claim,  do_claim,  do_claim,  do_settle,
-    do_settle, do_settle, do_settle, do_settle, do_settle,
-    do_renew,  do_move,   do_move,   do_jump,   do_create_or_delete,
-    do_retain, do_expire,
+    do_append, do_append, do_append,    do_append, do_append_again,
+    do_get,    do_look,   do_look,      do_delete, do_erase,
+    do_claim,  do_claim,  do_claim,     do_claim,  do_settle,
+    do_settle, do_settle, do_settle,    do_settle, do_settle,
+    do_renew,  do_move,   do_move,      do_jump,   do_create_or_delete,
+    do_retain, do_expire, do_set_clock,
 };
 
 static void random_calls(struct fan__suite *suite)
@@ -627,6 +671,26 @@ static void random_calls_over_closes(struct fan__suite *suite)
             check_all(model);
         }
     }
+}
+
+/* The same in two processes, now in one and now in the other. */
+static void random_calls_in_two_processes(struct fan__suite *suite)
+{
+    struct model *model = fan__suite_alloc(suite, 1, sizeof(*model));
+    model->suite = suite;
+    fan__suite_open_second(suite);
+    size_t count = fan__suite_amount(suite, 600, 10000);
+    for (size_t i = 0; i < count; i++) {
+        if (chance(model, 3) == 0) {
+            struct fan_store *other = suite->second;
+            suite->second = suite->store;
+            suite->store = other;
+        }
+        calls[chance(model, sizeof(calls) / sizeof(*calls))](model);
+        if (i % 20 == 0)
+            check_all(model);
+    }
+    check_all(model);
 }
 
 #define THREAD_COUNT 16
@@ -914,6 +978,8 @@ static void memory_ends(struct fan__suite *suite)
 const struct fan__suite_behaviour fan__suite_model[] = {
     { "P05_random_calls_do_as_the_model", random_calls, 0 },
     { "P05_random_calls_do_as_the_model_over_closes", random_calls_over_closes, FAN__SUITE_REOPEN },
+    { "P10_random_calls_do_as_the_model_in_two_processes", random_calls_in_two_processes,
+      FAN__SUITE_REOPEN },
     { "P05_sixteen_threads_of_random_calls", many_players, 0 },
     { "L12_memory_that_ends_is_a_fault_and_no_harm", memory_ends, FAN__SUITE_MEMORY },
     { .name = NULL },

@@ -522,6 +522,78 @@ static void a_jump_is_refused(struct fan__suite *suite)
     CHECK_EQUAL(suite, retain(suite, &retention).groups_expired, 1);
 }
 
+static const int64_t accepted_us[] = { -10 * DAY_US, 10 * DAY_US };
+
+static void accept(struct fan__suite *suite, struct fan_store *store, int64_t by_us)
+{
+    struct fan_error error = FAN_ERROR_INIT;
+    fan__suite_set_wall(suite, by_us);
+    CHECK_OK(suite, fan_store_accept_clock(store, &error));
+}
+
+static void check_ages_after(struct fan__suite *suite, struct fan_store *accepting)
+{
+    const struct fan_retention half_a_day = { .age_ms = DAY_MS / 2 };
+    retain(suite, &half_a_day);
+    for (size_t i = 0; i < 2; i++) {
+        put_many(suite, 1, NULL);
+        accept(suite, accepting, accepted_us[i]);
+        uint64_t seqs[2];
+        put_many(suite, 1, &seqs[0]);
+        CHECK_EQUAL(suite, retain(suite, &half_a_day).removed, 0);
+        fan__suite_pass_ms(suite, DAY_MS);
+        put_many(suite, 1, &seqs[1]);
+        CHECK_EQUAL(suite, retain(suite, &half_a_day).removed, 2);
+        check_left(suite, &seqs[1], 1);
+        fan__suite_pass_ms(suite, DAY_MS);
+        CHECK_EQUAL(suite, retain(suite, &half_a_day).removed, 1);
+    }
+}
+
+/* What is stored after the clock was set and accepted is as young as it is. */
+static void by_age_of_an_accepted_clock(struct fan__suite *suite)
+{
+    check_ages_after(suite, suite->store);
+}
+
+static void by_age_of_a_clock_that_another_accepted(struct fan__suite *suite)
+{
+    fan__suite_open_second(suite);
+    check_ages_after(suite, suite->second);
+}
+
+/* Where there is nothing that could move, it is accepted for good all the same. */
+static void an_empty_log_keeps_the_accepted_clock(struct fan__suite *suite)
+{
+    const struct fan_retention half_a_day = { .age_ms = DAY_MS / 2 };
+    uint64_t fence = 0;
+    retain(suite, &half_a_day);
+    CHECK_OK(suite, fan_lease_acquire(suite->store, "l", "me", 1000, &fence));
+    CHECK_OK(suite, fan_lease_release(suite->store, "l", "me", fence));
+    accept(suite, suite->store, accepted_us[0]);
+    retain(suite, &half_a_day);
+    fan__suite_reopen(suite);
+    retain(suite, &half_a_day);
+}
+
+/* An old event that died a moment ago is a young dead letter, whatever time is accepted. */
+static void dead_letters_keep_their_age(struct fan__suite *suite)
+{
+    const struct fan_retention dead = { .dead_age_ms = DAY_MS / 2 };
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    retain(suite, &dead);
+    for (size_t i = 0; i < 2; i++) {
+        uint64_t seq = fan__suite_put_simple(suite, "a.b.c", "", NULL);
+        fan__suite_pass_ms(suite, DAY_MS);
+        struct fan_claim claim = fan__suite_claim_one(suite, &g, seq);
+        CHECK_OK(suite, fan__suite_settle(suite, &g, &claim, FAN_VERDICT_FAIL, "no"));
+        accept(suite, suite->store, accepted_us[i]);
+        CHECK_EQUAL(suite, retain(suite, &dead).discarded, 0);
+        fan__suite_pass_ms(suite, DAY_MS);
+        CHECK_EQUAL(suite, retain(suite, &dead).discarded, 1);
+    }
+}
+
 static void trims_are_kept(struct fan__suite *suite)
 {
     uint64_t seqs[6];
@@ -577,6 +649,13 @@ const struct fan__suite_behaviour fan__suite_retain[] = {
     { "P11_H04_what_is_redriven_early_waits_for_its_key", redriven_ahead_waits_for_its_key,
       FAN__SUITE_CLOCK },
     { "R02_retention_refuses_a_jump_of_the_clock", a_jump_is_refused, FAN__SUITE_CLOCK },
+    { "R02_P11_ages_go_by_the_clock_that_was_accepted", by_age_of_an_accepted_clock,
+      FAN__SUITE_CLOCK },
+    { "R02_P11_ages_go_by_the_clock_that_another_process_accepted",
+      by_age_of_a_clock_that_another_accepted, FAN__SUITE_CLOCK | FAN__SUITE_REOPEN },
+    { "R02_P11_an_empty_log_keeps_the_accepted_clock", an_empty_log_keeps_the_accepted_clock,
+      FAN__SUITE_CLOCK | FAN__SUITE_REOPEN },
+    { "R02_P11_dead_letters_keep_their_age", dead_letters_keep_their_age, FAN__SUITE_CLOCK },
     { "P11_trims_outlive_the_close", trims_are_kept, FAN__SUITE_REOPEN | FAN__SUITE_CLOCK },
     { "P11_bad_bounds_are_refused", bad_bounds_are_refused, 0 },
     { .name = NULL },
