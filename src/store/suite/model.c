@@ -443,23 +443,37 @@ static void do_move(struct model *model)
         fate->attempts = fate->lapses = 0;
 }
 
+/*
+ * All processes look at the log's clock: what passes for the suite alone is to a server as if its
+ * own was set, and of that it is told more often than it happens.
+ */
+static void look_at_clock(struct model *model)
+{
+    struct fan_store *stores[] = { model->suite->store, model->suite->second };
+    for (size_t i = 0; i < 2 && stores[1]; i++) {
+        uint64_t fence = 0;
+        CHECK_OK(model->suite, fan_lease_acquire(stores[i], "model", "me", 1000, &fence));
+        CHECK_OK(model->suite, fan_lease_release(stores[i], "model", "me", fence));
+    }
+}
+
 static void do_jump(struct model *model)
 {
     if (!(model->suite->options->traits & FAN_CONFORMANCE_CLOCK))
         return;
     fan__suite_pass_ms(model->suite, JUMP_S * 1000);
     model->now_s += JUMP_S;
+    look_at_clock(model);
     let_lapse(model);
 }
 
 /*
  * The wall clock is set, and an operator accepts it: everything is as old as before. Who else has
- * the log open follows with what he writes next.
+ * the log open follows when he looks at it.
  */
 static void do_set_clock(struct model *model)
 {
     struct fan__suite *suite = model->suite;
-    struct fan_store *stores[] = { suite->second, suite->store };
     if (!(suite->options->traits & FAN_CONFORMANCE_CLOCK) || chance(model, 4) > 0)
         return;
     fan__suite_set_wall(suite, ((int64_t)chance(model, 21) - 10) * 86400 * 1000000);
@@ -467,11 +481,7 @@ static void do_set_clock(struct model *model)
     if (status == FAN_UNSUPPORTED)
         return;
     CHECK_OK(suite, status);
-    for (size_t i = 0; i < 2 && suite->second; i++) {
-        uint64_t fence = 0;
-        CHECK_OK(suite, fan_lease_acquire(stores[i], "model", "me", 1000, &fence));
-        CHECK_OK(suite, fan_lease_release(stores[i], "model", "me", fence));
-    }
+    look_at_clock(model);
 }
 
 /* What has been owed for a while, and is held by nobody, becomes a dead letter. */
