@@ -443,27 +443,13 @@ static void do_move(struct model *model)
         fate->attempts = fate->lapses = 0;
 }
 
-/*
- * All processes look at the log's clock: what passes for the suite alone is to a server as if its
- * own was set, and of that it is told more often than it happens.
- */
-static void look_at_clock(struct model *model)
-{
-    struct fan_store *stores[] = { model->suite->store, model->suite->second };
-    for (size_t i = 0; i < 2 && stores[1]; i++) {
-        uint64_t fence = 0;
-        CHECK_OK(model->suite, fan_lease_acquire(stores[i], "model", "me", 1000, &fence));
-        CHECK_OK(model->suite, fan_lease_release(stores[i], "model", "me", fence));
-    }
-}
-
 static void do_jump(struct model *model)
 {
     if (!(model->suite->options->traits & FAN_CONFORMANCE_CLOCK))
         return;
     fan__suite_pass_ms(model->suite, JUMP_S * 1000);
     model->now_s += JUMP_S;
-    look_at_clock(model);
+    fan__suite_look_at_clock(model->suite);
     let_lapse(model);
 }
 
@@ -481,7 +467,7 @@ static void do_set_clock(struct model *model)
     if (status == FAN_UNSUPPORTED)
         return;
     CHECK_OK(suite, status);
-    look_at_clock(model);
+    fan__suite_look_at_clock(model->suite);
 }
 
 /* What has been owed for a while, and is held by nobody, becomes a dead letter. */
@@ -687,16 +673,23 @@ static void random_calls_over_closes(struct fan__suite *suite)
 static void random_calls_in_two_processes(struct fan__suite *suite)
 {
     struct model *model = fan__suite_alloc(suite, 1, sizeof(*model));
+    bool changed = false;
     model->suite = suite;
     fan__suite_open_second(suite);
-    size_t count = fan__suite_amount(suite, 600, 10000);
+    size_t count = fan__suite_amount(suite, 300, 10000);
     for (size_t i = 0; i < count; i++) {
+        void (*call)(struct model * model) = calls[chance(model, sizeof(calls) / sizeof(*calls))];
         if (chance(model, 3) == 0) {
             struct fan_store *other = suite->second;
             suite->second = suite->store;
             suite->store = other;
+            changed = true;
         }
-        calls[chance(model, sizeof(calls) / sizeof(*calls))](model);
+        if (changed && call == do_claim) {
+            fan__suite_let_clocks_meet(suite);
+            changed = false;
+        }
+        call(model);
         if (i % 20 == 0)
             check_all(model);
     }

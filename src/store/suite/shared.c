@@ -7,6 +7,7 @@
 #define US_PER_MS 1000
 #define NS_PER_MS 1000000
 #define NS_PER_S 1000000000
+#define CLOCKS_APART_NS (15 * NS_PER_MS)
 
 /* The suite cannot go on without its own memory. */
 static void *must(void *pointer)
@@ -183,6 +184,24 @@ void fan__suite_open_second(struct fan__suite *suite)
     if (status != FAN_OK)
         fan__suite_fail(suite, __FILE__, __LINE__, "a second open gave %s: %s",
                         fan_status_name(status), error.message);
+}
+
+void fan__suite_look_at_clock(struct fan__suite *suite)
+{
+    struct fan_store *stores[] = { suite->store, suite->second };
+    for (size_t i = 0; i < 2 && stores[i]; i++) {
+        uint64_t fence = 0;
+        CHECK_OK(suite, fan_lease_acquire(stores[i], "clock", "me", 1000, &fence));
+        CHECK_OK(suite, fan_lease_release(stores[i], "clock", "me", fence));
+    }
+}
+
+void fan__suite_let_clocks_meet(struct fan__suite *suite)
+{
+    const struct fan_env *real = fan_env_default();
+    int64_t until_ns = real->monotonic_ns(real->context) + CLOCKS_APART_NS;
+    while (real->monotonic_ns(real->context) < until_ns)
+        fan__suite_pause(suite);
 }
 
 struct start {

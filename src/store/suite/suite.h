@@ -154,6 +154,15 @@ void fan__suite_reopen(struct fan__suite *suite);
 /* Opens the same storage a second time, as another process would; skips where none may. */
 void fan__suite_open_second(struct fan__suite *suite);
 
+/*
+ * Both look at the log's clock: what passes for the suite alone is to a server as if its own was
+ * set, and of that it is told more often than it happens.
+ */
+void fan__suite_look_at_clock(struct fan__suite *suite);
+
+/* The clocks of processes may be some milliseconds apart: what is due for one is due for both. */
+void fan__suite_let_clocks_meet(struct fan__suite *suite);
+
 /* Ends the behaviour as one that does not apply. */
 void fan__suite_skip(struct fan__suite *suite, const char *reason);
 
