@@ -215,48 +215,115 @@
                "reason = 0, parked = false, completed_us = $3::bigint "                            \
                "WHERE seq = $1::bigint AND grp = $2::bigint")
 
+/*
+ * Sums of deliveries and of what groups have not come to. Nothing is looked at event by event: it
+ * may be millions. Where nothing but the beginning of the log is gone, as many events lie between
+ * two sequences as they are apart. Of a filter, each series that it takes is counted by its index;
+ * up to NEAR events are looked at instead, as there may be more series than that.
+ */
+#define FAN__POSTGRES_NEAR "10000"
+#define FAN__POSTGRES_TAKES FAN__POSTGRES_FITS("g.regex", "g.topic")
+#define FAN__POSTGRES_TAKEN                                                                        \
+    "FROM @event e JOIN @series s ON s.id = e.series WHERE e.seq > g.cursor "                      \
+    "AND " FAN__POSTGRES_TAKES
+/* Whether some group takes the event e of the series s that has not come to it. */
+#define FAN__POSTGRES_WANTED                                                                       \
+    "EXISTS (SELECT 1 FROM @grp g WHERE g.cursor < e.seq AND " FAN__POSTGRES_TAKES ")"
+#define FAN__POSTGRES_NOT_EARLY                                                                    \
+    " AND NOT EXISTS (SELECT 1 FROM @delivery y WHERE y.grp = g.id AND y.seq = e.seq AND "         \
+    "y.early) "
+/* Rows that are not settled, but of groups that were dropped. */
+#define FAN__POSTGRES_OPEN "d.status <> 2 AND d.grp NOT IN (SELECT r.grp FROM @dropped r)"
+/* before: all up to there is gone. */
+#define FAN__POSTGRES_WHOLE                                                                        \
+    "whole AS MATERIALIZED (SELECT h.head, h.before, h.before = (SELECT value FROM @meta WHERE "   \
+    "key = 'removed') AS is_whole FROM (SELECT " FAN__POSTGRES_HEAD                                \
+    " AS head, coalesce((SELECT min(seq) FROM @event) - 1, " FAN__POSTGRES_HEAD                    \
+    ") AS before) h), "
+/* How many events there are with i.after < seq <= i.until. */
+#define FAN__POSTGRES_SPAN                                                                         \
+    "CASE WHEN w.is_whole THEN greatest(i.until, w.before) - greatest(i.after, w.before) ELSE "    \
+    "(SELECT count(*) FROM @event e WHERE e.seq > i.after AND e.seq <= i.until) END"
+/*
+ * The lowest cursor, and that of who takes all. Past that one everything is owed (far), between the
+ * two by series (taken).
+ */
+#define FAN__POSTGRES_SUMS_LOW                                                                     \
+    "low AS MATERIALIZED (SELECT coalesce((SELECT min(g.cursor) FROM @grp g), w.head) AS seq, "    \
+    "least((SELECT min(g.cursor) FROM @grp g WHERE g.regex IS NULL AND g.topic IS NULL), "         \
+    "w.head) AS until FROM whole w), "
+#define FAN__POSTGRES_SUMS_FAR                                                                     \
+    "far AS (SELECT " FAN__POSTGRES_SPAN " AS n FROM whole w CROSS JOIN (SELECT l.until AS "       \
+    "after, x.head AS until FROM low l CROSS JOIN whole x) i), taken AS (SELECT CASE WHEN "        \
+    "l.until - l.seq <= " FAN__POSTGRES_NEAR " THEN (SELECT count(*) FROM @event e JOIN "          \
+    "@series s ON s.id = e.series WHERE e.seq > l.seq AND e.seq <= l.until "                       \
+    "AND " FAN__POSTGRES_WANTED                                                                    \
+    ") ELSE (SELECT coalesce(sum((SELECT count(*) FROM @event e WHERE "                            \
+    "e.series = b.id AND e.seq > b.cursor AND e.seq <= l.until)), 0)::bigint FROM (SELECT "        \
+    "s.id, min(g.cursor) AS cursor FROM @grp g JOIN @series s ON " FAN__POSTGRES_TAKES             \
+    " WHERE g.cursor < l.until GROUP BY s.id) b) END AS n FROM low l), "
+/* Of these, those that have an open row, which says more, and those that were discarded early. */
+#define FAN__POSTGRES_SUMS_TWICE                                                                   \
+    "twice AS (SELECT count(*) AS n FROM low l CROSS JOIN LATERAL (SELECT DISTINCT d.seq FROM "    \
+    "@delivery d WHERE " FAN__POSTGRES_OPEN " AND d.seq > l.seq) o WHERE o.seq > l.until OR "      \
+    "(SELECT true FROM @event e JOIN @series s ON s.id = e.series WHERE e.seq = o.seq "            \
+    "AND " FAN__POSTGRES_WANTED ")), "                                                             \
+    "early AS (SELECT count(*) AS n FROM (SELECT DISTINCT d.seq FROM "                             \
+    "@grp g JOIN @delivery d ON d.grp = g.id AND d.early AND d.seq > g.cursor) o JOIN @event e "   \
+    "ON e.seq = o.seq JOIN @series s ON s.id = e.series CROSS JOIN " FAN__POSTGRES_STATE(          \
+        "$1::bigint") " WHERE st.status = 2 AND " FAN__POSTGRES_WANTED "), "
+#define FAN__POSTGRES_SUMS_ROWS                                                                    \
+    "rows AS (SELECT count(*) AS n, count(*) FILTER (WHERE o.failed) AS failed, count(*) "         \
+    "FILTER (WHERE o.held AND NOT o.failed) AS held FROM (SELECT bool_or(d.status = 3) AS "        \
+    "failed, bool_or(d.status = 1 AND d.due_us > $1::bigint) AS held FROM @delivery d "            \
+    "WHERE " FAN__POSTGRES_OPEN " GROUP BY d.seq) o) "
+#define FAN__POSTGRES_GROUP_WAITS                                                                  \
+    "waits AS (SELECT d.grp, count(*) FILTER (WHERE d.status = 0 OR (d.status = 1 AND d.due_us "   \
+    "<= $1::bigint)) AS pending, count(*) FILTER (WHERE d.status = 1 AND d.due_us > "              \
+    "$1::bigint) AS processing, count(*) FILTER (WHERE d.status = 3) AS failed, min(d.seq) "       \
+    "FILTER (WHERE d.status < 2) AS first FROM @delivery d WHERE d.status <> 2 GROUP BY "          \
+    "d.grp), done AS (SELECT t.grp, sum(t.completed)::bigint AS completed FROM @tally t GROUP "    \
+    "BY t.grp), "
+/* From one cursor to the next, so that nothing is counted twice. */
+#define FAN__POSTGRES_GROUP_LAG                                                                    \
+    "lag AS MATERIALIZED (SELECT i.after AS cursor, sum(" FAN__POSTGRES_SPAN                       \
+    ") OVER (ORDER BY i.after DESC)::bigint AS n FROM whole w CROSS JOIN LATERAL (SELECT "         \
+    "c.cursor AS after, lead(c.cursor, 1, w.head) OVER (ORDER BY c.cursor) AS until FROM "         \
+    "(SELECT DISTINCT g.cursor FROM @grp g WHERE g.cursor < w.head) c) i) "
+#define FAN__POSTGRES_GROUP_OWED                                                                   \
+    "LATERAL (SELECT CASE WHEN l.n IS NULL THEN 0 WHEN k.takes_all THEN l.n WHEN k.far THEN "      \
+    "(SELECT "                                                                                     \
+    "coalesce(sum((SELECT count(*) FROM @event e WHERE e.series = s.id AND e.seq > g.cursor)), "   \
+    "0)::bigint FROM @series s WHERE " FAN__POSTGRES_TAKES                                         \
+    ") ELSE (SELECT count(*) " FAN__POSTGRES_TAKEN ") END - (SELECT count(*) " FAN__POSTGRES_TAKEN \
+    " AND e.seq IN (SELECT "                                                                       \
+    "y.seq FROM @delivery y WHERE y.grp = g.id AND y.early)) AS n) n "
+/* When the first event that is owed was made. */
+#define FAN__POSTGRES_GROUP_FIRST                                                                  \
+    "(SELECT e.created_us FROM @event e WHERE e.seq = coalesce(w.first, CASE WHEN n.n = 0 THEN "   \
+    "NULL WHEN k.far THEN (SELECT min((SELECT e.seq FROM @event e WHERE e.series = s.id AND "      \
+    "e.seq > g.cursor" FAN__POSTGRES_NOT_EARLY                                                     \
+    "ORDER BY e.seq LIMIT 1)) FROM @series s WHERE " FAN__POSTGRES_TAKES                           \
+    ") ELSE (SELECT e.seq " FAN__POSTGRES_TAKEN FAN__POSTGRES_NOT_EARLY                            \
+    "ORDER BY e.seq LIMIT 1) END))"
+
 #define FAN__POSTGRES_STATEMENTS_LOOK(X)                                                           \
     X(GROUPS, "SELECT g.id, g.name, g.handler, g.pattern, g.topic, g.cursor FROM @grp g "          \
               "ORDER BY g.name, g.handler")                                                        \
-    /* Past the cursors events are owed by their series; those that have rows are looked at. */    \
-    X(SUMS,                                                                                        \
-      "WITH near AS MATERIALIZED (SELECT d.seq FROM @delivery d WHERE d.status <> 2 UNION "        \
-      "SELECT d.seq FROM @delivery d JOIN @grp g ON g.id = d.grp WHERE d.early "                   \
-      "AND d.seq > g.cursor), "                                                                    \
-      "behind AS MATERIALIZED (SELECT s.id, min(g.cursor) AS cursor FROM @grp g JOIN @series s "   \
-      "ON " FAN__POSTGRES_FITS(                                                                    \
-          "g.regex",                                                                               \
-          "g.topic") " WHERE g.cursor < " FAN__POSTGRES_HEAD " GROUP BY s.id), "                   \
-                     "far AS (SELECT count(*) AS n FROM behind b JOIN @event e ON e.series = "     \
-                     "b.id "                                                                       \
-                     "AND e.seq > b.cursor WHERE e.seq NOT IN (SELECT x.seq FROM near x)), "       \
-                     "sums AS (SELECT st.status, count(*) AS n FROM near x JOIN @event e ON "      \
-                     "e.seq = x.seq "                                                              \
-                     "JOIN @series s ON s.id = e.series CROSS JOIN " FAN__POSTGRES_STATE(          \
-                         "$1::bigint") " GROUP BY st.status) "                                     \
-                                       "SELECT ((SELECT n FROM far) + coalesce(sum(n) FILTER "     \
-                                       "(WHERE status = 0), 0))::bigint, "                         \
-                                       "coalesce(sum(n) FILTER (WHERE status = 1), 0)::bigint, "   \
-                                       "coalesce(sum(n) FILTER (WHERE status = 3), 0)::bigint, "   \
-                                       "(SELECT count(*) FROM @grp) "                              \
-                                       "FROM sums")                                                \
+    X(SUMS, "WITH " FAN__POSTGRES_WHOLE FAN__POSTGRES_SUMS_LOW FAN__POSTGRES_SUMS_FAR              \
+                FAN__POSTGRES_SUMS_TWICE FAN__POSTGRES_SUMS_ROWS                                   \
+            "SELECT f.n + k.n - t.n - e.n + r.n - r.failed - r.held, r.held, r.failed, (SELECT "   \
+            "count(*) FROM @grp) FROM far f, taken k, twice t, early e, rows r")                   \
     X(GROUP_STATS,                                                                                 \
-      "WITH waits AS (SELECT d.grp, count(*) FILTER (WHERE d.status = 0 OR (d.status = 1 "         \
-      "AND d.due_us <= $1::bigint)) AS pending, count(*) FILTER (WHERE d.status = 1 "              \
-      "AND d.due_us > $1::bigint) AS processing, count(*) FILTER (WHERE d.status = 3) AS failed, " \
-      "min(d.seq) FILTER (WHERE d.status < 2) AS first FROM @delivery d WHERE d.status <> 2 "      \
-      "GROUP BY d.grp), done AS (SELECT t.grp, sum(t.completed)::bigint AS completed "             \
-      "FROM @tally t GROUP BY t.grp) "                                                             \
-      "SELECT g.name, g.handler, coalesce(g.pattern, ''), g.cursor, "                              \
-      "(SELECT count(*) FROM @event e WHERE e.seq > g.cursor), coalesce(w.pending, 0) + n.count, " \
-      "coalesce(w.processing, 0), coalesce(c.completed, 0), coalesce(w.failed, 0), g.joined_us, "  \
-      "coalesce((SELECT e.created_us FROM @event e WHERE e.seq = coalesce(w.first, n.first)), 0) " \
-      "FROM @grp g LEFT JOIN waits w ON w.grp = g.id LEFT JOIN done c ON c.grp = g.id "            \
-      "CROSS JOIN LATERAL (SELECT count(*) AS count, min(e.seq) AS first FROM @event e "           \
-      "JOIN @series s ON s.id = e.series WHERE e.seq > g.cursor AND " FAN__POSTGRES_FITS(          \
-          "g.regex", "g.topic") " AND NOT EXISTS (SELECT 1 FROM @delivery y "                      \
-                                "WHERE y.grp = g.id AND y.seq = e.seq AND y.early)) n ORDER BY "   \
-                                "g.name, g.handler")                                               \
+      "WITH " FAN__POSTGRES_WHOLE FAN__POSTGRES_GROUP_WAITS FAN__POSTGRES_GROUP_LAG                \
+      "SELECT g.name, g.handler, coalesce(g.pattern, ''), g.cursor, coalesce(l.n, 0), "            \
+      "coalesce(w.pending, 0) + n.n, coalesce(w.processing, 0), coalesce(c.completed, 0), "        \
+      "coalesce(w.failed, 0), g.joined_us, coalesce(" FAN__POSTGRES_GROUP_FIRST                    \
+      ", 0) FROM @grp g LEFT JOIN waits w ON w.grp = g.id LEFT JOIN done c ON c.grp = g.id LEFT "  \
+      "JOIN lag l ON l.cursor = g.cursor CROSS JOIN LATERAL (SELECT x.takes_all, NOT x.takes_all " \
+      "AND (SELECT w.head FROM whole w) - g.cursor > " FAN__POSTGRES_NEAR                          \
+      " AS far FROM (SELECT g.regex IS NULL AND g.topic IS NULL AS takes_all) x) k CROSS "         \
+      "JOIN " FAN__POSTGRES_GROUP_OWED "ORDER BY g.name, g.handler")                               \
     X(DELIVERIES, "SELECT " FAN__POSTGRES_DELIVERY "FROM @delivery d JOIN @grp g ON g.id = d.grp " \
                   "WHERE d.seq = $1::bigint ORDER BY g.name, g.handler")                           \
     X(DEAD, "SELECT " FAN__POSTGRES_DELIVERY "FROM @delivery d JOIN @grp g ON g.id = d.grp "       \
