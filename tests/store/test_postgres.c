@@ -4,6 +4,7 @@
 
 #include <fanfare/batch.h>
 #include <fanfare/group.h>
+#include <fanfare/keep.h>
 #include <fanfare/store.h>
 
 #include <libpq-fe.h>
@@ -235,6 +236,7 @@ static void assert_another(struct fan_store *store)
     const struct fan_group_name name = { "g", "h" };
     const struct fan_claim_options options = { .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me" };
     assert_ok(fan_batch_new(NULL, &batch));
+    assert_int_equal(fan_group_delete(store, &name), FAN_CORRUPT);
     assert_int_equal(try_put(store, "more", "first", &seq), FAN_CORRUPT);
     assert_int_equal(try_put(store, "more", "first", &seq), FAN_CORRUPT);
     assert_int_equal(fan_store_head(store, &seq), FAN_CORRUPT);
@@ -245,6 +247,15 @@ static void assert_another(struct fan_store *store)
     assert_int_equal(fan_group_claim(store, &name, &options, batch, &claim), FAN_CORRUPT);
     assert_int_equal(fan_group_settle(store, &name, &settle, 1), FAN_CORRUPT);
     assert_int_equal(fan_lease_acquire(store, "l", "me", 1000, &fence), FAN_CORRUPT);
+    const struct fan_group_options group_options = { .size = FAN_GROUP_OPTIONS_SIZE };
+    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .count = 1 };
+    struct fan_retained retained = { .size = sizeof(retained) };
+    assert_int_equal(fan_group_create(store, &name, &group_options, NULL), FAN_CORRUPT);
+    assert_int_equal(fan_group_move(store, &name, 1, FAN_EVENT_COMPLETED), FAN_CORRUPT);
+    assert_int_equal(fan_group_renew(store, &name, &settle, 1, 1000), FAN_CORRUPT);
+    assert_int_equal(fan_store_erase(store, "one"), FAN_CORRUPT);
+    assert_int_equal(fan_store_retain(store, &retention, &retained, NULL), FAN_CORRUPT);
+    assert_int_equal(fan_store_accept_clock(store, NULL), FAN_CORRUPT);
     fan_batch_free(batch);
 }
 
@@ -266,16 +277,23 @@ static void test_P13_a_log_that_was_made_anew_is_another(void **state)
     uint64_t seq = 0;
     struct fan_store *store = open_store("schema=anew");
     assert_ok(try_put(store, "one", "first", &seq));
+    /* A connection that lives on. */
+    assert_ok(fan_store_head(store, &seq));
     run("DROP SCHEMA anew CASCADE", value, sizeof(value));
     struct fan_store *fresh = open_store("schema=anew");
     assert_int_not_equal(fan_store_epoch(fresh), fan_store_epoch(store));
     assert_ok(try_put(fresh, "one", "another", &seq));
+    const struct fan_group_name name = { "g", "h" };
+    const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
+    assert_ok(fan_group_create(fresh, &name, &options, NULL));
     assert_another(store);
     assert_true(test_postgres_tell(&server, "cut"));
     assert_int_equal(fan_store_head(store, &seq), FAN_CORRUPT);
     assert_ok(try_put(fresh, "two", "first", &seq));
     assert_topic("SELECT string_agg(topic, ' ' ORDER BY seq) FROM anew.events", "another first");
+    assert_topic("SELECT name FROM anew.grp", "g");
     fan_store_close(store);
+    assert_ok(fan_store_head(fresh, &seq));
     run("SELECT anew.new_epoch()", value, sizeof(value));
     assert_another(fresh);
     fan_store_close(fresh);

@@ -157,6 +157,8 @@ enum fan_status fan__postgres_group_delete(void *self, const struct fan_group_na
     if (status != FAN_OK)
         return status;
     struct fan__postgres_found found = { .id = 0 };
+    struct fan__postgres_bounds bounds;
+    fan__postgres_bounds(connection, &bounds);
     status = fan__postgres_group_find(connection, name, true, &found);
     if (status == FAN_OK)
         fan__postgres_group_drop(connection, found.id);
