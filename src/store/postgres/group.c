@@ -113,6 +113,8 @@ void fan__postgres_group_drop(struct fan__postgres_connection *connection, int64
 {
     struct fan__postgres_params params = { .count = 0 };
     fan__postgres_add_int(&params, id);
+    /* A group of that name may come again: a claim on this one must not speak for it. */
+    fan__postgres_queue(connection, FAN__PG_TOKEN_FLOOR, &params);
     fan__postgres_queue(connection, FAN__PG_GROUP_DELETE, &params);
     fan__postgres_queue(connection, FAN__PG_DROPPED_ADD, &params);
 }

@@ -92,7 +92,8 @@
       "INSERT INTO @grp(name, handler, pattern, regex, topic, cursor, token, joined_us) "          \
       "VALUES($1::text, $2::text, $3::text, $4::text, $5::text, "                                  \
       "least($6::bigint, " FAN__POSTGRES_HEAD                                                      \
-      "), $7::bigint, $7::bigint) ON CONFLICT(name, handler) DO UPDATE "                           \
+      "), greatest($7::bigint, (SELECT value FROM @meta WHERE key = 'token_floor')), "             \
+      "$7::bigint) ON CONFLICT(name, handler) DO UPDATE "                                          \
       "SET pattern = excluded.pattern, regex = excluded.regex, topic = excluded.topic, "           \
       "joined_us = excluded.joined_us "                                                            \
       "RETURNING (xmax = 0)::int")                                                                 \
@@ -103,6 +104,8 @@
       "gone AS (DELETE FROM @delivery d USING piece p "                                            \
       "WHERE d.seq = p.seq AND d.grp = p.grp AND d.grp = $1::bigint) "                             \
       "SELECT max(p.seq), count(*) FROM piece p")                                                  \
+    X(TOKEN_FLOOR, "UPDATE @meta SET value = greatest(value, (SELECT g.token FROM @grp g "         \
+                   "WHERE g.id = $1::bigint)) WHERE key = 'token_floor'")                          \
     X(DROPPED_ADD, "INSERT INTO @dropped(grp, after_seq) VALUES($1::bigint, 0)")                   \
     X(DROPPED_FIRST, "SELECT r.grp, r.after_seq FROM @dropped r ORDER BY r.grp LIMIT 1 "           \
                      "FOR UPDATE SKIP LOCKED")                                                     \

@@ -576,6 +576,22 @@ static void an_empty_log_keeps_the_accepted_clock(struct fan__suite *suite)
     retain(suite, &half_a_day);
 }
 
+/* A group that comes again, under an earlier clock, is not spoken for by claims on the first. */
+static void tokens_rise_under_an_earlier_clock(struct fan__suite *suite)
+{
+    uint64_t seq = fan__suite_put_simple(suite, "a.b.c", "", NULL);
+    retain(suite, &(struct fan_retention){ .age_ms = DAY_MS });
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    struct fan_claim first = fan__suite_claim_one(suite, &g, seq);
+    accept(suite, suite->store, accepted_us[0]);
+    CHECK_OK(suite, fan_group_delete(suite->store, &g));
+    fan__suite_create(suite, &g, FAN_START_BEGINNING, NULL);
+    struct fan_claim second = fan__suite_claim_one(suite, &g, seq);
+    CHECK(suite, second.token > first.token);
+    CHECK_IS(suite, fan__suite_settle(suite, &g, &first, FAN_VERDICT_DONE, NULL), FAN_LOST);
+    CHECK_OK(suite, fan__suite_settle(suite, &g, &second, FAN_VERDICT_DONE, NULL));
+}
+
 /* An old event that died a moment ago is a young dead letter, whatever time is accepted. */
 static void dead_letters_keep_their_age(struct fan__suite *suite)
 {
@@ -655,6 +671,8 @@ const struct fan__suite_behaviour fan__suite_retain[] = {
       by_age_of_a_clock_that_another_accepted, FAN__SUITE_CLOCK | FAN__SUITE_REOPEN },
     { "R02_P11_an_empty_log_keeps_the_accepted_clock", an_empty_log_keeps_the_accepted_clock,
       FAN__SUITE_CLOCK | FAN__SUITE_REOPEN },
+    { "R02_P09_tokens_rise_under_an_earlier_clock", tokens_rise_under_an_earlier_clock,
+      FAN__SUITE_CLOCK },
     { "R02_P11_dead_letters_keep_their_age", dead_letters_keep_their_age, FAN__SUITE_CLOCK },
     { "P11_trims_outlive_the_close", trims_are_kept, FAN__SUITE_REOPEN | FAN__SUITE_CLOCK },
     { "P11_bad_bounds_are_refused", bad_bounds_are_refused, 0 },
