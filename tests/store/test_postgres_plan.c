@@ -9,6 +9,8 @@
 #include "store/postgres/postgres.h"
 #include "store/postgres/store.h"
 
+#include <fanfare/batch.h>
+
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -435,12 +437,74 @@ static void test_P16_sums_do_not_look_at_what_is_owed(void **state)
     check_sums(fixture);
 }
 
+/* How many events with a status there are, by lists of which each goes on behind the last. */
+static size_t list_all(const struct fixture *fixture, struct fan_query *query)
+{
+    static struct fan_event_state states[1500];
+    struct fan_batch *batch = NULL;
+    assert_ok(fan_batch_new(NULL, &batch));
+    uint64_t last_seq = query->newest_first ? UINT64_MAX : 0;
+    query->size = FAN_QUERY_SIZE;
+    query->limit = 1500;
+    query->offset = 0;
+    do {
+        fan_batch_clear(batch);
+        assert_ok(fan__postgres_provider.list(fixture->store, query, batch, states, NULL));
+        for (size_t i = 0; i < fan_batch_count(batch); i++) {
+            uint64_t seq = fan_event_seq(fan_batch_event(batch, i));
+            assert_true(query->newest_first ? seq < last_seq : seq > last_seq);
+            assert_int_equal(states[i].status, query->status);
+            last_seq = seq;
+        }
+        query->offset += fan_batch_count(batch);
+    } while (fan_batch_count(batch) > 0);
+    fan_batch_free(batch);
+    return (size_t)query->offset;
+}
+
+/* Of many that are not settled, those with a status are found piece by piece, both ways. */
+static void test_P05_lists_by_status_go_by_pieces(void **state)
+{
+    const struct fixture *fixture = *state;
+    run(fixture->conn, "DELETE FROM plan.delivery WHERE grp <> 1");
+    run(fixture->conn, "DELETE FROM plan.grp WHERE id <> 1");
+    run(fixture->conn, "UPDATE plan.grp SET cursor = 20000");
+    run(fixture->conn,
+        "UPDATE plan.delivery SET status = CASE WHEN seq % 5000 = 7 THEN 3 WHEN seq % 100 = 1 "
+        "THEN 2 WHEN seq % 1000 = 5 THEN 1 ELSE 0 END, due_us = 9000000000000000");
+    for (int down = 0; down < 2; down++) {
+        const struct {
+            enum fan_event_status status;
+            const char *rows;
+        } cases[] = {
+            { FAN_EVENT_PENDING, "0" },
+            { FAN_EVENT_PROCESSING, "1" },
+            { FAN_EVENT_FAILED, "3" },
+        };
+        for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+            char sql[128];
+            struct fan_query query = { .has_status = true, .status = cases[i].status };
+            query.newest_first = down == 1;
+            snprintf(sql, sizeof(sql), "SELECT count(*) FROM plan.delivery WHERE status = %s",
+                     cases[i].rows);
+            assert_int_equal(list_all(fixture, &query), ask(fixture, sql));
+            query.user_id = 8;
+            snprintf(sql, sizeof(sql),
+                     "SELECT count(*) FROM plan.delivery d JOIN plan.event e ON e.seq = d.seq "
+                     "WHERE d.status = %s AND e.user_id = 8",
+                     cases[i].rows);
+            assert_int_equal(list_all(fixture, &query), ask(fixture, sql));
+        }
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_P20_no_statement_scans_a_table),
         cmocka_unit_test(test_P20_work_of_groups_is_bounded_by_what_it_gives),
         cmocka_unit_test(test_P16_sums_do_not_look_at_what_is_owed),
+        cmocka_unit_test(test_P05_lists_by_status_go_by_pieces),
         cmocka_unit_test(test_L6_a_session_is_as_the_provider_means_it),
         cmocka_unit_test(test_R01_a_session_that_was_exchanged_is_given_up),
     };

@@ -7,6 +7,7 @@
  *     many series, a time   the primary key for a window of the log, which is what a filter that
  *                           leaves most in needs; where the window gave too little, the index for
  *                           the whole of the rest
+ *     not settled           the index over those rows, some thousands of events at a time
  *
  * Every statement checks all of the filter but the pattern and the texts, which the set of series
  * stands for.
@@ -17,6 +18,7 @@
 
 #define SERIES_COUNT_FEW 64
 #define WINDOW_COUNT 16384
+#define OPEN_COUNT 4096
 
 void fan__postgres_walk_init(struct fan__postgres_walk *walk,
                              struct fan__postgres_connection *connection,
@@ -43,7 +45,7 @@ static void add_range(struct fan__postgres_params *params, uint64_t after_seq, u
     fan__postgres_add_int(params, (int64_t)size_max);
 }
 
-/* Binds $1 to $8 as sql.h says. */
+/* Binds $1 to $9 as sql.h says. */
 static PGresult *find(const struct fan__postgres_walk *walk, enum fan__postgres_statement up,
                       uint64_t after_seq, uint64_t last_seq, size_t limit)
 {
@@ -66,6 +68,8 @@ static PGresult *find(const struct fan__postgres_walk *walk, enum fan__postgres_
         fan__postgres_add_int(&params, query->from_us != 0 ? query->from_us : INT64_MIN);
         fan__postgres_add_int(&params, query->until_us != 0 ? query->until_us : INT64_MAX);
     }
+    if (up == FAN__PG_PAGE_OPEN)
+        fan__postgres_add_int(&params, query->status);
     /* The one for the way down stands behind each. */
     PGresult *result = fan__postgres_run(
         connection, (enum fan__postgres_statement)((int)up + walk->down), &params);
@@ -103,8 +107,6 @@ static enum fan__postgres_statement statement_of(const struct fan__postgres_walk
     const struct fan_query *query = walk->query;
     bool timed = query->from_us != 0 || query->until_us != 0;
     *ret_window = false;
-    if (walk->open)
-        return FAN__PG_PAGE_OPEN;
     if (!walk->set.all && walk->set.count <= SERIES_COUNT_FEW)
         return FAN__PG_PAGE_SERIES;
     if (query->user_id != 0)
@@ -143,6 +145,33 @@ static uint64_t window_of(const struct fan__postgres_walk *walk)
     return all ? walk->last_seq : walk->after_seq + WINDOW_COUNT;
 }
 
+/* The same of what is not settled, by its events. */
+static uint64_t open_window_of(const struct fan__postgres_walk *walk)
+{
+    struct fan__postgres_params params = { 0 };
+    fan__postgres_add_int(&params, (int64_t)walk->after_seq);
+    fan__postgres_add_int(&params, (int64_t)walk->last_seq);
+    fan__postgres_add_int(&params, OPEN_COUNT);
+    PGresult *result = fan__postgres_run(
+        walk->connection, walk->down ? FAN__PG_OPEN_WINDOW_DOWN : FAN__PG_OPEN_WINDOW, &params);
+    uint64_t window_seq = walk->down ? walk->after_seq : walk->last_seq;
+    if (PQntuples(result) == 1)
+        window_seq = (uint64_t)fan__postgres_int(result, 0, 0) - walk->down;
+    PQclear(result);
+    return window_seq;
+}
+
+/* What a window has, looked at from where the walk stands; up to `limit` of it. */
+static PGresult *next_open(struct fan__postgres_walk *walk, size_t limit)
+{
+    uint64_t window_seq = open_window_of(walk);
+    PGresult *result = find(walk, FAN__PG_PAGE_OPEN, walk->down ? window_seq : walk->after_seq,
+                            walk->down ? walk->last_seq : window_seq, limit);
+    if (result)
+        pass(walk, result, is_whole(walk, result, limit), window_seq);
+    return result;
+}
+
 PGresult *fan__postgres_walk_next(struct fan__postgres_walk *walk, size_t limit)
 {
     if (walk->after_seq >= walk->last_seq || walk->connection->status != FAN_OK ||
@@ -150,6 +179,8 @@ PGresult *fan__postgres_walk_next(struct fan__postgres_walk *walk, size_t limit)
         walk->after_seq = walk->last_seq;
         return NULL;
     }
+    if (walk->open)
+        return next_open(walk, limit);
     bool window = false;
     enum fan__postgres_statement statement = statement_of(walk, &window);
     uint64_t end_seq = walk->down ? walk->after_seq : walk->last_seq;

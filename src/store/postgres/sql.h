@@ -68,12 +68,19 @@
         "ORDER BY e.seq " order " LIMIT $3::bigint), ",                                            \
         "q JOIN @event e ON e.seq = q.seq", "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS,      \
         order)
+/* $9 is the status of the event, which one of its rows must have, or may once it has lapsed. */
 #define FAN__POSTGRES_PAGE_OPEN(order)                                                             \
     FAN__POSTGRES_PAGE_OF(                                                                         \
         "q AS MATERIALIZED (SELECT DISTINCT e.seq FROM @delivery e WHERE e.status <> 2 "           \
+        "AND (e.status = $9::bigint OR (e.status = 1 AND $9::bigint = 0)) "                        \
         "AND " FAN__POSTGRES_BETWEEN "), ",                                                        \
         "q JOIN @event e ON e.seq = q.seq",                                                        \
         "true " FAN__POSTGRES_IN_SET FAN__POSTGRES_USERS FAN__POSTGRES_LATER, order)
+/* The last of the next $3 events that have a row which is not settled. */
+#define FAN__POSTGRES_OPEN_WINDOW(order)                                                           \
+    "SELECT q.seq FROM (SELECT DISTINCT e.seq FROM @delivery e WHERE e.status <> 2 "               \
+    "AND " FAN__POSTGRES_BETWEEN "ORDER BY e.seq " order                                           \
+    " LIMIT $3::bigint) q OFFSET $3::bigint - 1"
 
 #define FAN__POSTGRES_TUPLES                                                                       \
     "unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], "  \
@@ -206,6 +213,8 @@
     X(PAGE_TIME_DOWN, FAN__POSTGRES_PAGE_TIME("DESC"))                                             \
     X(PAGE_OPEN, FAN__POSTGRES_PAGE_OPEN(""))                                                      \
     X(PAGE_OPEN_DOWN, FAN__POSTGRES_PAGE_OPEN("DESC"))                                             \
+    X(OPEN_WINDOW, FAN__POSTGRES_OPEN_WINDOW(""))                                                  \
+    X(OPEN_WINDOW_DOWN, FAN__POSTGRES_OPEN_WINDOW("DESC"))                                         \
     X(EVENT_DELETE, "DELETE FROM @event e WHERE e.id = $1::text")                                  \
     X(EVENT_ERASE, "UPDATE @event e SET user_id = NULL, session = NULL, metadata = NULL, "         \
                    "payload = $2::bytea WHERE e.id = $1::text")                                    \
