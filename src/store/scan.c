@@ -1,6 +1,7 @@
 /*
- * A list without indexes: the log is read from its beginning, with the same filter, and the states
- * are asked for one by one. Of a list with the newest first, the matches are counted before.
+ * A list without indexes: the log is read from its beginning, once, with the same filter, and the
+ * states are asked for one by one. Of a list with the newest first, the ids of the last matches are
+ * kept on the way, offset + limit of them, since nobody knows which will be the last.
  */
 #include "store/scan.h"
 
@@ -19,26 +20,47 @@ struct scan {
     struct fan_batch *one;
     uint64_t until_seq; /* the head at the beginning: what comes meanwhile is not in the list */
     uint64_t matched;
-    uint64_t from; /* which of the matches are wanted */
-    uint64_t to;
-    char **ids;
+    uint64_t skip; /* matches before those that are kept */
+    uint64_t keep;
+    char **ids; /* the match n lies at (n - skip) % keep */
     size_t count;
     size_t room;
 };
 
-static enum fan_status keep_id(struct scan *scan, const struct fan_event *event)
+static enum fan_status make_room(struct scan *scan)
+{
+    size_t room = scan->room > 0 ? 2 * scan->room : 64;
+    char **ids = fan__resize(scan->store->env, scan->ids, room * sizeof(*ids));
+    if (!ids)
+        return FAN_NO_MEMORY;
+    scan->ids = ids;
+    scan->room = room;
+    return FAN_OK;
+}
+
+/* Keeps a match, in the place of the oldest one when there are as many as are wanted. */
+static enum fan_status keep_id(struct scan *scan, const struct fan_event *event, uint64_t n)
 {
     const struct fan_env *env = scan->store->env;
-    if (scan->count == scan->room) {
-        size_t room = scan->room > 0 ? 2 * scan->room : 64;
-        char **ids = fan__resize(env, scan->ids, room * sizeof(*ids));
-        if (!ids)
-            return FAN_NO_MEMORY;
-        scan->ids = ids;
-        scan->room = room;
-    }
-    scan->ids[scan->count] = fan__strdup(env, fan_event_id(event));
-    return scan->ids[scan->count] && ++scan->count ? FAN_OK : FAN_NO_MEMORY;
+    bool more = scan->count < scan->keep;
+    if (more && scan->count == scan->room && make_room(scan) != FAN_OK)
+        return FAN_NO_MEMORY;
+    char *id = fan__strdup(env, fan_event_id(event));
+    if (!id)
+        return FAN_NO_MEMORY;
+    size_t at = (size_t)((n - scan->skip) % scan->keep);
+    if (more)
+        scan->count++;
+    else
+        fan__free(env, scan->ids[at]);
+    scan->ids[at] = id;
+    return FAN_OK;
+}
+
+/* Whether what comes after n matches is not wanted. */
+static bool is_whole(const struct scan *scan, uint64_t n)
+{
+    return !scan->query->newest_first && n >= scan->skip + scan->keep;
 }
 
 /* One event that the filter of a read let through. */
@@ -54,8 +76,8 @@ static enum fan_status see(struct scan *scan, const struct fan_event *event)
         if (state.status != scan->query->status)
             return FAN_OK;
     }
-    uint64_t index = scan->matched++;
-    return index >= scan->from && index < scan->to ? keep_id(scan, event) : FAN_OK;
+    uint64_t n = scan->matched++;
+    return n >= scan->skip && !is_whole(scan, n) ? keep_id(scan, event, n) : FAN_OK;
 }
 
 static enum fan_status walk(struct scan *scan)
@@ -66,9 +88,8 @@ static enum fan_status walk(struct scan *scan)
     query.has_status = query.newest_first = false;
     query.offset = 0;
     query.limit = PAGE_COUNT;
-    scan->matched = 0;
     while (status == FAN_OK && result.scanned_seq < scan->until_seq &&
-           (scan->matched < scan->to || scan->to == 0)) {
+           !is_whole(scan, scan->matched)) {
         fan_batch_clear(scan->page);
         status = scan->store->provider->read(scan->store->self, result.scanned_seq, &query,
                                              scan->page, &result);
@@ -76,23 +97,6 @@ static enum fan_status walk(struct scan *scan)
             if (fan_event_seq(fan_batch_event(scan->page, i)) <= scan->until_seq)
                 status = see(scan, fan_batch_event(scan->page, i));
     }
-    return status;
-}
-
-/* Finds out which matches are wanted. */
-static enum fan_status bound(struct scan *scan)
-{
-    const struct fan_query *query = scan->query;
-    enum fan_status status = scan->store->provider->head(scan->store->self, &scan->until_seq);
-    if (!query->newest_first) {
-        scan->from = query->offset;
-        scan->to = query->offset + query->limit;
-        return status;
-    }
-    if (status == FAN_OK)
-        status = walk(scan);
-    scan->to = scan->matched > query->offset ? scan->matched - query->offset : 0;
-    scan->from = scan->to > query->limit ? scan->to - query->limit : 0;
     return status;
 }
 
@@ -113,21 +117,33 @@ static enum fan_status add(struct scan *scan, const char *id, struct fan_batch *
     return status;
 }
 
+/* The id of the i-th event of the list. */
+static const char *id_of(const struct scan *scan, uint64_t i)
+{
+    uint64_t n = scan->query->newest_first ? scan->matched - 1 - i : i;
+    return scan->ids[n % scan->keep];
+}
+
 enum fan_status fan__store_scan(struct fan_store *store, const struct fan_query *query,
                                 struct fan_batch *batch, struct fan_event_state *states,
                                 struct fan_error *error)
 {
-    struct scan scan = { .store = store, .query = query };
+    /* Neither is past FAN_SEQ_MAX. */
+    uint64_t to = query->offset + query->limit;
+    struct scan scan = { .store = store,
+                         .query = query,
+                         .skip = query->newest_first ? 0 : query->offset,
+                         .keep = query->newest_first ? to : query->limit };
     enum fan_status status = fan_batch_new(store->env, &scan.page);
     if (status == FAN_OK)
         status = fan_batch_new(store->env, &scan.one);
     if (status == FAN_OK)
-        status = bound(&scan);
-    if (status == FAN_OK && scan.to > 0)
+        status = store->provider->head(store->self, &scan.until_seq);
+    if (status == FAN_OK)
         status = walk(&scan);
-    for (size_t i = 0;
+    for (uint64_t i = query->newest_first ? query->offset : 0;
          status == FAN_OK && i < scan.count && fan_batch_size(batch) < FAN_LIST_SIZE_MAX; i++)
-        status = add(&scan, scan.ids[query->newest_first ? scan.count - 1 - i : i], batch, states);
+        status = add(&scan, id_of(&scan, i), batch, states);
     for (size_t i = 0; i < scan.count; i++)
         fan__free(store->env, scan.ids[i]);
     fan__free(store->env, scan.ids);

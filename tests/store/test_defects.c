@@ -785,6 +785,47 @@ static void test_P22_a_provider_without_query_lists_by_reading_the_log(void **st
     assert_int_equal(fan_store_open_provider(&provider, "wrong:", NULL, &store, NULL), FAN_INVALID);
 }
 
+/* As retention does to whoever reads the log slowly. */
+static enum fan_status read_and_forget(void *self, uint64_t after_seq,
+                                       const struct fan_query *query, struct fan_batch *batch,
+                                       struct fan_read_result *ret_result)
+{
+    enum fan_status status = wrong_read(self, after_seq, query, batch, ret_result);
+    for (int i = 0; i < 4 && status == FAN_OK; i++)
+        delete_oldest(self);
+    return status;
+}
+
+static void test_P22_a_list_is_whole_while_retention_runs(void **state)
+{
+    (void)state;
+    struct fan_provider provider = wrong_provider;
+    struct fan_event_state states[3];
+    struct fan_batch *batch = NULL;
+    struct fan_store *store = NULL;
+    defect = NONE;
+    provider.list = NULL;
+    provider.read = read_and_forget;
+    assert_ok(fan_batch_new(NULL, &batch));
+    assert_ok(fan_store_open_provider(&provider, "wrong:", NULL, &store, NULL));
+    for (int i = 0; i < 10; i++) {
+        struct fan_event_draft draft = { .size = FAN_EVENT_DRAFT_SIZE, .type = "a.b.c" };
+        struct fan_event *event = NULL;
+        assert_ok(fan_event_new(&draft, NULL, &event, NULL));
+        assert_ok(fan_store_append(store, &(struct fan_append){ .event = event }, 1, NULL));
+        fan_event_free(event, NULL);
+    }
+    const struct fan_query query = {
+        .size = FAN_QUERY_SIZE, .newest_first = true, .offset = 1, .limit = 3
+    };
+    assert_ok(fan_store_list(store, &query, batch, states, NULL));
+    assert_int_equal(fan_batch_count(batch), 3);
+    for (size_t i = 0; i < 3; i++)
+        assert_int_equal(fan_event_seq(fan_batch_event(batch, i)), 9 - i);
+    fan_store_close(store);
+    fan_batch_free(batch);
+}
+
 static void test_P15_options_of_no_use_are_refused(void **state)
 {
     (void)state;
@@ -802,6 +843,7 @@ int main(void)
         cmocka_unit_test(test_P06_without_a_defect_the_suite_passes),
         cmocka_unit_test(test_P06_every_planted_defect_fails_the_suite),
         cmocka_unit_test(test_P22_a_provider_without_query_lists_by_reading_the_log),
+        cmocka_unit_test(test_P22_a_list_is_whole_while_retention_runs),
         cmocka_unit_test(test_P15_options_of_no_use_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
