@@ -278,6 +278,24 @@ static void test_P13_after_a_restart_the_copy_goes_on(void **state)
     test_folder_remove(folder);
 }
 
+/* A copy on its way that came through, but was not heard of; meanwhile the event is removed. */
+static void test_P06_what_is_removed_while_its_copy_is_in_doubt_goes_from_both(void **state)
+{
+    (void)state;
+    struct pair pair = pair_make("memory:");
+    uint64_t begun = 0;
+    assert_ok(fan_fault_set(
+        pair.second, "append.unknown_done=100%,limit=1,append.delay=100%,delay_ms=300-300", NULL));
+    append_all(pair.tee, 0, 1);
+    while (begun == 0)
+        assert_ok(fan_fault_count(pair.second, "append.delay", &begun));
+    assert_ok(fan_store_delete(pair.tee, "event-0"));
+    append_all(pair.tee, 1, 1);
+    assert_ok(fan_tee_wait(pair.tee, WAIT_MS));
+    assert_same(pair.first, pair.copy, 1);
+    pair_end(&pair);
+}
+
 static void test_P07_what_is_no_pair_is_refused(void **state)
 {
     (void)state;
@@ -481,6 +499,7 @@ int main(void)
 #ifdef WITH_POSTGRES
         cmocka_unit_test(test_P06_a_log_moves_to_postgres_while_it_is_in_use),
 #endif
+        cmocka_unit_test(test_P06_what_is_removed_while_its_copy_is_in_doubt_goes_from_both),
         cmocka_unit_test(test_P07_what_is_no_pair_is_refused),
         cmocka_unit_test(test_P06_a_second_that_others_write_to_is_told_of_at_open),
         cmocka_unit_test_teardown(test_P06_the_copy_is_the_log_whatever_happened, tell_seed),

@@ -92,7 +92,7 @@ enum fan_status fan__tee_place(struct fan__tee *tee, struct fan_error *error)
     tee->stats.copied_seq = seq;
     fan__mutex_unlock(&tee->mutex);
     tee->placed = true;
-    tee->unchecked = false;
+    tee->page_is = FAN__TEE_DONE;
     return FAN_OK;
 }
 
@@ -119,36 +119,51 @@ static enum fan_status open_second(struct fan__tee *tee, struct fan_error *error
     return FAN_OK;
 }
 
-/* Appends the page. What the second will never take is counted and passed over. */
-static enum fan_status append_page(struct fan__tee *tee, struct fan_error *error)
+/* What the second will never take is counted and passed over. FAN_FULL: some of it is there. */
+static enum fan_status take_answers(struct fan__tee *tee, size_t count, struct fan_error *error)
 {
-    size_t count = fan_batch_count(tee->page);
     uint64_t copied = 0;
     uint64_t refused = 0;
-    for (size_t i = 0; i < count; i++)
-        tee->items[i] = (struct fan_append){ .event = fan_batch_event(tee->page, i) };
-    enum fan_status status = fan_store_append(fan__tee_second(tee), tee->items, count, error);
-    for (size_t i = 0; i < count && status == FAN_OK; i++) {
-        enum fan_status of_item = tee->items[i].ret_status;
-        if (of_item == FAN_FULL)
+    for (size_t i = 0; i < count; i++) {
+        enum fan_status status = tee->items[i].ret_status;
+        if (status == FAN_FULL)
             return fan__fail(error, FAN_FULL, "second", "the second store is full");
-        if (of_item == FAN_OK) {
+        if (status == FAN_OK) {
             copied += !tee->items[i].ret_duplicate;
             continue;
         }
         refused++;
         fan__log(tee->env, FAN_LOG_WARNING, "tee: the second store does not take event %s: %s",
-                 fan_event_id(tee->items[i].event), fan_status_text(of_item));
+                 fan_event_id(tee->items[i].event), fan_status_text(status));
     }
     fan__mutex_lock(&tee->mutex);
     tee->stats.copied += copied;
     tee->stats.refused += refused;
     fan__mutex_unlock(&tee->mutex);
+    return FAN_OK;
+}
+
+static enum fan_status append_page(struct fan__tee *tee, struct fan_error *error)
+{
+    size_t count = fan_batch_count(tee->page);
+    enum fan_status status = FAN_OK;
+    for (size_t i = 0; i < count; i++)
+        tee->items[i] = (struct fan_append){ .event = fan_batch_event(tee->page, i) };
+    if (count > 0)
+        status = fan_store_append(fan__tee_second(tee), tee->items, count, error);
+    if (status == FAN_OK)
+        status = take_answers(tee, count, error);
+    if (status == FAN_OK)
+        tee->page_is = FAN__TEE_APPENDED;
+    else if (status == FAN_UNKNOWN || status == FAN_FULL)
+        tee->page_is = FAN__TEE_IN_DOUBT;
+    else if (tee->page_is == FAN__TEE_READ)
+        tee->page_is = FAN__TEE_DONE;
     return status;
 }
 
-/* Reads what follows the place, and appends it. */
-static enum fan_status copy_page(struct fan__tee *tee, struct fan_error *error)
+/* Reads what follows the place. */
+static enum fan_status read_page(struct fan__tee *tee, struct fan_error *error)
 {
     const struct fan_query query = { .size = FAN_QUERY_SIZE, .limit = FAN__TEE_LOOK_COUNT };
     struct fan_read_result result;
@@ -156,13 +171,9 @@ static enum fan_status copy_page(struct fan__tee *tee, struct fan_error *error)
     enum fan_status status = fan_store_read(tee->first, after_seq, &query, tee->page, &result);
     if (status != FAN_OK)
         return fan__fail(error, status, "first", "%s", fan_status_text(status));
-    if (fan_batch_count(tee->page) > 0)
-        status = append_page(tee, error);
-    if (status != FAN_OK)
-        return status;
     tee->page_after = after_seq;
     tee->page_until = result.scanned_seq;
-    tee->unchecked = true;
+    tee->page_is = FAN__TEE_READ;
     if (result.trimmed_seq > after_seq) {
         fan__mutex_lock(&tee->mutex);
         tee->stats.torn_seq = result.trimmed_seq;
@@ -211,7 +222,7 @@ static enum fan_status check_page(struct fan__tee *tee, struct fan_error *error)
     }
     if (status != FAN_OK)
         return fan__fail(error, status, NULL, "%s", fan_status_text(status));
-    tee->unchecked = false;
+    tee->page_is = FAN__TEE_DONE;
     return FAN_OK;
 }
 
@@ -221,8 +232,10 @@ static enum fan_status step(struct fan__tee *tee, struct fan_error *error)
     enum fan_status status = open_second(tee, error);
     if (status == FAN_OK && !tee->placed)
         status = fan__tee_place(tee, error);
-    if (status == FAN_OK && !tee->unchecked)
-        status = copy_page(tee, error);
+    if (status == FAN_OK && tee->page_is == FAN__TEE_DONE)
+        status = read_page(tee, error);
+    if (status == FAN_OK && tee->page_is != FAN__TEE_APPENDED)
+        status = append_page(tee, error);
     return status == FAN_OK ? check_page(tee, error) : status;
 }
 

@@ -10,7 +10,8 @@
  *
  * An event may be removed or erased between its reading and its appending. Who removes does so in
  * the first, then in the second; who copies appends to the second, then looks at the first again:
- * whichever comes last takes it away. A page is not left before that look has succeeded.
+ * whichever comes last takes it away. A page is not left before that look has succeeded; nor is one
+ * read anew whose appending has an unknown outcome: it is appended again, which settles that.
  */
 #ifndef FAN_STORE_TEE_TEE_H
 #define FAN_STORE_TEE_TEE_H
@@ -22,6 +23,14 @@
 
 #define FAN__TEE_LOOK_COUNT 1000
 
+/* How far a page is. One of which a part may be in the second, or come yet, is not read anew. */
+enum fan__tee_page {
+    FAN__TEE_DONE, /* as it is in the first, or not begun */
+    FAN__TEE_READ,
+    FAN__TEE_IN_DOUBT,
+    FAN__TEE_APPENDED, /* and not looked at again in the first */
+};
+
 struct fan__tee {
     const struct fan_env *env;
     struct fan_store *first;
@@ -32,8 +41,8 @@ struct fan__tee {
     struct fan_batch *page;
     struct fan_batch *look;
     struct fan_append *items;
-    bool placed;         /* the place is known */
-    bool unchecked;      /* the page is in the second, and not looked at again */
+    bool placed; /* the place is known */
+    enum fan__tee_page page_is;
     uint64_t page_after; /* where the page begins and ends */
     uint64_t page_until;
     uint32_t pause_ms;
