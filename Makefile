@@ -20,7 +20,7 @@ help:
 	@echo 'make lint     clang-format, clang-tidy, tools/tidy'
 	@echo 'make bench    all benchmarks, or BENCH=name'
 	@echo 'make demo     329 real deliveries, a kill -9 half-way, nothing lost'
-	@echo 'make soak     the tests with full counts, and on a fresh minimal Debian'
+	@echo 'make soak     the tests with full counts, fuzzing, and a fresh minimal Debian'
 	@echo 'make fuzz     all fuzz targets for SECONDS=60 each, or FUZZ=name'
 
 build:
@@ -51,6 +51,7 @@ demo: build
 soak:
 	@tools/setup test
 	@FANFARE_SOAK=1 tools/test
+	@tools/fuzz --seconds 300
 	@tools/fresh
 
 fuzz:

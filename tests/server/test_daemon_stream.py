@@ -1,6 +1,7 @@
 """GET /v1/stream, end to end against fanfared."""
 
 import json
+import os
 import random
 import sys
 import threading
@@ -14,6 +15,7 @@ import tap  # noqa: E402
 from daemon import MEMORY_TELLS, Daemon, folder, request, together  # noqa: E402
 
 LINES = "application/x-ndjson"
+SOAK = os.environ.get("FANFARE_SOAK", "") not in ("", "0")
 
 
 def publish_lines(daemon, events):
@@ -265,49 +267,58 @@ def test_L07_a_resumed_stream_goes_on_across_a_kill():
             [life, number] for life in range(4) for number in range(50)]
 
 
+def flood(daemon, before):
+    """50 MB past clients that stand still, or 10; gives the memory before it, the first time."""
+    size, count = 4000, 12_500 if MEMORY_TELLS else 2_500
+    slow = [daemon.stream(receive_size=4096) for _ in range(20)]
+    fast = daemon.stream()
+    publish_lines(daemon, [{"type": "warm"}])
+    assert next(fast).event == "warm"
+    before = before or daemon.memory_peak()
+    fallbacks = daemon.get("/v1/stats")["streams"]["fallbacks"]
+    frames = []
+
+    def read_fast():
+        frames.extend(fast.take(count))
+
+    def publish():
+        with daemon.connect() as client:
+            for start in range(0, count, 250):
+                body = "\n".join(
+                    json.dumps({"type": "load", "payload": [number, "x" * size]})
+                    for number in range(start, start + 250))
+                response = request(client, "POST", "/v1/events", body, Content_Type=LINES,
+                                   Prefer="return=minimal")
+                assert response.status == 200
+
+    together(publish, read_fast)
+    assert [frame.json()["payload"][0] for frame in frames] == list(range(count))
+    stats = daemon.get("/v1/stats")
+    assert stats["streams"]["fallbacks"] >= fallbacks + 20, stats
+    # 20 buffers of 256 KiB, pages of the log, the bus, the writer's queue.
+    daemon.check_memory_peak(40 << 20, before)
+    for stream in slow[:3]:
+        assert next(stream).event == "warm"
+        numbers = [frame.json()["payload"][0] for frame in stream.take(count)]
+        assert numbers == list(range(count))
+    # They are live again.
+    publish_lines(daemon, [{"type": "after.all"}])
+    for stream in slow[:3]:
+        assert next(stream).event == "after.all"
+    daemon.until(lambda now: now["streams"]["live"] >= 4)
+    assert daemon.get("/v1/stats")["streams"]["gaps"] == 0
+    for stream in slow:
+        stream.close()
+    fast.close()
+    daemon.until(lambda now: now["streams"]["open"] == 0)
+    return before
+
+
 def test_L12_a_slow_client_costs_a_bounded_buffer_and_loses_nothing():
-    size, count = 4000, 12_500 if MEMORY_TELLS else 2_500  # 50 MB, or 10
     with folder() as place, Daemon(f"sqlite:{place}/log.db") as daemon:
-        slow = [daemon.stream(receive_size=4096) for _ in range(20)]
-        fast = daemon.stream()
-        publish_lines(daemon, [{"type": "warm"}])
-        assert next(fast).event == "warm"
-        before = daemon.memory_peak()
-        frames = []
-
-        def read_fast():
-            frames.extend(fast.take(count))
-
-        def publish():
-            with daemon.connect() as client:
-                for start in range(0, count, 250):
-                    body = "\n".join(
-                        json.dumps({"type": "load", "payload": [number, "x" * size]})
-                        for number in range(start, start + 250))
-                    response = request(client, "POST", "/v1/events", body, Content_Type=LINES,
-                                       Prefer="return=minimal")
-                    assert response.status == 200
-
-        together(publish, read_fast)
-        assert [frame.json()["payload"][0] for frame in frames] == list(range(count))
-        stats = daemon.get("/v1/stats")
-        assert stats["streams"]["fallbacks"] >= 20, stats
-        # 20 buffers of 256 KiB, pages of the log, the bus, the writer's queue.
-        daemon.check_memory_peak(40 << 20, before)
-        for stream in slow[:3]:
-            assert next(stream).event == "warm"
-            numbers = [frame.json()["payload"][0] for frame in stream.take(count)]
-            assert numbers == list(range(count))
-        # They are live again.
-        publish_lines(daemon, [{"type": "after.all"}])
-        for stream in slow[:3]:
-            assert next(stream).event == "after.all"
-        daemon.until(lambda now: now["streams"]["live"] >= 4)
-        assert daemon.get("/v1/stats")["streams"]["gaps"] == 0
-        for stream in slow:
-            stream.close()
-        fast.close()
-        daemon.until(lambda now: now["streams"]["open"] == 0)
+        before = None
+        for _ in range(10 if SOAK else 1):
+            before = flood(daemon, before)
 
 
 def test_large_events_pass_a_slow_client():
