@@ -229,12 +229,48 @@ static void test_P20_a_filter_of_many_series_reads_in_order(void **state)
     fan__sqlite_provider.close(store);
 }
 
+/* Sums of what is claimed, or dead, come from the rows that say so. */
+static void test_P16_sums_look_at_no_event_that_is_open(void **state)
+{
+    enum { COUNT = 100 };
+    static struct fan_claim claims[COUNT];
+    struct fan__sqlite *store = provider_open(*state);
+    const struct fan_group_name name = { "g", "" };
+    const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE,
+                                               .start = FAN_START_BEGINNING };
+    const struct fan_claim_options claiming = {
+        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me", .limit = COUNT, .lease_ms = 60000
+    };
+    struct fan_store_stats stats = { .size = sizeof(stats) };
+    struct fan_settle dead = { .verdict = FAN_VERDICT_FAIL, .error = "no" };
+    struct fan_batch *batch = batch_new();
+    fill(store);
+    assert_ok(fan__sqlite_provider.group_create(store, &name, &options, NULL));
+    assert_ok(fan__sqlite_provider.claim(store, &name, &claiming, batch, claims));
+    dead.seq = claims[7].seq;
+    dead.token = claims[7].token;
+    assert_ok(fan__sqlite_provider.settle(store, &name, &dead, 1));
+    assert_ok(fan__sqlite_provider.stats(store, &stats));
+    assert_int_equal(stats.processing, COUNT - 1);
+    assert_int_equal(stats.failed, 1);
+    assert_int_equal(stats.pending, 10000 - COUNT);
+    for (const struct fan__sqlite_connection *c = store->pool; c; c = c->next) {
+        if (c->statements[FAN__SQL_EVENT_BY_SEQ])
+            assert_int_equal(
+                sqlite3_stmt_status(c->statements[FAN__SQL_EVENT_BY_SEQ], SQLITE_STMTSTATUS_RUN, 0),
+                0);
+    }
+    fan_batch_free(batch);
+    fan__sqlite_provider.close(store);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         at_a_place(test_P20_no_statement_scans_a_table),
         at_a_place(test_P20_walks_use_their_index),
         at_a_place(test_P20_single_field_filters_do_not_scan),
+        at_a_place(test_P16_sums_look_at_no_event_that_is_open),
         at_a_place(test_P20_a_filter_of_many_series_reads_in_order),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

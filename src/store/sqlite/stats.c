@@ -85,40 +85,102 @@ static int compare(const void *a, const void *b)
     return (left > right) - (left < right);
 }
 
-/* Events with a row that is not completed, or that was made before the group's cursor came by. */
-static void correct_all(struct fan__sqlite_connection *connection,
-                        struct fan__sqlite_thresholds *thresholds, struct fan_store_stats *stats)
+/* Events with a row that was made before the group's cursor came by, in their order. */
+static size_t load_ahead(struct fan__sqlite_connection *connection,
+                         const struct fan__sqlite_groups *groups, struct fan__buffer *seqs)
 {
-    struct fan__buffer seqs;
-    fan__buffer_init(&seqs, connection->store->env);
-    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_OPEN);
-    while (fan__sqlite_step(connection, statement)) {
-        uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
-        fan__buffer_add(&seqs, &seq, sizeof(seq));
-    }
-    for (size_t i = 0; i < thresholds->groups->count; i++) {
-        const struct fan__sqlite_group *group = &thresholds->groups->items[i];
+    for (size_t i = 0; i < groups->count; i++) {
+        const struct fan__sqlite_group *group = &groups->items[i];
         if (group->ahead == 0)
             continue;
-        statement = fan__sqlite_use(connection, FAN__SQL_AHEAD);
+        sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_AHEAD);
         sqlite3_bind_int64(statement, 1, (int64_t)group->cursor_seq);
         sqlite3_bind_int64(statement, 2, group->id);
         while (fan__sqlite_step(connection, statement)) {
             uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
-            fan__buffer_add(&seqs, &seq, sizeof(seq));
+            fan__buffer_add(seqs, &seq, sizeof(seq));
         }
     }
-    if (seqs.failed)
+    if (seqs->failed)
         fan__sqlite_fail(connection, FAN_NO_MEMORY);
-    size_t count = seqs.size / sizeof(uint64_t);
-    uint64_t *items = (uint64_t *)(void *)seqs.data;
+    size_t count = seqs->size / sizeof(uint64_t);
     if (count > 0)
-        qsort(items, count, sizeof(*items), compare);
-    for (size_t i = 0; i < count && connection->status == FAN_OK; i++) {
-        if (i == 0 || items[i] != items[i - 1])
-            correct(connection, thresholds, items[i], stats);
+        qsort(seqs->data, count, sizeof(uint64_t), compare);
+    return count;
+}
+
+/* An event under way: its rows that are not completed come one after the other. */
+struct open_event {
+    uint64_t seq; /* 0 for none */
+    bool failed;
+    bool held;
+};
+
+/*
+ * The same correction for an event whose rows were all seen: they say what it is, and only past
+ * the lowest cursor may it have been counted.
+ */
+static void correct_open(struct fan__sqlite_connection *connection,
+                         struct fan__sqlite_thresholds *thresholds, const struct open_event *event,
+                         struct fan_store_stats *stats)
+{
+    if (event->seq == 0)
+        return;
+    if (event->seq > fan__sqlite_groups_cursor(thresholds->groups)) {
+        correct(connection, thresholds, event->seq, stats);
+        return;
     }
-    fan__buffer_deinit(&seqs);
+    stats->failed += event->failed;
+    stats->processing += event->held && !event->failed;
+    stats->pending += !event->held && !event->failed;
+}
+
+static bool is_group(const struct fan__sqlite_groups *groups, int64_t id)
+{
+    size_t i = 0;
+    while (i < groups->count && groups->items[i].id != id)
+        i++;
+    return i < groups->count;
+}
+
+/* Events with a row that is not completed, but those that are ahead. */
+static void correct_rows(struct fan__sqlite_connection *connection,
+                         struct fan__sqlite_thresholds *thresholds, const struct fan__buffer *ahead,
+                         struct fan_store_stats *stats)
+{
+    int64_t now_us = fan__sqlite_now_us(connection->store);
+    size_t count = ahead->size / sizeof(uint64_t);
+    struct open_event event = { .seq = 0 };
+    sqlite3_stmt *statement = fan__sqlite_use(connection, FAN__SQL_OPEN);
+    while (fan__sqlite_step(connection, statement)) {
+        uint64_t seq = (uint64_t)sqlite3_column_int64(statement, 0);
+        if (!is_group(thresholds->groups, sqlite3_column_int64(statement, 1)) ||
+            (count > 0 && bsearch(&seq, ahead->data, count, sizeof(seq), compare)))
+            continue;
+        if (seq != event.seq) {
+            correct_open(connection, thresholds, &event, stats);
+            event = (struct open_event){ .seq = seq };
+        }
+        int status = sqlite3_column_int(statement, 2);
+        event.failed |= status == FAN_EVENT_FAILED;
+        event.held |= status == FAN_EVENT_PROCESSING && sqlite3_column_int64(statement, 3) > now_us;
+    }
+    correct_open(connection, thresholds, &event, stats);
+}
+
+static void correct_all(struct fan__sqlite_connection *connection,
+                        struct fan__sqlite_thresholds *thresholds, struct fan_store_stats *stats)
+{
+    struct fan__buffer ahead;
+    fan__buffer_init(&ahead, connection->store->env);
+    size_t count = load_ahead(connection, thresholds->groups, &ahead);
+    const uint64_t *seqs = (const uint64_t *)(void *)ahead.data;
+    correct_rows(connection, thresholds, &ahead, stats);
+    for (size_t i = 0; i < count && connection->status == FAN_OK; i++) {
+        if (i == 0 || seqs[i] != seqs[i - 1])
+            correct(connection, thresholds, seqs[i], stats);
+    }
+    fan__buffer_deinit(&ahead);
 }
 
 /* What the files hold. Not the truth of one instant: they are written while we look. */
