@@ -46,9 +46,9 @@ enum fan_policy {
  *               looks again and again, and keeps its processor for that as long as it helps;
  *               with FAN_POLICY_BLOCK, what others run while it yields does not count; messages
  *               that come faster than one in 250 ns are given 2 us to gather; with the others,
- *               where more subscriptions than processors are, messages that come more often than
- *               one in 10 us are given the time to fill an eighth of the buffer, 0.1 to 0.2 ms,
- *               in which it sleeps
+ *               for a second after a gap, where there are as many subscriptions as processors or
+ *               more, it sleeps while an eighth of the buffer fills, if that takes over 0.1 ms,
+ *               and for 0.2 ms at most; an end is heard after that
  */
 struct fan_subscription_options {
     size_t size;

@@ -167,6 +167,7 @@ struct fan_subscription {
     int64_t waited_ns; /* when it last found nothing, and what it had read then */
     uint64_t waited_delivered;
     struct fan__pace pace;
+    int64_t lost_ns;    /* when it was last told of a loss; 0: never */
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */
     struct fan_gap gap;
     char after_place[FAN__LINE_SIZE];

@@ -57,12 +57,15 @@ size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t
     if (count_max == 1)
         return 1;
     if (subscription->lent_many_count < count_max) {
-        struct fan__lent *many = fan__alloc_zero(env, count_max, subscription->bus->lent_size);
+        struct fan__lent *many = fan__alloc(env, count_max * subscription->bus->lent_size);
         if (!many)
             return 1;
         fan__free(env, subscription->lent_many);
         subscription->lent_many = many;
         subscription->lent_many_count = count_max;
+        subscription->lent = many;
+        for (size_t i = 0; i < count_max; i++)
+            lent_at(subscription, i)->form = 0;
     }
     subscription->lent = subscription->lent_many;
     return count_max;
@@ -112,6 +115,7 @@ static enum fan_status note_gap(struct fan_subscription *subscription, const str
                                           .before = loss->last + 1,
                                           .count = loss->count,
                                           .reason = FAN_GAP_OVERFLOW };
+    subscription->lost_ns = fan__deadline_ns(0);
     return FAN_GAP;
 }
 

@@ -22,9 +22,10 @@
 #define LINGER_COUNT 64
 #define LINGER_NS_MAX 2000
 /*
- * In a crowd: the time in which an eighth of the buffer fills, if messages come more often than
- * every so many ns, and timers are exact enough for it.
+ * In a crowd, and for so long after a loss: the time in which an eighth of the buffer fills, if
+ * messages come more often than every so many ns, and timers are exact enough for it.
  */
+#define NAP_AFTER_LOSS_NS 1000000000
 #define NAP_EVERY_NS 10000
 #define NAP_SHARE 8
 #define NAP_NS_MIN 100000
@@ -180,16 +181,19 @@ static int64_t pace_ns(struct fan_subscription *subscription, int64_t now_ns)
 /*
  * In a crowd, one who yields to a publisher that waits for nobody comes back after a whole slice of
  * his, and has lost what did not fit its buffer. One who sleeps for a part of that is given a
- * processor when it wakes. Nobody is told of this sleep, nor ends it: a wake would cost a publisher
- * more than a message. Gives whether it slept.
+ * processor when it wakes. Nobody is told of this sleep, nor ends it, be it by a close: a wake
+ * would cost a publisher more than a message. Gives whether it slept.
  */
 static bool nap(struct fan_subscription *subscription, int64_t now_ns, int64_t deadline_ns)
 {
-    if (subscription->policy == FAN_POLICY_BLOCK || has_processor(subscription))
+    bool lost = subscription->lost_ns != 0 && now_ns - subscription->lost_ns < NAP_AFTER_LOSS_NS;
+    if (!lost || has_processor(subscription))
         return false;
     int64_t every_ns = pace_ns(subscription, now_ns);
+    if (every_ns > NAP_EVERY_NS)
+        return false;
     int64_t nap_ns = every_ns * (int64_t)(subscription->buffer_count / NAP_SHARE);
-    if (every_ns > NAP_EVERY_NS || nap_ns < NAP_NS_MIN)
+    if (nap_ns < NAP_NS_MIN)
         return false;
     int64_t until_ns = now_ns + (nap_ns < NAP_NS_MAX ? nap_ns : NAP_NS_MAX);
     (void)fan__futex_wait(&subscription->sleep_word, 0,
@@ -227,7 +231,7 @@ static void stay_awake(struct fan_subscription *subscription, int64_t deadline_n
     int64_t left_ns = subscription->yield_us * FAN__NS_PER_US;
     int64_t until_ns = now_ns + left_ns < deadline_ns ? now_ns + left_ns : deadline_ns;
     int64_t yield_ns_max = subscription->policy == FAN_POLICY_BLOCK ? YIELD_NS_MAX : INT64_MAX;
-    if (nap(subscription, now_ns, deadline_ns) && looks_readable(subscription))
+    if (nap(subscription, now_ns, deadline_ns))
         return;
     linger(subscription, now_ns);
     if (spin_for_a_while(subscription, now_ns, until_ns))

@@ -683,6 +683,48 @@ static void test_B19_one_publisher_wakes_all_who_sleep(void **state)
     fan_bus_free(bus);
 }
 
+/* As if it had lost some of a message each microsecond just now. */
+static void make_sleepy(struct fan_subscription *subscription)
+{
+    subscription->lost_ns = fan__deadline_ns(0);
+    subscription->pace = (struct fan__pace){ .since_ns = subscription->lost_ns, .every_ns = 1000 };
+}
+
+static void close_bus(void *context)
+{
+    fan_bus_close(context);
+}
+
+static void test_B19_a_nap_among_many_ends_in_time_and_hears_of_the_end(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_with(NULL);
+    size_t count = bus->processor_count;
+    const struct fan_message *message = NULL;
+    struct fan_subscription **all = test_calloc(count, sizeof(struct fan_subscription *));
+    for (size_t i = 0; i < count; i++)
+        all[i] = subscribe_with(
+            bus, OPTIONS(.policy = FAN_POLICY_DROP_OLDEST, .buffer_count = 1024, .yield_us = 1));
+    for (int i = 0; i < 20; i++) {
+        int64_t end_ns = fan__deadline_ns(1);
+        make_sleepy(all[0]);
+        assert_int_equal(fan_subscription_next(all[0], 1, &message), FAN_AGAIN);
+        assert_true(fan__deadline_ns(0) >= end_ns);
+        publish(bus, NULL, "a");
+        make_sleepy(all[0]);
+        assert_ok(fan_subscription_next(all[0], 1, &message));
+    }
+    struct fan__thread closer = { .started = false };
+    make_sleepy(all[0]);
+    assert_ok(fan__thread_start(&closer, "closer", close_bus, bus));
+    assert_int_equal(fan_subscription_next(all[0], FAN_TIMEOUT_FOREVER, &message), FAN_CLOSED);
+    fan__thread_join(&closer);
+    for (size_t i = 0; i < count; i++)
+        fan_subscription_free(all[i]);
+    fan_bus_free(bus);
+    test_free(all);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -700,6 +742,7 @@ int main(void)
         cmocka_unit_test(test_B14_B18_publishers_wait_for_some_who_come_and_go),
         cmocka_unit_test(test_B19_who_is_awake_costs_no_system_call),
         cmocka_unit_test(test_B19_one_publisher_wakes_all_who_sleep),
+        cmocka_unit_test(test_B19_a_nap_among_many_ends_in_time_and_hears_of_the_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
