@@ -473,6 +473,8 @@ static void put_int(struct column *column, int64_t number)
     put_bytes(column, &big, sizeof(big));
 }
 
+#define ARRAY_HEAD_SIZE 20
+
 enum { ID, SERIES, CREATED, USER, PAYLOAD, COLUMN_COUNT };
 
 static void fill_columns(struct column columns[COLUMN_COUNT], size_t at, size_t batch)
@@ -511,21 +513,23 @@ static void pg_answers(PGconn *conn, int statements)
 
 /*
  * One commit, in one round trip: lock, insert after the head, commit. Who shares the log with other
- * processes knows where it ends only once he has the lock.
+ * processes knows where it ends only once he has the lock. A single event goes without arrays.
  */
-static void pg_commit(PGconn *conn, const struct column columns[COLUMN_COUNT])
+static void pg_commit(PGconn *conn, const struct column columns[COLUMN_COUNT], bool single)
 {
     const char *values[COLUMN_COUNT];
     int lengths[COLUMN_COUNT];
     int formats[COLUMN_COUNT];
+    size_t skip = single ? ARRAY_HEAD_SIZE + sizeof(uint32_t) : 0;
     for (int i = 0; i < COLUMN_COUNT; i++) {
-        values[i] = columns[i].data;
-        lengths[i] = (int)columns[i].size;
+        values[i] = columns[i].size > skip ? columns[i].data + skip : NULL;
+        lengths[i] = (int)(columns[i].size - skip);
         formats[i] = 1;
     }
+    const char *insert = single ? "insert one" : "insert";
     bench_must(PQsendQueryPrepared(conn, "begin", 0, NULL, NULL, NULL, 1) &&
                    PQsendQueryPrepared(conn, "lock", 0, NULL, NULL, NULL, 1) &&
-                   PQsendQueryPrepared(conn, "insert", COLUMN_COUNT, values, lengths, formats, 1) &&
+                   PQsendQueryPrepared(conn, insert, COLUMN_COUNT, values, lengths, formats, 1) &&
                    PQsendQueryPrepared(conn, "commit", 0, NULL, NULL, NULL, 1) &&
                    PQpipelineSync(conn),
                "%s", PQerrorMessage(conn));
@@ -547,6 +551,9 @@ static PGconn *pg_begin(void)
     PGconn *conn = pg_connect();
     snprintf(sql, sizeof(sql), "SET search_path = run%u", place.schema);
     pg_exec(conn, sql);
+    /* As the store has it. */
+    pg_exec(conn, "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; "
+                  "SET jit = off");
     for (int i = 0; i < TOPIC_COUNT; i++) {
         snprintf(sql, sizeof(sql),
                  "INSERT INTO series(topic, type, source, schema, entity, operation, instance, "
@@ -563,6 +570,10 @@ static PGconn *pg_begin(void)
                "FROM (SELECT coalesce(max(seq), 0) AS seq FROM event) h, unnest($1::text[], "
                "$2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[]) WITH ORDINALITY "
                "u(id, series, created_us, user_id, payload, place) ON CONFLICT(id) DO NOTHING");
+    pg_prepare(conn, "insert one",
+               "INSERT INTO event(seq, id, series, created_us, user_id, payload) "
+               "SELECT coalesce(max(seq), 0) + 1, $1::text, $2::bigint, $3::bigint, $4::bigint, "
+               "$5::bytea FROM event ON CONFLICT(id) DO NOTHING");
     pg_prepare(conn, "commit", "COMMIT");
     bench_must(PQenterPipelineMode(conn), "no pipeline");
     return conn;
@@ -581,7 +592,7 @@ static double postgres_bare(void *context)
     double start = bench_now();
     for (size_t at = 0; at < run->total; at += run->batch) {
         fill_columns(columns, at, run->batch);
-        pg_commit(conn, columns);
+        pg_commit(conn, columns, run->batch == 1);
     }
     double seconds = bench_now() - start;
     PQfinish(conn);
