@@ -188,7 +188,7 @@ static void test_H13_L09_kill_at_every_step_of_a_capture_loses_and_repeats_nothi
     uint64_t steps = kill_once(0, conn);
     assert_true(steps > 0);
     uint64_t stride = soak ? 1 : 1 + steps / SAMPLES;
-    uint64_t first = 1 + seed % stride;
+    uint64_t first = 1 + (seed + stride - 1) % stride;
     print_message("# FANFARE_SEED=%" PRIu64 ", %" PRIu64 " steps, every %" PRIu64 ". of them\n",
                   seed, steps, stride);
     for (uint64_t step = first; step <= steps; step += stride)

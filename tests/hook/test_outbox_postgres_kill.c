@@ -141,7 +141,7 @@ static void test_H12_L09_postgres_kill_at_every_step_loses_and_repeats_nothing(v
     int steps = kill_once(0, conn);
     assert_true(steps > 0);
     uint64_t stride = soak ? 1 : 1 + (uint64_t)steps / SAMPLES;
-    uint64_t first = 1 + seed % stride;
+    uint64_t first = 1 + (seed + stride - 1) % stride;
     print_message("# FANFARE_SEED=%" PRIu64 ", %d steps, every %" PRIu64 ". of them\n", seed, steps,
                   stride);
     for (uint64_t step = first; step <= (uint64_t)steps; step += stride)

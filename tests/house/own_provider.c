@@ -188,6 +188,7 @@ int main(void)
         .size = FAN_CONFORMANCE_OPTIONS_SIZE,
         .open = open_fresh,
         .traits = FAN_CONFORMANCE_CLOCK,
+        .seed = 1,
         .label = "own: ",
     };
     return fan_conformance_run(&options) == 0 ? 0 : 1;

@@ -7,6 +7,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sqlite3.h>
@@ -679,6 +680,8 @@ static void test_P24_random_damage_is_found_or_harmless(void **state)
 {
     const struct place *place = *state;
     uint64_t random = test_seed();
+    random += random == 0;
+    print_message("# FANFARE_SEED=%" PRIu64 "\n", random);
     int rounds = test_is_soak() ? 5000 : 250;
     struct fan_store *store = store_open(place->uri);
     fill(store, 300);
