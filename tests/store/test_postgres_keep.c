@@ -446,31 +446,6 @@ static void test_R02_a_clock_is_accepted_once(void **state)
         fan_store_close(stores[i]);
 }
 
-/* Nobody had the log open for three days, or the server's clock was set: nobody knows. */
-static void test_R02_a_leap_while_nobody_looked_is_told_until_accepted(void **state)
-{
-    (void)state;
-    const struct fan_retention retention = { .size = FAN_RETENTION_SIZE, .age_ms = 3600000 };
-    struct fan_retained retained = { .size = sizeof(retained) };
-    struct fan_error error = FAN_ERROR_INIT;
-    struct fan_store *store = open_store("schema=leapt");
-    put_many(store, 3, "t");
-    fan_store_close(store);
-    sql("UPDATE leapt.clock SET high_us = high_us - 259200000000 RETURNING 1");
-    for (int i = 0; i < 2; i++) {
-        store = open_store("schema=leapt");
-        put_many(store, 1, "t");
-        assert_int_equal(fan_store_retain(store, &retention, &retained, &error), FAN_CONFLICT);
-        assert_string_equal(error.field, "clock");
-        if (i == 1) {
-            assert_ok(fan_store_accept_clock(store, NULL));
-            assert_ok(fan_store_retain(store, &retention, &retained, NULL));
-            assert_int_equal(retained.removed, 0);
-        }
-        fan_store_close(store);
-    }
-}
-
 static void test_P24_copies_are_postgres_own_and_get_an_epoch(void **state)
 {
     (void)state;
@@ -529,7 +504,6 @@ int main(void)
         cmocka_unit_test(test_P11_marks_are_right_when_processes_share_postgres),
         cmocka_unit_test(test_H04_a_settlement_beside_the_first_ordered_claim),
         cmocka_unit_test(test_R02_a_clock_is_accepted_once),
-        cmocka_unit_test(test_R02_a_leap_while_nobody_looked_is_told_until_accepted),
         cmocka_unit_test(test_P24_copies_are_postgres_own_and_get_an_epoch),
         cmocka_unit_test(test_R01_a_claim_that_stands_still_holds_up_no_append),
     };

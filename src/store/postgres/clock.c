@@ -10,7 +10,7 @@
  * two clocks, and it follows the row. A large one means that the server's wall clock was set: a
  * monotonic clock knows how much time has passed, so the process puts the row right, once (the
  * generation tells whether another was first). Where nobody looked on meanwhile, the clock goes on
- * from high_us at the least, and leap_us remembers how far it leapt, if that is more than a day.
+ * from high_us at the least, and leap_us remembers how far it leapt.
  */
 #include "store/postgres/store.h"
 
@@ -21,7 +21,6 @@
 #define KEEP_US FAN__US_PER_S
 #define DRIFT_US 5000
 #define JUMP_US FAN__US_PER_S
-#define LEAP_US (86400 * FAN__US_PER_S)
 
 static int64_t monotonic_us(const struct fan__postgres *store)
 {
@@ -93,22 +92,15 @@ static void put_right(struct fan__postgres_connection *connection,
     (void)fan__postgres_queue(connection, FAN__PG_CLOCK_SET, &params);
 }
 
-/*
- * The first look: the log's clock, but never behind what the log has seen. How far it is ahead of
- * that is told on, where it is more than retention bears: nobody knows how much of it has passed.
- */
+/* The first look: the log's clock, but never behind what the log has seen. */
 static void begin(struct fan__postgres_connection *connection, struct fan__postgres_clock *clock,
-                  struct look *look)
+                  const struct look *look)
 {
     int64_t now_us = look->server_us + look->offset_us;
-    int64_t ahead_us = look->high_us != 0 ? now_us - look->high_us : 0;
-    bool leapt = ahead_us > LEAP_US && ahead_us > look->leap_us;
-    if (leapt)
-        look->leap_us = ahead_us;
-    if (ahead_us < 0)
+    if (now_us < look->high_us) {
         now_us = look->high_us + KEEP_US;
-    if (leapt || ahead_us < 0)
         put_right(connection, clock, look, now_us);
+    }
     clock->begun = true;
     clock->generation = look->generation;
     clock->offset_us = now_us - look->ended_us;

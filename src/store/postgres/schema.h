@@ -120,8 +120,7 @@
     "CREATE TRIGGER #event_truncated BEFORE TRUNCATE ON @event "                                   \
     "  FOR EACH STATEMENT EXECUTE FUNCTION @event_truncated();"                                    \
     "CREATE FUNCTION @new_epoch() RETURNS bigint LANGUAGE sql SET search_path = pg_catalog "       \
-    "AS $body$ UPDATE @clock SET generation = generation + 1, offset_us = 0, leap_us = 0, " \
-    "high_us = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint; " \
+    "AS $body$ UPDATE @clock SET generation = generation + 1, offset_us = 0, leap_us = 0; "        \
     "UPDATE @meta SET value = (random() * 4294967295)::bigint WHERE key = 'series_swept'; "        \
     "UPDATE @meta SET value = ('x' || substr(md5(random()::text || "                     \
     "clock_timestamp()::text), 1, 16))::bit(64)::bigint | 1 WHERE key = 'epoch' "                  \
