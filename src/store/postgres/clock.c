@@ -10,7 +10,7 @@
  * two clocks, and it follows the row. A large one means that the server's wall clock was set: a
  * monotonic clock knows how much time has passed, so the process puts the row right, once (the
  * generation tells whether another was first). Where nobody looked on meanwhile, the clock goes on
- * from high_us at the least, and leap_us remembers how far it leapt.
+ * from high_us at the least: a leap ahead is not told from a rest then.
  */
 #include "store/postgres/store.h"
 
@@ -89,6 +89,7 @@ static void put_right(struct fan__postgres_connection *connection,
     fan__postgres_add_int(&params, now_us + passed_us);
     fan__postgres_add_int(&params, look->leap_us);
     clock->put_us = now_us - look->server_us;
+    clock->put_generation = look->generation + 1;
     (void)fan__postgres_queue(connection, FAN__PG_CLOCK_SET, &params);
 }
 
@@ -111,7 +112,7 @@ static void begin(struct fan__postgres_connection *connection, struct fan__postg
 /* Whether nobody else wrote the row since we looked at it: what we write may not be committed. */
 static bool is_ours(const struct fan__postgres_clock *clock, const struct look *look)
 {
-    bool by_us = look->generation == clock->generation + 1 && look->offset_us == clock->put_us;
+    bool by_us = look->generation == clock->put_generation && look->offset_us == clock->put_us;
     return look->generation <= clock->generation || by_us;
 }
 

@@ -85,6 +85,7 @@ struct fan__postgres_clock {
     int64_t kept_us;   /* the log knows that it came to here */
     int64_t leap_us;
     int64_t put_us; /* the offset by which we last put the row right, if that was committed */
+    int64_t put_generation; /* the row's then */
 };
 
 /* What a pass of retention has still to look at, part after part. */
