@@ -158,15 +158,16 @@ class Server:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def reap(self):
+    def reap(self, options=0):
         with contextlib.suppress(ChildProcessError):
-            while True:
-                os.waitpid(-1, 0)
+            while os.waitpid(-1, options)[0]:
+                continue
 
     def kill(self):
         while self.members():
+            # One that was begun meanwhile is met in the next round: nobody waits for it here.
             self.signal_all(signal.SIGKILL)
-            self.reap()
+            self.reap(os.WNOHANG)
         # What a killed server leaves behind: a file that may name another's process by now, and a
         # small piece of the system's shared memory, by its key and number in the seventh line.
         lock = os.path.join(self.data, "postmaster.pid")

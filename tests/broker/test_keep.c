@@ -347,7 +347,8 @@ static void pass_awake(struct world *world, int64_t until_us)
 {
     while (get(world, &world->passed_us) < until_us) {
         int64_t looks = get(world, &world->looks);
-        set(world, &world->passed_us, get(world, &world->passed_us) + DAY_US);
+        /* Who reads one clock before it and one after it finds them less than a day apart. */
+        set(world, &world->passed_us, get(world, &world->passed_us) + DAY_US / 2);
         while (get(world, &world->looks) < looks + LOOK_COUNT)
             sched_yield();
     }
@@ -375,7 +376,7 @@ static void test_P11_a_broker_keeps_house(void **state)
     for (int i = 0; i < 100; i++)
         publish(broker, "a.b.c", "t");
     assert_ok(fan_group_create(fan_broker_store(broker), &name, &group, NULL));
-    set(&world, &world.passed_us, 2 * DAY_US);
+    pass_awake(&world, 2 * DAY_US);
     while (stats_of(broker).removed < 100)
         sched_yield();
     pass_awake(&world, 11 * DAY_US);
