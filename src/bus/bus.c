@@ -73,7 +73,7 @@ static void init(struct fan_bus *bus, const struct fan_bus_options *given)
     bus->asymmetric = given->single_publisher && fan__barrier_init();
     bus->by_reference = given->by_reference;
     bus->slot_words = slot_size / sizeof(uint64_t);
-    bus->lent_size = sizeof(struct fan__lent) + fan__slot_room(bus->slot_words);
+    bus->lent_words = fan__slot_room(bus->slot_words) / sizeof(uint64_t);
     bus->touch = fan__upgrades_slowly();
     bus->memory_size_max =
         given->memory_size_max > 0 ? given->memory_size_max : MEMORY_SIZE_MAX_DEFAULT;

@@ -42,7 +42,7 @@ struct fan_bus {
     bool by_reference;
     bool touch; /* readers write into the lines that they copy (slot.h) */
     size_t slot_words;
-    size_t lent_size; /* of one with its words */
+    size_t lent_words; /* room for the data of one that is copied */
     size_t memory_size_max;
     unsigned block_timeout_ms;
     unsigned processor_count;
@@ -105,14 +105,18 @@ struct fan_bus {
 #define FAN__PLACE_LAPPED UINT64_C(2) /* the gate does not look after the slot at its position */
 #define FAN__PLACE_SHIFT 2
 #define FAN__NO_LIMIT UINT64_MAX
+#define FAN__NOT_LENT UINT64_MAX
 
-/* A message that is lent to the reader: what was copied out of a slot, or a block. */
+/*
+ * A message that is lent to the reader: in its slot, copied out of it (to where words_of says), or
+ * in a block.
+ */
 struct fan__lent {
     struct fan_message message;
-    struct fan__block *block;
+    struct fan__block *block; /* NULL but for one in a block */
     uint32_t form;       /* of the message, or 0: what its slot says of sizes and kind, plus 1 */
-    uint32_t word_count; /* of its data */
-    uint64_t words[];
+    uint16_t word_count; /* of its data */
+    bool has_texts;      /* its data are not the payload alone */
 };
 
 /* How often messages come to a reader's lane: every_ns until then, and its tail then. */
@@ -128,12 +132,14 @@ struct fan_subscription {
     enum fan_policy policy;
     unsigned yield_us;
     size_t buffer_count;
-    bool ring; /* the lane's ring has room for it */
+    bool ring;     /* the lane's ring has room for it */
+    bool in_place; /* it reads in the ring; others copy */
 
     /* In the turn. */
     struct fan__link all_link;
-    struct fan__link lane_link;  /* on one of its lane's lists, or alone while it is parked */
-    struct fan__link armed_link; /* wants to be told when it turns readable */
+    struct fan__link lane_link;    /* on one of its lane's lists, or alone while it is parked */
+    struct fan__link armed_link;   /* wants to be told when it turns readable */
+    struct fan__link lending_link; /* off the ring, with slots that are lent still */
     bool ended;
     bool unsubscribed;
     bool keep;                   /* publishing found that its queue will take the message */
@@ -152,6 +158,7 @@ struct fan_subscription {
     char before_place[FAN__LINE_SIZE];
     /* The reader's own, looked at by others. */
     atomic_uint_least64_t place;
+    atomic_uint_least64_t lent_from; /* the first slot that is lent in place, or FAN__NOT_LENT */
     atomic_uint_least64_t delivered;
     atomic_uint_least64_t lapped; /* dropped on the lane */
     atomic_uint_least64_t queued_max_lane;
@@ -159,6 +166,7 @@ struct fan_subscription {
     struct fan__lent *lent_one;
     struct fan__lent *lent_many;
     struct fan__lent *lent; /* one of the two */
+    uint64_t *lent_data;    /* behind it: lent_words for each */
     size_t lent_count;
     bool lent_blocks; /* some of it are blocks */
     size_t lent_many_count;

@@ -70,6 +70,7 @@ static struct fan__lane *make(struct fan_bus *bus, const struct fan__filter *fil
     fan__link_init(&lane->ringed);
     fan__link_init(&lane->lapped);
     fan__link_init(&lane->queued);
+    fan__link_init(&lane->lending);
     fan__link_init(&lane->armed);
     atomic_init(&lane->tail, 0);
     atomic_init(&lane->queued_until, 0);
@@ -192,6 +193,14 @@ static uint64_t first_kept(const struct fan_subscription *subscription, uint64_t
                                                        : position;
 }
 
+/* The first slot that is lent to its reader in place; `none` when none is. */
+static uint64_t first_lent(const struct fan_subscription *subscription, uint64_t none)
+{
+    /* acquire: what was lent is no longer read then. */
+    uint64_t lent_from = atomic_load_explicit(&subscription->lent_from, memory_order_acquire);
+    return lent_from == FAN__NOT_LENT ? none : lent_from;
+}
+
 /*
  * The position at which the next publish would hurt a reader that is at `place`: it would be full,
  * or a slot would be overwritten that it needs. One that has ended is never full, but if it was
@@ -205,7 +214,9 @@ static uint64_t gate_of(const struct fan_subscription *subscription, uint64_t pl
         uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
         return first_kept(subscription, place, limit) - 1 + capacity;
     }
-    bool by_slot = subscription->policy == FAN_POLICY_DROP_OLDEST || subscription->ended;
+    if (subscription->ended)
+        return first_lent(subscription, place >> FAN__PLACE_SHIFT) + capacity;
+    bool by_slot = subscription->policy == FAN_POLICY_DROP_OLDEST;
     return (place >> FAN__PLACE_SHIFT) + (by_slot ? capacity : subscription->buffer_count);
 }
 
@@ -213,6 +224,32 @@ static void lower_gate(struct fan__lane *lane, uint64_t gate)
 {
     if (gate < lane->gate)
         lane->gate = gate;
+}
+
+/* The position at which a slot would be overwritten that is lent to one who is off the ring. */
+static uint64_t lending_gate(struct fan__lane *lane)
+{
+    uint64_t gate = UINT64_MAX;
+    struct fan__link *next;
+    for (struct fan__link *at = lane->lending.next; at != &lane->lending; at = next) {
+        next = at->next;
+        uint64_t first =
+            first_lent(FAN__HOLDER(at, struct fan_subscription, lending_link), FAN__NOT_LENT);
+        if (first == FAN__NOT_LENT)
+            fan__link_leave(at);
+        else if (first + lane->capacity < gate)
+            gate = first + lane->capacity;
+    }
+    return gate;
+}
+
+void fan__lane_keep_lent(struct fan__lane *lane, struct fan_subscription *subscription)
+{
+    /* Nothing is lent later: its place was taken, by what shows all that it lent before. */
+    if (first_lent(subscription, FAN__NOT_LENT) == FAN__NOT_LENT)
+        return;
+    fan__link_join(&lane->lending, &subscription->lending_link);
+    lower_gate(lane, lending_gate(lane));
 }
 
 void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscription)
@@ -223,11 +260,12 @@ void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscriptio
     lower_gate(lane, gate_of(subscription, place));
 }
 
-static bool may_ring(const struct fan__lane *lane, const struct fan_subscription *subscription)
+static bool may_ring(struct fan__lane *lane, const struct fan_subscription *subscription)
 {
     /* relaxed: both are written in the turn. */
     return subscription->ring &&
-           tail_of(lane) >= atomic_load_explicit(&lane->queued_until, memory_order_relaxed);
+           tail_of(lane) >= atomic_load_explicit(&lane->queued_until, memory_order_relaxed) &&
+           tail_of(lane) < lending_gate(lane);
 }
 
 void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscription)
@@ -235,7 +273,7 @@ void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscriptio
     uint64_t place = tail_of(lane) << FAN__PLACE_SHIFT;
     if (may_ring(lane, subscription)) {
         if (fan__link_alone(&lane->ringed))
-            lane->gate = UINT64_MAX;
+            lane->gate = lending_gate(lane);
         fan__link_join(&lane->ringed, &subscription->lane_link);
         lower_gate(lane, gate_of(subscription, place));
     } else {
@@ -303,6 +341,7 @@ void fan__lane_attend(struct fan__lane *lane)
 struct move {
     struct fan__lane *lane;
     struct fan__segment *segment;
+    bool all; /* even those that have ended */
     bool must;
     bool may_wait;
 };
@@ -394,6 +433,7 @@ static enum fan_status move_off(struct move *move, struct fan_subscription *subs
     fan__link_leave(&subscription->lane_link);
     if (!subscription->ended)
         fan__link_join(&lane->queued, &subscription->lane_link);
+    fan__lane_keep_lent(lane, subscription);
     return FAN_OK;
 }
 
@@ -436,7 +476,9 @@ static enum fate {
     uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
     bool lapped = place & FAN__PLACE_LAPPED;
     *ret_gate = UINT64_MAX;
-    if (place >> FAN__PLACE_SHIFT == limit || (lapped && !subscription->ended))
+    bool done = place >> FAN__PLACE_SHIFT == limit &&
+                first_lent(subscription, FAN__NOT_LENT) == FAN__NOT_LENT;
+    if (done || (lapped && !subscription->ended))
         return FATE_STAYS;
     uint64_t gate = gate_of(subscription, place);
     bool newest = policy == FAN_POLICY_DROP_NEWEST && !subscription->ended;
@@ -460,7 +502,7 @@ static enum fan_status pass_one(struct move *move, struct fan_subscription *subs
     for (;;) {
         /* seq_cst: a publisher that waits announced it before; see publish.c. */
         uint64_t place = atomic_load_explicit(&subscription->place, memory_order_seq_cst);
-        if (large && !subscription->ended)
+        if (move->all || (large && !subscription->ended))
             return move_off(move, subscription);
         switch (fate_of(move, subscription, place, ret_gate)) {
         case FATE_STAYS:
@@ -481,30 +523,46 @@ static enum fan_status pass_one(struct move *move, struct fan_subscription *subs
     }
 }
 
-enum fan_status fan__lane_look(struct fan__lane *lane, bool large, bool may_wait, bool must)
+/* Passes all who are on the ring, and finds the next gate. */
+static enum fan_status pass_all(struct move *move, bool large)
 {
-    fan__lane_attend(lane);
-    if (!fan__lane_on_ring(lane) || (!large && tail_of(lane) < lane->gate))
-        return FAN_OK;
-    while (large && !fan__link_alone(&lane->lapped))
-        fan__link_join(&lane->ringed, lane->lapped.next);
-    struct move move = { .lane = lane, .must = must, .may_wait = may_wait };
+    struct fan__lane *lane = move->lane;
     enum fan_status status = FAN_OK;
     uint64_t gate = UINT64_MAX;
     struct fan__link *next;
+    while ((large || move->all) && !fan__link_alone(&lane->lapped))
+        fan__link_join(&lane->ringed, lane->lapped.next);
     for (struct fan__link *at = lane->ringed.next; at != &lane->ringed; at = next) {
         next = at->next;
         struct fan_subscription *subscription = FAN__HOLDER(at, struct fan_subscription, lane_link);
         uint64_t own = UINT64_MAX;
-        enum fan_status one = pass_one(&move, subscription, large, &own);
+        enum fan_status one = pass_one(move, subscription, large, &own);
         if (one != FAN_OK && status != FAN_NO_MEMORY)
             status = one;
         if (one == FAN_OK && own < gate)
             gate = own;
     }
+    uint64_t lending = lending_gate(lane);
+    /* Who could not pass will be looked at again. */
+    lane->gate = status != FAN_OK ? tail_of(lane) : lending < gate ? lending : gate;
+    return status;
+}
+
+enum fan_status fan__lane_look(struct fan__lane *lane, bool large, bool may_wait, bool must)
+{
+    fan__lane_attend(lane);
+    if (!fan__lane_on_ring(lane) || (!large && tail_of(lane) < lane->gate))
+        return FAN_OK;
+    struct move move = { .lane = lane, .must = must, .may_wait = may_wait };
+    enum fan_status status = pass_all(&move, large);
+    if (status == FAN_OK && !large && tail_of(lane) >= lending_gate(lane)) {
+        /* What is lent is not written, so nobody stays. relaxed: as in spread_to_lane. */
+        atomic_store_explicit(&lane->queued_until, tail_of(lane) + FAN__LANE_QUEUED_COUNT,
+                              memory_order_relaxed);
+        move.all = true;
+        status = pass_all(&move, large);
+    }
     if (move.segment)
         fan__bus_release_segment(lane->bus, move.segment);
-    /* Who could not pass will be looked at again. */
-    lane->gate = status == FAN_OK ? gate : tail_of(lane);
     return status;
 }

@@ -8,9 +8,11 @@
  *
  * A message is written once, however many read it. A reader copies the slot out, and then moves its
  * place by compare-and-swap, which fails when the place was marked meanwhile; nobody's slot is
- * overwritten before its place is marked. A slot also has a stamp, which is odd while it is being
- * written and names the position afterwards: who is marked looks at it before and after the copy.
- * Who fails at either starts over, so it never returns what was overwritten.
+ * overwritten before its place is marked. One who makes the publisher wait need not copy: he says
+ * from where on slots are lent to him (lent_from) before he moves his place, and reads them in the
+ * ring; he takes that back when he asks for more. A slot also has a stamp, which is odd while it is
+ * being written and names the position afterwards: who is marked looks at it before and after the
+ * copy. Who fails at either starts over, so it never returns what was overwritten.
  *
  * The ring holds at least twice the buffer of every reader on it. `gate` is the position at which
  * somebody will be full (or overwritten), so that up to there a publish looks at no reader. There,
@@ -20,8 +22,11 @@
  *                   end. Who stays full is parked: publishing forgets it, and what it lost is
  *                   counted by subtraction
  *     block         makes the publisher wait
- * Only the slow cost anything. A lane whose messages do not fit a slot, one past the number or the
- * bytes that rings may take, and readers with FAN_POLICY_LATEST use queues of references alone.
+ * Only the slow cost anything. The gate also keeps what is lent to one on the ring: it is at most a
+ * buffer's worth behind his place. When his place is taken from him, or he has ended, the gate goes
+ * by lent_from; where it is reached, all others leave the ring until he has read that. A lane
+ * whose messages do not fit a slot, one past the number or the bytes that rings may take, and
+ * readers with FAN_POLICY_LATEST use queues of references alone.
  */
 #ifndef FAN_BUS_LANE_H
 #define FAN_BUS_LANE_H
@@ -77,6 +82,7 @@ struct fan__lane {
     struct fan__link ringed; /* on the ring, looked after by the gate */
     struct fan__link lapped; /* on the ring, and not */
     struct fan__link queued;
+    struct fan__link lending; /* off the ring, with slots that are lent still */
     struct fan__link armed;
 
     char before_gate[FAN__LINE_SIZE];
@@ -154,6 +160,9 @@ static inline enum fan_status fan__lane_pass(struct fan__lane *lane, bool large,
 /* Lowers the gate for one who is on the ring and has ended. */
 void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscription);
 
+/* Lowers it for one whose place was taken, as long as slots are lent to its reader. */
+void fan__lane_keep_lent(struct fan__lane *lane, struct fan_subscription *subscription);
+
 /* slot.c; writing is in slot.h. */
 bool fan__slot_fits(const struct fan_bus *bus, const struct fan__draft *draft);
 /* The bytes of its texts, and what is below the payload's size in the word of sizes. */
@@ -161,14 +170,21 @@ size_t fan__text_bytes(const struct fan_bus *bus, const struct fan__draft *draft
 uint32_t fan__text_sizes(const struct fan_bus *bus, const struct fan__draft *draft);
 /* Copies messages that are there as long as the reader's place is what it was. */
 void fan__slots_copy(const struct fan__lane *lane, uint64_t position, size_t count,
-                     struct fan__lent *first);
+                     struct fan__lent *lent, uint64_t *words);
+/* The same, but data that are in one piece are not copied, and their lines not yet touched. */
+void fan__slots_lend(const struct fan__lane *lane, uint64_t position, size_t count,
+                     struct fan__lent *lent, uint64_t *words);
+/* Touches those, when they have been read. */
+void fan__slots_touch(const struct fan__lane *lane, uint64_t position, size_t count,
+                      const struct fan__lent *lent);
 /* Copies messages from a position on; gives how many were still there. */
 size_t fan__slots_read(const struct fan__lane *lane, uint64_t position, size_t count,
-                       struct fan__lent *first);
+                       struct fan__lent *lent, uint64_t *words);
 /* The sequence alone; false when the slot is not (any more) that of the position. */
 bool fan__slot_seq(const struct fan__lane *lane, uint64_t position, uint64_t *ret_seq);
 /* Lends a message out of the words of its slot. */
-void fan__words_lend(const struct fan_bus *bus, const uint64_t *words, struct fan__lent *lent);
+void fan__words_lend(const struct fan_bus *bus, const uint64_t *slot, struct fan__lent *lent,
+                     uint64_t *words);
 struct fan__segment *fan__segment_new(const struct fan__lane *lane, uint64_t start, uint64_t end);
 
 #endif

@@ -1,10 +1,14 @@
 /*
- * Reading what is there. On a ring: look where the lane ends, copy slots out, move the place by
- * compare-and-swap. Whoever changed the place meanwhile (moved it to a queue, ended it, lapped it)
- * makes that fail, and what was copied is thrown away; nobody overwrites a slot that it may read
- * without having done so first. One that is lapped reads by the stamps of the slots. From a queue:
- * under the subscription's lock. A queue that is read to its end is left for the ring again, in the
- * turn.
+ * Reading what is there. On a ring: look where the lane ends, copy slots out or borrow them
+ * (lane.h), move the place by compare-and-swap. Whoever changed the place meanwhile (moved it to a
+ * queue, ended it, lapped it) makes that fail, and what was copied is thrown away; nobody
+ * overwrites a slot that it may read without having done so first. One that is lapped reads by the
+ * stamps of the slots. From a queue: under the subscription's lock. A queue that is read to its end
+ * is left for the ring again, in the turn.
+ *
+ * Borrowed slots: lent_from is stored, then the place is moved (release); who takes the place from
+ * the reader, or looks at it to find the gate (acquire), looks at lent_from behind that, so it sees
+ * what was lent before that place. NOT_LENT is stored with release when they have been read.
  *
  * Orders of memory: the tail is loaded (acquire) before the limit (acquire); whoever published
  * beyond a limit did so in a later turn than the one that set it, so the limit is seen then.
@@ -22,52 +26,61 @@ uint64_t fan__subscription_end_of(const struct fan_subscription *subscription, u
     return tail < limit ? tail : limit;
 }
 
-static struct fan__lent *lent_at(const struct fan_subscription *subscription, size_t index)
+static const struct fan_message *message_of(const struct fan__lent *lent)
 {
-    return (struct fan__lent *)(void *)((char *)subscription->lent +
-                                        index * subscription->bus->lent_size);
+    return lent->block ? &lent->block->message : &lent->message;
 }
 
-const struct fan_message *fan__subscription_lent(const struct fan_subscription *subscription,
-                                                 size_t index)
+const struct fan_message *fan__subscription_lent(const struct fan_subscription *subscription)
 {
-    const struct fan__lent *lent = lent_at(subscription, index);
-    return lent->block ? &lent->block->message : &lent->message;
+    return message_of(subscription->lent);
 }
 
 void fan__subscription_lent_all(const struct fan_subscription *subscription,
                                 const struct fan_message **ret_messages)
 {
-    const char *at = (const char *)subscription->lent;
-    for (size_t i = 0; i < subscription->lent_count; i++) {
-        const struct fan__lent *lent = (const struct fan__lent *)(const void *)at;
-        ret_messages[i] = lent->block ? &lent->block->message : &lent->message;
-        at += subscription->bus->lent_size;
+    const struct fan__lent *lent = subscription->lent;
+    size_t count = subscription->lent_count;
+    if (!subscription->lent_blocks) {
+        for (size_t i = 0; i < count; i++)
+            ret_messages[i] = &lent[i].message;
+        return;
     }
+    for (size_t i = 0; i < count; i++)
+        ret_messages[i] = message_of(&lent[i]);
+}
+
+size_t fan__lent_size(const struct fan_bus *bus)
+{
+    return sizeof(struct fan__lent) + bus->lent_words * sizeof(uint64_t);
+}
+
+/* Lends from here on from an array of so many, which has their data behind it. */
+static size_t use_lent(struct fan_subscription *subscription, struct fan__lent *lent, size_t count)
+{
+    subscription->lent = lent;
+    subscription->lent_data = (uint64_t *)(void *)(lent + count);
+    return count;
 }
 
 size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t count_max)
 {
-    const struct fan_env *env = subscription->bus->env;
+    const struct fan_bus *bus = subscription->bus;
     if (count_max > FAN__BATCH_COUNT_MAX)
         count_max = FAN__BATCH_COUNT_MAX;
     if (count_max > subscription->buffer_count)
         count_max = subscription->buffer_count;
-    subscription->lent = subscription->lent_one;
-    if (count_max == 1)
-        return 1;
-    if (subscription->lent_many_count < count_max) {
-        struct fan__lent *many = fan__alloc(env, count_max * subscription->bus->lent_size);
+    if (count_max > 1 && subscription->lent_many_count < count_max) {
+        struct fan__lent *many = fan__alloc_zero(bus->env, count_max, fan__lent_size(bus));
         if (!many)
-            return 1;
-        fan__free(env, subscription->lent_many);
+            return use_lent(subscription, subscription->lent_one, 1);
+        fan__free(bus->env, subscription->lent_many);
         subscription->lent_many = many;
         subscription->lent_many_count = count_max;
-        subscription->lent = many;
-        for (size_t i = 0; i < count_max; i++)
-            lent_at(subscription, i)->form = 0;
     }
-    subscription->lent = subscription->lent_many;
+    if (count_max == 1)
+        return use_lent(subscription, subscription->lent_one, 1);
+    use_lent(subscription, subscription->lent_many, subscription->lent_many_count);
     return count_max;
 }
 
@@ -78,15 +91,29 @@ void fan__subscription_release(struct fan_subscription *subscription, struct fan
     fan__bus_release(subscription->bus, block);
 }
 
+static void take_back_slots(struct fan_subscription *subscription, size_t count)
+{
+    /* relaxed: its own. */
+    uint64_t from = atomic_load_explicit(&subscription->lent_from, memory_order_relaxed);
+    if (from == FAN__NOT_LENT)
+        return;
+    fan__slots_touch(subscription->lane, from, count, subscription->lent);
+    /* release: the reader has read what was lent. */
+    atomic_store_explicit(&subscription->lent_from, FAN__NOT_LENT, memory_order_release);
+}
+
 void fan__subscription_take_back(struct fan_subscription *subscription)
 {
     size_t count = subscription->lent_count;
     subscription->lent_count = 0;
+    if (subscription->in_place)
+        take_back_slots(subscription, count);
     if (!subscription->lent_blocks)
         return;
     subscription->lent_blocks = false;
     for (size_t i = 0; i < count; i++) {
-        struct fan__block *block = lent_at(subscription, i)->block;
+        struct fan__block *block = subscription->lent[i].block;
+        subscription->lent[i].block = NULL;
         if (block)
             fan__subscription_release(subscription, block);
     }
@@ -140,15 +167,25 @@ static enum fan_status read_ring(struct fan_subscription *subscription, uint64_t
         return FAN_UNKNOWN;
     note_queued(subscription, unread);
     size_t count = unread < count_max ? (size_t)unread : count_max;
-    fan__slots_copy(subscription->lane, position, count, subscription->lent);
+    if (subscription->in_place) {
+        /* relaxed: who takes the place after us sees it by that. */
+        atomic_store_explicit(&subscription->lent_from, position, memory_order_relaxed);
+        fan__slots_lend(subscription->lane, position, count, subscription->lent,
+                        subscription->lent_data);
+    } else {
+        fan__slots_copy(subscription->lane, position, count, subscription->lent,
+                        subscription->lent_data);
+    }
     /*
      * seq_cst: the place moves, then it looks for publishers at the gate, and whether it is
      * watched. It releases the slots, which it has read. relaxed: who fails looks again.
      */
     if (!atomic_compare_exchange_strong_explicit(&subscription->place, &place,
                                                  (position + count) << FAN__PLACE_SHIFT,
-                                                 memory_order_seq_cst, memory_order_relaxed))
+                                                 memory_order_seq_cst, memory_order_relaxed)) {
+        atomic_store_explicit(&subscription->lent_from, FAN__NOT_LENT, memory_order_relaxed);
         return FAN_UNKNOWN;
+    }
     lend_copied(subscription, count);
     if (subscription->policy == FAN_POLICY_BLOCK)
         fan__bus_open_gate(subscription->bus);
@@ -196,10 +233,11 @@ static enum fan_status read_lapped(struct fan_subscription *subscription, uint64
     if (unread > subscription->buffer_count)
         return tell_lapped(subscription, place, end);
     size_t count = unread < count_max ? (size_t)unread : count_max;
-    count = fan__slots_read(subscription->lane, position, count, subscription->lent);
+    count = fan__slots_read(subscription->lane, position, count, subscription->lent,
+                            subscription->lent_data);
     if (count == 0)
         return FAN_UNKNOWN;
-    subscription->lapped_seq = lent_at(subscription, count - 1)->message.seq + 1;
+    subscription->lapped_seq = subscription->lent[count - 1].message.seq + 1;
     /* seq_cst: as in read_ring. */
     atomic_store_explicit(&subscription->place,
                           (position + count) << FAN__PLACE_SHIFT | FAN__PLACE_LAPPED,
@@ -263,7 +301,8 @@ static void copy_taken(struct fan_subscription *subscription, const struct taken
 {
     const struct fan_bus *bus = subscription->bus;
     for (size_t i = 0; i < taken->count; i++) {
-        fan__words_lend(bus, taken->words + i * bus->slot_words, lent_at(subscription, i));
+        fan__words_lend(bus, taken->words + i * bus->slot_words, &subscription->lent[i],
+                        subscription->lent_data + i * bus->lent_words);
     }
     if (taken->segment)
         fan__bus_release_segment(subscription->bus, taken->segment);
@@ -277,7 +316,7 @@ static void lend_queued(struct fan_subscription *subscription, size_t count_max,
     take_words(subscription, count_max, ret_taken);
     size_t count = ret_taken->count;
     while (count < count_max && fan__queue_count(queue) > 0 && fan__queue_loss(queue)->count == 0) {
-        lent_at(subscription, count++)->block = fan__queue_pop(queue);
+        subscription->lent[count++].block = fan__queue_pop(queue);
         subscription->lent_blocks = true;
     }
     subscription->lent_count = count;

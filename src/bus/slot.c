@@ -10,6 +10,8 @@
 /* Words of data in the first line of a slot, and in each of the others. */
 #define FIRST_COUNT (FAN__LINE_WORDS - FAN__SLOT_DATA)
 #define LINE_COUNT (FAN__LINE_WORDS - 1)
+/* What is not longer has nothing between its words. */
+#define ONE_PIECE_COUNT (FIRST_COUNT + LINE_COUNT)
 
 /* On a bus with kinds, the type is known from the kind. */
 static size_t type_bytes(const struct fan_bus *bus, const struct fan__draft *draft)
@@ -94,30 +96,43 @@ static void decode_form(const struct fan_bus *bus, struct fan__lent *lent, uint3
     size_t topic_size = sizes >> 9 & 0x1ff;
     unsigned kind = bus->kinds ? sizes & 0x1ff : 0;
     size_t type_size = bus->kinds ? 0 : sizes & 0x1ff;
-    const char *data = (const char *)lent->words;
-    const char *type = data + payload_size;
     message->size = FAN_MESSAGE_SIZE;
     message->kind = kind;
-    message->type = bus->kinds ? bus->kinds[kind].name : type;
-    message->topic = topic_size > 0 ? type + type_size : "";
-    message->payload.data = data;
+    message->type = bus->kinds ? bus->kinds[kind].name : NULL;
+    message->topic = "";
     message->payload.size = payload_size;
     lent->form = sizes + 1;
     lent->word_count =
-        (uint32_t)((payload_size + type_size + topic_size + WORD_SIZE - 1) / WORD_SIZE);
+        (uint16_t)((payload_size + type_size + topic_size + WORD_SIZE - 1) / WORD_SIZE);
+    lent->has_texts = type_size + topic_size > 0;
 }
 
-/* Makes the message of its header, with data that are in lent->words, or will be: so many words. */
-static inline size_t decode(const struct fan_bus *bus, struct fan__lent *lent, uint64_t seq,
-                            uint64_t time_us, uint32_t sizes)
+/* Makes the message of its header but for the data. */
+static inline void decode(const struct fan_bus *bus, struct fan__lent *lent, uint64_t seq,
+                          uint64_t time_us, uint32_t sizes)
 {
     /* Most are of the form of the one that was lent here before. */
     if (lent->form != sizes + 1)
         decode_form(bus, lent, sizes);
-    lent->block = NULL;
     lent->message.seq = seq;
     lent->message.time_us = (int64_t)time_us;
-    return lent->word_count;
+}
+
+/* Says where its data are. */
+static inline void locate(const struct fan_bus *bus, struct fan__lent *lent, const void *data)
+{
+    struct fan_message *message = &lent->message;
+    message->payload.data = data;
+    if (!lent->has_texts)
+        return;
+    const char *text = (const char *)data + message->payload.size;
+    uint32_t sizes = lent->form - 1;
+    if (!bus->kinds) {
+        message->type = text;
+        text += sizes & 0x1ff;
+    }
+    if ((sizes >> 9 & 0x1ff) > 0)
+        message->topic = text;
 }
 
 /* relaxed, as all in copy_slot. */
@@ -135,22 +150,38 @@ static inline void copy_four(uint64_t *words, atomic_uint_least64_t *slot)
 }
 
 /*
- * Copies up to the end of a line or half a one. relaxed: the stamp or the place tells whether they
- * belong together. The sizes may be those of another message then, but one that was in this slot.
+ * The header of a slot. relaxed: the stamp or the place tells whether its words belong together.
+ * The sizes may be those of another message then, but one that was in this slot.
  */
-static inline void copy_slot(const struct fan_bus *bus, struct fan__lent *lent,
-                             atomic_uint_least64_t *slot)
+static inline void read_header(const struct fan_bus *bus, struct fan__lent *lent,
+                               atomic_uint_least64_t *slot)
 {
-    atomic_uint_least32_t *sizes = fan__slot_sizes(slot);
     uint64_t seq = atomic_load_explicit(&slot[FAN__SLOT_SEQ], memory_order_relaxed);
     uint64_t time_us = atomic_load_explicit(&slot[FAN__SLOT_TIME], memory_order_relaxed);
-    size_t count =
-        decode(bus, lent, seq, time_us, atomic_load_explicit(sizes, memory_order_relaxed));
-    uint64_t *words = lent->words;
-    bool touch = bus->touch;
+    decode(bus, lent, seq, time_us,
+           atomic_load_explicit(fan__slot_sizes(slot), memory_order_relaxed));
+}
+
+/* Writes into a line that was read; see slot.h. relaxed: nobody reads it. */
+static inline void touch_first(atomic_uint_least64_t *slot)
+{
+    atomic_store_explicit(fan__slot_sizes(slot) + 1, 0, memory_order_relaxed);
+}
+
+/* relaxed: nobody reads it. */
+static inline void touch_further(atomic_uint_least64_t *line)
+{
+    atomic_store_explicit(&line[LINE_COUNT], 0, memory_order_relaxed);
+}
+
+/* Copies the data up to the end of a line or half a one. */
+static inline void copy_data(struct fan__lent *lent, uint64_t *words, atomic_uint_least64_t *slot,
+                             bool touch)
+{
+    size_t count = lent->word_count;
     copy_four(words, slot + FAN__SLOT_DATA);
     if (touch)
-        atomic_store_explicit(sizes + 1, 0, memory_order_relaxed);
+        touch_first(slot);
     for (size_t i = FIRST_COUNT; i < count; i += LINE_COUNT) {
         slot += FAN__LINE_WORDS;
         copy_four(words + i, slot);
@@ -160,51 +191,79 @@ static inline void copy_slot(const struct fan_bus *bus, struct fan__lent *lent,
             copy_word(&words[i + 6], &slot[6]);
         }
         if (touch)
-            atomic_store_explicit(&slot[LINE_COUNT], 0, memory_order_relaxed);
+            touch_further(slot);
     }
 }
 
-static struct fan__lent *next_lent(const struct fan_bus *bus, struct fan__lent *lent)
+static inline void copy_slot(const struct fan_bus *bus, struct fan__lent *lent, uint64_t *words,
+                             atomic_uint_least64_t *slot)
 {
-    return (struct fan__lent *)(void *)((char *)lent + bus->lent_size);
+    read_header(bus, lent, slot);
+    locate(bus, lent, words);
+    copy_data(lent, words, slot, bus->touch);
 }
 
 void fan__slots_copy(const struct fan__lane *lane, uint64_t position, size_t count,
-                     struct fan__lent *first)
+                     struct fan__lent *lent, uint64_t *words)
 {
     const struct fan_bus *bus = lane->bus;
-    struct fan__lent *lent = first;
+    for (size_t i = 0; i < count; i++, words += bus->lent_words)
+        copy_slot(bus, &lent[i], words, fan__slot_at(lane, position + i));
+}
+
+void fan__slots_lend(const struct fan__lane *lane, uint64_t position, size_t count,
+                     struct fan__lent *lent, uint64_t *words)
+{
+    const struct fan_bus *bus = lane->bus;
     for (size_t i = 0; i < count; i++) {
-        copy_slot(bus, lent, fan__slot_at(lane, position + i));
-        lent = next_lent(bus, lent);
+        atomic_uint_least64_t *slot = fan__slot_at(lane, position + i);
+        read_header(bus, &lent[i], slot);
+        if (lent[i].word_count <= ONE_PIECE_COUNT) {
+            locate(bus, &lent[i], slot + FAN__SLOT_DATA);
+            continue;
+        }
+        locate(bus, &lent[i], words + i * bus->lent_words);
+        copy_data(&lent[i], words + i * bus->lent_words, slot, bus->touch);
+    }
+}
+
+void fan__slots_touch(const struct fan__lane *lane, uint64_t position, size_t count,
+                      const struct fan__lent *lent)
+{
+    for (size_t i = 0; lane->bus->touch && i < count; i++) {
+        atomic_uint_least64_t *slot = fan__slot_at(lane, position + i);
+        if (lent[i].word_count > ONE_PIECE_COUNT)
+            continue;
+        touch_first(slot);
+        if (lent[i].word_count > FIRST_COUNT)
+            touch_further(slot + FAN__LINE_WORDS);
     }
 }
 
 size_t fan__slots_read(const struct fan__lane *lane, uint64_t position, size_t count,
-                       struct fan__lent *first)
+                       struct fan__lent *lent, uint64_t *words)
 {
     const struct fan_bus *bus = lane->bus;
-    struct fan__lent *lent = first;
-    for (size_t i = 0; i < count; i++) {
+    for (size_t i = 0; i < count; i++, words += bus->lent_words) {
         atomic_uint_least64_t *slot = fan__slot_at(lane, position + i);
         if (!is_there(slot, position + i))
             return i;
-        copy_slot(bus, lent, slot);
+        copy_slot(bus, &lent[i], words, slot);
         if (!still_there(slot, position + i))
             return i;
-        lent = next_lent(bus, lent);
     }
     return count;
 }
 
-void fan__words_lend(const struct fan_bus *bus, const uint64_t *words, struct fan__lent *lent)
+void fan__words_lend(const struct fan_bus *bus, const uint64_t *slot, struct fan__lent *lent,
+                     uint64_t *words)
 {
-    size_t count = decode(bus, lent, words[FAN__SLOT_SEQ], words[FAN__SLOT_TIME],
-                          (uint32_t)words[FAN__SLOT_SIZES]);
-    memcpy(lent->words, words + FAN__SLOT_DATA, FIRST_COUNT * WORD_SIZE);
-    for (size_t i = FIRST_COUNT; i < count; i += LINE_COUNT) {
-        words += FAN__LINE_WORDS;
-        memcpy(lent->words + i, words, LINE_COUNT * WORD_SIZE);
+    decode(bus, lent, slot[FAN__SLOT_SEQ], slot[FAN__SLOT_TIME], (uint32_t)slot[FAN__SLOT_SIZES]);
+    locate(bus, lent, words);
+    memcpy(words, slot + FAN__SLOT_DATA, FIRST_COUNT * WORD_SIZE);
+    for (size_t i = FIRST_COUNT; i < lent->word_count; i += LINE_COUNT) {
+        slot += FAN__LINE_WORDS;
+        memcpy(words + i, slot, LINE_COUNT * WORD_SIZE);
     }
 }
 

@@ -9,7 +9,7 @@
  * Nobody reads the words named touch. A line that a reader's processor has only read must be called
  * in from there before it is written again, and AMD's do that slowly: measured on Zen 4, 75 ns a
  * line, one after the other, whatever was prefetched; a line that was written there comes over in
- * 4 to 10 ns. So on these a reader writes into each line that it has copied.
+ * 4 to 10 ns. So on these a reader writes into each line that it has copied, or is done with.
  *
  * Orders of memory. The writer makes the stamp odd, fences (release), stores the words (relaxed),
  * and stores the stamp of the position (release). A reader whom the gate does not look after loads
@@ -21,7 +21,9 @@
  * One whom the gate looks after needs no stamp: its slots are there as long as its place is not
  * marked, and it finds out by the compare-and-swap that moves its place (read.c). The mark is a
  * read-modify-write of that place with acquire, so what is written behind it is not seen by one
- * whose compare-and-swap (release) came first.
+ * whose compare-and-swap (release) came first. What is lent in the ring is read behind that; it was
+ * before the place that the compare-and-swap of the next batch releases, or lent_from does, and the
+ * gate acquires one of the two before the slot is written again.
  */
 #ifndef FAN_BUS_SLOT_H
 #define FAN_BUS_SLOT_H

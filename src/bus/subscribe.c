@@ -1,8 +1,11 @@
 /* The beginning and the end of a subscription: options, its lane, the cancel token. */
 #include "bus/bus.h"
 
+#include "bus/read.h"
+
 #include "base/adopt.h"
 #include "base/status.h"
+#include "bus/read.h"
 
 #include <fanfare/kind.h>
 #include <fanfare/pattern.h>
@@ -108,7 +111,7 @@ static struct fan_subscription *make(struct fan_bus *bus,
                                      const struct fan_subscription_options *options)
 {
     struct fan_subscription *subscription =
-        fan__alloc_zero(bus->env, 1, sizeof(*subscription) + bus->lent_size);
+        fan__alloc_zero(bus->env, 1, sizeof(*subscription) + fan__lent_size(bus));
     if (!subscription)
         return NULL;
     subscription->bus = bus;
@@ -116,11 +119,13 @@ static struct fan_subscription *make(struct fan_bus *bus,
         options->policy != FAN_POLICY_DEFAULT ? options->policy : FAN_POLICY_DROP_NEWEST;
     subscription->buffer_count =
         options->buffer_count > 0 ? options->buffer_count : FAN_BUFFER_COUNT;
+    subscription->in_place = subscription->policy == FAN_POLICY_BLOCK;
     subscription->yield_us = options->yield_us;
     subscription->descriptor = -1;
     subscription->lent_one = (struct fan__lent *)(void *)(subscription + 1);
     atomic_init(&subscription->limit, FAN__NO_LIMIT);
     atomic_init(&subscription->place, 0);
+    atomic_init(&subscription->lent_from, FAN__NOT_LENT);
     atomic_init(&subscription->delivered, 0);
     atomic_init(&subscription->lapped, 0);
     atomic_init(&subscription->queued_max_lane, 0);
@@ -131,6 +136,7 @@ static struct fan_subscription *make(struct fan_bus *bus,
     fan__link_init(&subscription->all_link);
     fan__link_init(&subscription->lane_link);
     fan__link_init(&subscription->armed_link);
+    fan__link_init(&subscription->lending_link);
     fan__link_init(&subscription->chain_link);
     fan__mutex_init(&subscription->lock);
     if (fan__queue_init(&subscription->queue, bus->env, subscription->buffer_count,
@@ -250,6 +256,7 @@ static void discard(struct fan_subscription *subscription)
     fan__subscription_trim(subscription, true);
     fan__mutex_unlock(&subscription->lock);
     fan__link_leave(&subscription->lane_link);
+    fan__lane_keep_lent(subscription->lane, subscription);
 }
 
 static void on_cancel(struct fan__cancel_entry *entry)
@@ -335,6 +342,7 @@ void fan_subscription_free(struct fan_subscription *subscription)
     fan__lane_attend(subscription->lane);
     fan__link_leave(&subscription->lane_link);
     fan__link_leave(&subscription->armed_link);
+    fan__link_leave(&subscription->lending_link);
     fan__subscription_take_back(subscription);
     assert(subscription->held_size == 0);
     struct fan_subscription_counters counters;

@@ -333,7 +333,7 @@ enum fan_status fan_subscription_next(struct fan_subscription *subscription, uin
 {
     enum fan_status status = read_many(subscription, timeout_ms, 1);
     if (status == FAN_OK)
-        *ret_message = fan__subscription_lent(subscription, 0);
+        *ret_message = fan__subscription_lent(subscription);
     return status;
 }
 

@@ -4,6 +4,7 @@
  * for the fence of both (fan__barrier), and when each has its own; and that a slot which is
  * overwritten while it is copied is known for that. FANFARE_SOAK runs more of them.
  */
+#include "../seed.h"
 #include "bus_test.h"
 
 #include "base/futex.h"
@@ -19,7 +20,7 @@
 
 static uint64_t times(uint64_t count)
 {
-    return getenv("FANFARE_SOAK") ? 20 * count : count;
+    return test_is_soak() ? 20 * count : count;
 }
 
 /*
@@ -234,7 +235,8 @@ static void test_a_slot_that_is_overwritten_is_not_read(void **state)
     for (uint64_t whole = 0, refused = 0; whole < times(20000) || refused < times(20000);) {
         uint64_t round = atomic_load_explicit(&rewriting.round, memory_order_relaxed);
         size_t count = fan__slots_read(rewriting.lane, round * rewriting.lane->capacity, 1,
-                                       subscription->lent_one);
+                                       subscription->lent_one,
+                                       (uint64_t *)(void *)(subscription->lent_one + 1));
         whole += count;
         refused += count == 0;
         wrong += count > 0 && round > 0 && !is_all(&subscription->lent_one->message, round);

@@ -2,8 +2,8 @@
  * Random operations on a bus and on a model of it that is too plain to be wrong: for each
  * subscription one list of what matched, in order, each entry waiting or lost. A read takes the
  * first waiting entry, or the run of lost ones before it. Results, gaps, counters, descriptors and
- * ends are compared after every operation. FAN_TEST_SEED repeats a run, FAN_TEST_ROUNDS lengthens
- * it.
+ * ends are compared after every operation, and what was lent is looked at again. FANFARE_SEED
+ * repeats a run, FANFARE_SOAK lengthens it.
  */
 #include "../seed.h"
 #include "bus_test.h"
@@ -12,7 +12,7 @@
 
 #include <stdio.h>
 
-enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 32768, PAYLOAD_SIZE_MAX = 1500 };
+enum { SUBSCRIPTIONS_MAX = 8, ENTRIES_MAX = 32768, PAYLOAD_SIZE_MAX = 1500, LENT_MAX = 96 };
 
 static const char *const topics[] = { NULL, "t", "u", "v" };
 static const char *const types[] = { "a.b", "a.c", "b", "a.b.c" };
@@ -43,6 +43,9 @@ struct model {
     struct entry entries[ENTRIES_MAX];
     size_t entry_count;
     struct fan_subscription_counters counters;
+    const struct fan_message *lent[LENT_MAX]; /* by the last read, and what each must be */
+    struct entry lent_entries[LENT_MAX];
+    size_t lent_count;
 };
 
 static struct model models[SUBSCRIPTIONS_MAX];
@@ -52,6 +55,7 @@ static uint64_t next_seq;
 static uint64_t unheard;
 static bool closed;
 static uint64_t random_state;
+static size_t large_one_in;
 
 /* splitmix64 (Steele, Lea, Flood 2014). */
 static size_t pick(size_t count)
@@ -164,40 +168,55 @@ static char byte_of(uint64_t seq, size_t index)
     return (char)((seq * 31 + index * 7) & 0xff);
 }
 
-static void check_message(struct model *model, const struct fan_message *message)
+static void check_message(const struct fan_message *message, struct entry entry)
 {
-    struct entry entry = model->entries[0];
-    assert_false(entry.lost);
     assert_int_equal(message->seq, entry.seq);
     assert_string_equal(message->topic, topics[entry.topic] ? topics[entry.topic] : "");
     assert_string_equal(message->type, types[entry.type]);
     assert_int_equal(message->payload.size, entry.size);
     for (size_t i = 0; i < entry.size; i++)
         assert_int_equal(message->payload.data[i], byte_of(entry.seq, i));
-    model->counters.delivered++;
-    erase(model, 0);
+}
+
+/* What was lent stays as it was until the next read, whatever happens to the subscription. */
+static void check_lent(const struct model *model)
+{
+    for (size_t i = 0; i < model->lent_count; i++)
+        check_message(model->lent[i], model->lent_entries[i]);
+}
+
+static void take(struct model *model, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        assert_false(model->entries[0].lost);
+        model->lent_entries[i] = model->entries[0];
+        erase(model, 0);
+    }
+    model->lent_count = count;
+    model->counters.delivered += count;
+    check_lent(model);
 }
 
 static void do_read(struct model *model)
 {
     enum fan_status expected = model_state(model);
     uint32_t timeout_ms = expected == FAN_AGAIN ? 0 : FAN_TIMEOUT_FOREVER;
-    const struct fan_message *many[16];
     size_t count = 1;
     enum fan_status status;
-    size_t count_max = pick(16);
+    size_t count_max = pick(pick(4) == 0 ? LENT_MAX : 16);
+    model->lent_count = 0;
     if (count_max == 0) {
-        status = fan_subscription_next(model->real, timeout_ms, many);
+        status = fan_subscription_next(model->real, timeout_ms, model->lent);
     } else {
-        status = fan_subscription_next_many(model->real, timeout_ms, many, count_max, &count);
+        status =
+            fan_subscription_next_many(model->real, timeout_ms, model->lent, count_max, &count);
     }
     assert_int_equal(status, expected);
     if (status == FAN_GAP)
         check_gap(model);
     if (status != FAN_OK)
         return;
-    for (size_t i = 0; i < count; i++)
-        check_message(model, many[i]);
+    take(model, count);
     /* It stopped for a reason. */
     assert_true(count_max == 0 || count == count_max || model_state(model) != FAN_OK);
 }
@@ -206,10 +225,10 @@ static void do_read(struct model *model)
 static size_t pick_size(void)
 {
     static const size_t sizes[] = { 0, 1, 8, 13, 40, 64, 90, 300, PAYLOAD_SIZE_MAX };
-    return sizes[pick(pick(20) == 0 ? 9 : 6)];
+    return sizes[pick(pick(large_one_in) == 0 ? 9 : 6)];
 }
 
-static enum fan_status do_publish(void)
+static enum fan_status do_publish(size_t count_max)
 {
     enum { BATCH_COUNT_MAX = 48 };
     static char bytes[BATCH_COUNT_MAX][PAYLOAD_SIZE_MAX];
@@ -224,6 +243,8 @@ static enum fan_status do_publish(void)
     size_t size = 0;
     if (alike)
         count = pick(BATCH_COUNT_MAX);
+    if (count > count_max)
+        count = count_max;
     for (size_t i = 0; i < count; i++) {
         if (i == 0 || !alike || pick(30) == 0) {
             topic = pick(4);
@@ -253,7 +274,7 @@ static enum fan_status do_publish(void)
 /* Enough to go round a ring more than once. */
 static void do_burst(void)
 {
-    for (size_t left = pick(200); left > 0 && do_publish() == FAN_OK; left--)
+    for (size_t left = pick(200); left > 0 && do_publish(SIZE_MAX) == FAN_OK; left--)
         ;
 }
 
@@ -313,6 +334,7 @@ static void check_subscription(const struct model *model)
     struct fan_subscription_counters counters = counters_of(model->real);
     assert_memory_equal(&counters, &expected, sizeof(counters));
     assert_true(adds_up(&counters));
+    check_lent(model);
     if (model->descriptor >= 0)
         assert_int_equal(is_readable(model->descriptor), model_state(model) != FAN_AGAIN);
 }
@@ -350,7 +372,7 @@ static void do_something(void)
     struct model *model = &models[pick(SUBSCRIPTIONS_MAX)];
     size_t choice = pick(1000);
     if (choice < 490) {
-        do_publish();
+        do_publish(SIZE_MAX);
     } else if (choice < 500) {
         do_burst();
     } else if (!model->real) {
@@ -376,6 +398,7 @@ static void do_something(void)
 static void open_anew(uint64_t seed)
 {
     random_state = seed;
+    large_one_in = 20;
     memset(models, 0, sizeof(models));
     departed = (struct fan_bus_counters){ .size = 0 };
     next_seq = 0;
@@ -427,13 +450,70 @@ static void play_slow(uint64_t seed)
     for (int i = 0; i < 300; i++) {
         bool keeps_up = pick(2) == 0;
         for (size_t left = pick(2 * slow->capacity + 80); left > 0; left--) {
-            assert_ok(do_publish());
+            assert_ok(do_publish(SIZE_MAX));
             if (keeps_up || pick(8) == 0)
                 do_read(slow);
             check_subscription(slow);
         }
         while (pick(4) == 0 && model_state(slow) != FAN_AGAIN)
             do_read(slow);
+        check_all();
+    }
+    finish();
+}
+
+static void subscribe_to_all(struct model *model)
+{
+    struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE };
+    options.policy = pick(4) == 0 ? FAN_POLICY_DROP_OLDEST : FAN_POLICY_BLOCK;
+    options.buffer_count = pick(3) == 0 ? 32 : 1 + pick(40);
+    *model = (struct model){ .descriptor = -1,
+                             .policy = options.policy,
+                             .capacity = options.buffer_count };
+    assert_ok(fan_bus_subscribe(bus, &options, &model->real, NULL));
+}
+
+/* How many messages those that block have room for. */
+static size_t room(void)
+{
+    size_t least = SIZE_MAX;
+    for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
+        const struct model *model = &models[i];
+        if (model->real && !model->ended && model->policy == FAN_POLICY_BLOCK &&
+            model->capacity - waiting(model) < least)
+            least = model->capacity - waiting(model);
+    }
+    return least;
+}
+
+/*
+ * Readers of one lane that block, and so read in its ring, end with messages in their hands while
+ * the others go on, round the ring and further; what is too large for it takes all off it now and
+ * then.
+ */
+static void play_lent(uint64_t seed)
+{
+    open_anew(seed);
+    large_one_in = 3000;
+    for (int i = 0; i < 6000; i++) {
+        struct model *model = &models[pick(4)];
+        size_t choice = pick(1000);
+        if (!model->real)
+            subscribe_to_all(model);
+        else if (choice < 600 && room() > 0)
+            do_publish(room());
+        else if (choice < 960 && !model->ended)
+            do_read(model);
+        else if (choice >= 960 && choice < 980 && model->ended)
+            do_free(model);
+        else if (choice >= 960 && choice < 980 && model->lent_count > 0) {
+            while (pick(4) > 0 && model_state(model) == FAN_OK)
+                do_read(model);
+            fan_subscription_cancel(model->real);
+            model->ended = true;
+        } else if (choice >= 980 && choice < 990) {
+            do_unsubscribe(model);
+        }
         check_all();
     }
     finish();
@@ -461,11 +541,18 @@ static void test_B06_an_intermittently_slow_reader_keeps_what_it_should(void **s
     play_many(play_slow, 10);
 }
 
+static void test_B19_what_was_lent_stays_until_the_next_read(void **state)
+{
+    (void)state;
+    play_many(play_lent, 60);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_L3_L4_L5_random_operations_agree_with_the_model),
         cmocka_unit_test(test_B06_an_intermittently_slow_reader_keeps_what_it_should),
+        cmocka_unit_test(test_B19_what_was_lent_stays_until_the_next_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

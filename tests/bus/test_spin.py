@@ -100,6 +100,14 @@ def test_mistakes_in_lapping_are_found():
     finds_its_mistakes("lap.pml", 6)
 
 
+def test_B19_the_model_writes_no_slot_that_is_lent():
+    holds("lent.pml")
+
+
+def test_mistakes_in_lending_are_found():
+    finds_its_mistakes("lent.pml", 6)
+
+
 def test_L12_the_model_frees_a_segment_once_and_behind_all_copies():
     holds("segment.pml")
 

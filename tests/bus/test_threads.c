@@ -1,7 +1,8 @@
 /*
  * The bus with many threads. Threads note what they saw in their own struct, the test's thread
- * looks at it after they have ended. FAN_TEST_FACTOR multiplies the counts for long runs.
+ * looks at it after they have ended. A soak multiplies the counts.
  */
+#include "../seed.h"
 #include "bus_test.h"
 
 #include "base/thread.h"
@@ -13,7 +14,7 @@
 
 static size_t factor(void)
 {
-    return getenv("FANFARE_SOAK") ? 10 : 1;
+    return test_is_soak() ? 10 : 1;
 }
 
 struct reader {
@@ -279,11 +280,11 @@ struct looker {
     uint64_t wrong;
 };
 
-static bool is_whole(const struct fan_message *message)
+static bool is_whole(const struct fan_message *message, size_t word_count)
 {
     const uint64_t *words = (const void *)message->payload.data;
-    uint64_t differ = message->payload.size ^ (LARGE_WORDS * sizeof(*words));
-    for (size_t i = 0; i < LARGE_WORDS; i++)
+    uint64_t differ = message->payload.size ^ (word_count * sizeof(*words));
+    for (size_t i = 0; i < word_count; i++)
         differ |= words[i] ^ message->seq;
     return differ == 0;
 }
@@ -295,7 +296,7 @@ static void look(void *context)
     size_t count = 0;
     for (;;) {
         for (size_t i = 0; i < count; i++)
-            looker->wrong += !is_whole(messages[i]);
+            looker->wrong += !is_whole(messages[i], LARGE_WORDS);
         count = 0;
         enum fan_status status = fan_subscription_next_many(
             looker->subscription, FAN_TIMEOUT_FOREVER, messages, 8, &count);
@@ -307,7 +308,7 @@ static void look(void *context)
             looker->told += gap.count;
         }
         for (size_t i = 0; i < count; i++)
-            looker->wrong += !is_whole(messages[i]);
+            looker->wrong += !is_whole(messages[i], LARGE_WORDS);
         looker->delivered += count;
     }
 }
@@ -355,6 +356,123 @@ static void test_L12_L11_no_large_message_is_used_again_under_its_readers(void *
     assert_int_equal(bus->held_size, 0);
     fan_bus_free(bus);
     assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+enum { SMALL_WORDS = 9, HOLD_COUNT = 300 };
+
+/* What those share who publish, read in the ring, and end one another. */
+struct shared_ring {
+    struct fan_bus *bus;
+    atomic_uint_least64_t published;
+    atomic_uint_least64_t held; /* batches, while the ring was written once and again */
+    atomic_bool over;
+};
+
+struct holder {
+    struct fan__thread thread;
+    struct shared_ring *ring;
+    struct fan__mutex lock;
+    struct fan_subscription *subscription; /* covered by it, for the others */
+    uint64_t delivered;
+    uint64_t wrong;
+};
+
+/* One that has ended holds nobody up, so it may look on until its slots were due. */
+static void hold(struct holder *holder)
+{
+    struct shared_ring *ring = holder->ring;
+    if (atomic_load(&holder->subscription->limit) == FAN__NO_LIMIT)
+        return;
+    uint64_t until = atomic_load(&ring->published) + HOLD_COUNT;
+    while (atomic_load(&ring->published) < until && !atomic_load(&ring->over))
+        sched_yield();
+    atomic_fetch_add(&ring->held, 1);
+}
+
+static void read_and_hold(struct holder *holder)
+{
+    const struct fan_message *messages[16];
+    size_t count = 0;
+    while (fan_subscription_next_many(holder->subscription, FAN_TIMEOUT_FOREVER, messages, 16,
+                                      &count) == FAN_OK) {
+        for (size_t i = 0; i < count; i++)
+            holder->wrong += !is_whole(messages[i], SMALL_WORDS);
+        hold(holder);
+        for (size_t i = 0; i < count; i++)
+            holder->wrong += !is_whole(messages[i], SMALL_WORDS);
+        holder->delivered += count;
+    }
+}
+
+static void subscribe_and_hold(void *context)
+{
+    struct holder *holder = context;
+    struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                                .policy = FAN_POLICY_BLOCK,
+                                                .buffer_count = 16 };
+    struct fan_subscription *subscription;
+    while (fan_bus_subscribe(holder->ring->bus, &options, &subscription, NULL) == FAN_OK) {
+        fan__mutex_lock(&holder->lock);
+        holder->subscription = subscription;
+        fan__mutex_unlock(&holder->lock);
+        read_and_hold(holder);
+        fan__mutex_lock(&holder->lock);
+        holder->subscription = NULL;
+        fan__mutex_unlock(&holder->lock);
+        fan_subscription_free(subscription);
+    }
+}
+
+static void publish_words(struct shared_ring *ring, uint64_t number)
+{
+    uint64_t words[SMALL_WORDS];
+    struct fan_message message = message_of(NULL, "a", NULL);
+    for (size_t i = 0; i < SMALL_WORDS; i++)
+        words[i] = number;
+    message.payload = (struct fan_str){ (const char *)words, sizeof(words) };
+    assert_ok(fan_bus_publish(ring->bus, &message, NULL));
+    atomic_fetch_add(&ring->published, 1);
+}
+
+static void end_one(struct holder *holder, uint64_t number)
+{
+    fan__mutex_lock(&holder->lock);
+    if (holder->subscription && number % 3 == 0)
+        fan_subscription_unsubscribe(holder->subscription);
+    else if (holder->subscription)
+        fan_subscription_cancel(holder->subscription);
+    fan__mutex_unlock(&holder->lock);
+}
+
+static void test_L5_B19_what_is_lent_stays_while_others_end_it(void **state)
+{
+    (void)state;
+    enum { COUNT = 4 };
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.block_timeout_ms = FAN_TIMEOUT_FOREVER;
+    struct shared_ring ring = { .bus = open_with(&options) };
+    struct holder holders[COUNT] = { 0 };
+    uint64_t wrong = 0;
+    for (size_t i = 0; i < COUNT; i++) {
+        holders[i].ring = &ring;
+        fan__mutex_init(&holders[i].lock);
+        assert_ok(fan__thread_start(&holders[i].thread, "holder", subscribe_and_hold, &holders[i]));
+    }
+    for (uint64_t number = 1; atomic_load(&ring.held) < 100 * factor(); number++) {
+        publish_words(&ring, number);
+        if (number % 100 == 0)
+            end_one(&holders[number / 100 % COUNT], number);
+    }
+    atomic_store(&ring.over, true);
+    fan_bus_close(ring.bus);
+    for (size_t i = 0; i < COUNT; i++) {
+        fan__thread_join(&holders[i].thread);
+        fan__mutex_deinit(&holders[i].lock);
+        wrong += holders[i].wrong;
+    }
+    assert_int_equal(wrong, 0);
+    assert_true(bus_adds_up(ring.bus));
+    fan_bus_free(ring.bus);
 }
 
 /* Each batch must arrive in one piece, also where the gate was shut in the middle of it. */
@@ -798,6 +916,7 @@ int main(void)
         cmocka_unit_test(test_L3_L4_small_buffers_account_for_everything),
         cmocka_unit_test(test_B18_block_loses_nothing),
         cmocka_unit_test(test_L12_L11_no_large_message_is_used_again_under_its_readers),
+        cmocka_unit_test(test_L5_B19_what_is_lent_stays_while_others_end_it),
         cmocka_unit_test(test_a_batch_is_not_cut_by_another_publisher),
         cmocka_unit_test(test_B19_no_wake_is_lost),
         cmocka_unit_test(test_L5_every_end_from_any_thread_ends_once),
