@@ -4,6 +4,7 @@
  * with every group; readers see all of it in order. A run follows from its seed, but for the order
  * in which threads come; FANFARE_SEED repeats one, FANFARE_SOAK=1 runs many.
  */
+#include "../seed.h"
 #include "support.h"
 
 #include "base/thread.h"
@@ -25,8 +26,7 @@ static uint64_t below(uint64_t *random, uint64_t limit)
 static void each_seed(uint64_t count, const char *scheme, void (*run)(const char *, uint64_t))
 {
     const char *only = getenv("FANFARE_SEED");
-    const char *soak = getenv("FANFARE_SOAK");
-    if (soak && strcmp(soak, "0") != 0)
+    if (test_is_soak())
         count *= 50;
     uint64_t first = only ? strtoull(only, NULL, 10) : 1;
     for (uint64_t seed = first; seed < (only ? first + 1 : first + count); seed++)

@@ -1,4 +1,5 @@
 /* Retention under a broker: who is told what it took, and that everything else goes on. */
+#include "../seed.h"
 #include "support.h"
 
 #include <fanfare/batch.h>
@@ -837,7 +838,7 @@ static void test_P11_L04_what_is_trimmed_is_told_exactly_while_all_goes_on(void 
                            ? "?synchronous=normal&checkpoint_frames=500"
                            : "?capacity=10000000");
     world_make(&world);
-    bool soak = getenv("FANFARE_SOAK") != NULL;
+    bool soak = test_is_soak();
     size_t count = soak ? 200000 : 2000;
     const struct fan_retention retention = {
         .size = FAN_RETENTION_SIZE, .count = 300, .dead_age_ms = 1, .limit = soak ? 1000 : 50

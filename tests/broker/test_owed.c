@@ -1,4 +1,5 @@
 /* What is owed is settled in the end: leases, lapses, other processes, restarts, many events. */
+#include "../seed.h"
 #include "probe.h"
 
 #include "base/env.h"
@@ -386,7 +387,7 @@ static void test_L08_L12_many_events_are_none_lost_none_stuck_memory_flat(void *
     env.context = &meter;
     env.resize = meter_resize;
     env.release = meter_release;
-    size_t count = getenv("FANFARE_SOAK") ? MANY_SOAK : MANY;
+    size_t count = test_is_soak() ? MANY_SOAK : MANY;
     struct many many = { .seen = test_calloc(count + 1, 1), .count = count };
     struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
     broker_options.env = &env;

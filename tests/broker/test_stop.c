@@ -1,4 +1,5 @@
 /* How processing ends: a stop, its deadline, a store that is down, publishers that run into it. */
+#include "../seed.h"
 #include "probe.h"
 
 #include "store/sqlite/sqlite.h"
@@ -196,7 +197,7 @@ static void storm_once(const char *scheme, unsigned round)
 
 static void test_H10_fifty_publish_while_another_stops(void **state)
 {
-    unsigned rounds = getenv("FANFARE_SOAK") ? 1000 : 10;
+    unsigned rounds = test_is_soak() ? 1000 : 10;
     for (unsigned round = 0; round < rounds; round++)
         storm_once(*state, round);
 }

@@ -6,6 +6,7 @@
  * The faults follow from the seed; the order of threads does not. FANFARE_SEED runs one seed,
  * FANFARE_SOAK=1 many.
  */
+#include "../seed.h"
 #include "support.h"
 
 #include "base/thread.h"
@@ -359,11 +360,10 @@ static void run_seed(const char *uri, uint64_t seed)
 static void each_seed(uint64_t count, void (*run)(void *context, uint64_t seed), void *context)
 {
     const char *only = getenv("FANFARE_SEED");
-    const char *soak = getenv("FANFARE_SOAK");
     uint64_t first = only ? strtoull(only, NULL, 10) : 1;
     if (only)
         count = 1;
-    else if (soak && strcmp(soak, "0") != 0)
+    else if (test_is_soak())
         count *= 25;
     for (uint64_t seed = first; seed < first + count; seed++)
         run(context, seed);

@@ -3,6 +3,7 @@
  * stalled subscribers (by counters, never by time), buses for one publisher, and everything at once
  * from eight threads. FANFARE_SOAK runs the full counts.
  */
+#include "../seed.h"
 #include "bus_test.h"
 
 #include "base/thread.h"
@@ -593,7 +594,7 @@ static void run_crowd(bool single_publisher, bool blocking, uint64_t count)
 
 static uint64_t publish_count(void)
 {
-    if (getenv("FANFARE_SOAK"))
+    if (test_is_soak())
         return SANITIZED ? 1000000 : 10000000;
     return SANITIZED ? 30000 : 1000000;
 }
@@ -664,7 +665,7 @@ static void test_B19_one_publisher_wakes_all_who_sleep(void **state)
                                         .yield_us = i % 2 ? 0 : 5));
         assert_ok(fan__thread_start(&sleepers[i].thread, "sleeper", read_asleep, &sleepers[i]));
     }
-    uint64_t count = getenv("FANFARE_SOAK") ? 50000 : 3000;
+    uint64_t count = test_is_soak() ? 50000 : 3000;
     for (uint64_t n = 1; n <= count; n++) {
         publish(bus, NULL, "a");
         /* All but some of the time, everybody is asleep at the next one. */

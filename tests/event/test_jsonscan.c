@@ -1,4 +1,5 @@
 /* Floor 1: what is said to be legal JSON at a glance, against jansson, which knows. */
+#include "../seed.h"
 #include "../test.h"
 
 #include <fanfare/batch.h>
@@ -241,7 +242,7 @@ static void mutate(struct pen *pen)
 
 static unsigned soak(unsigned count)
 {
-    return getenv("FANFARE_SOAK") ? 20 * count : count;
+    return test_is_soak() ? 20 * count : count;
 }
 
 static void test_P02_ordinary_documents_are_surely_legal(void **state)

@@ -2,6 +2,7 @@
  * The outbox in the caller's own PostgreSQL transaction (H12), by C and by SQL, against a real
  * server: late commits, open transactions, cut connections and restarts lose and repeat nothing.
  */
+#include "../seed.h"
 #include "hearing.h"
 #include "postgres_support.h"
 #include "shaky.h"
@@ -548,7 +549,7 @@ static void test_H12_L10_postgres_sixteen_writers_while_transactions_sit_open(vo
     pthread_t threads[THREADS];
     pthread_t sitters[2];
     ends = false;
-    if (getenv("FANFARE_SOAK"))
+    if (test_is_soak())
         each = 100000;
     for (int i = 0; i < 2; i++)
         assert_int_equal(pthread_create(&sitters[i], NULL, sit, NULL), 0);

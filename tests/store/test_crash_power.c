@@ -7,6 +7,7 @@
  *
  * FANFARE_SOAK=1 runs 200 seeds, else 20, or 5 under a sanitizer; FANFARE_SEED runs one.
  */
+#include "../seed.h"
 #include "sqlite_support.h"
 #include "vfs_power.h"
 
@@ -290,7 +291,7 @@ static void test_P05_power_loss_keeps_what_was_acknowledged(void **state)
     (void)state;
     const char *one = getenv("FANFARE_SEED");
     uint64_t first = one ? strtoull(one, NULL, 10) : 1;
-    uint64_t count = one ? 1 : getenv("FANFARE_SOAK") ? 200 : TEST_SANITIZED ? 5 : 20;
+    uint64_t count = one ? 1 : test_is_soak() ? 200 : TEST_SANITIZED ? 5 : 20;
     for (uint64_t seed = first; seed < first + count; seed++) {
         print_message("# FANFARE_SEED=%" PRIu64 "\n", seed);
         run_seed(seed);

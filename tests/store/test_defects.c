@@ -5,6 +5,7 @@
  *
  * FANFARE_SOAK=1 runs the whole suite on each, DEFECT=number on one of them and shows what it said.
  */
+#include "../seed.h"
 #include "../test.h"
 
 #include "defects.h"
@@ -748,7 +749,7 @@ static void test_P06_every_planted_defect_fails_the_suite(void **state)
     (void)state;
     static struct said said;
     const char *only = getenv("DEFECT");
-    bool whole = only || getenv("FANFARE_SOAK");
+    bool whole = only || test_is_soak();
     int missed = 0;
     for (int planted = NONE + 1; planted < DEFECT_COUNT; planted++) {
         if (only && atoi(only) != planted)

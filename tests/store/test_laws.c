@@ -8,6 +8,7 @@
  * has one holder, whose fences rise; a chain of expectations has no fork. FANFARE_SEED repeats a
  * seed, FANFARE_SOAK=1 runs many.
  */
+#include "../seed.h"
 #include "../folder.h"
 #include "../test.h"
 
@@ -460,8 +461,7 @@ static void run_seed(const char *uri, uint64_t seed)
 static void each_seed(uint64_t count, void (*run)(uint64_t seed))
 {
     const char *only = getenv("FANFARE_SEED");
-    const char *soak = getenv("FANFARE_SOAK");
-    if (soak && strcmp(soak, "0") != 0)
+    if (test_is_soak())
         count *= 50;
     uint64_t first = only ? strtoull(only, NULL, 10) : 1;
     for (uint64_t seed = first; seed < (only ? first + 1 : first + count); seed++)

@@ -6,6 +6,7 @@
  * Two writers and a reader have a store each, as processes would. FANFARE_SOAK=1 runs the full
  * counts.
  */
+#include "../seed.h"
 #include "postgres.h"
 #include "test.h"
 
@@ -68,12 +69,6 @@ static int end(void **state)
     (void)state;
     test_postgres_end(&server);
     return 0;
-}
-
-static bool is_soak(void)
-{
-    const char *soak = getenv("FANFARE_SOAK");
-    return soak && strcmp(soak, "0") != 0;
 }
 
 static int64_t now_ns(void)
@@ -322,7 +317,7 @@ static void test_R01_a_server_that_is_killed_loses_nothing(void **state)
     (void)state;
     struct load load;
     load_begin(&load, "schema=killed");
-    for (int round = is_soak() ? 20 : 2; round > 0; round--) {
+    for (int round = test_is_soak() ? 20 : 2; round > 0; round--) {
         load_wait(&load, 200, 0);
         assert_true(test_postgres_tell(&server, "kill"));
         load_wait(&load, 0, 2);
@@ -339,7 +334,7 @@ static void test_R01_a_server_that_stands_still_is_given_up_in_time(void **state
     load_begin(&load, "schema=stopped");
     load_wait(&load, 100, 0);
     assert_true(test_postgres_tell(&server, "stop"));
-    load_wait(&load, 0, is_soak() ? 8 : 3);
+    load_wait(&load, 0, test_is_soak() ? 8 : 3);
     assert_true(test_postgres_tell(&server, "cont"));
     load_wait(&load, 100, 0);
     load_end(&load);
@@ -350,7 +345,7 @@ static void test_R01_connections_that_are_cut_lose_nothing(void **state)
     (void)state;
     struct load load;
     load_begin(&load, "schema=cut");
-    for (int round = is_soak() ? 100 : 8; round > 0; round--) {
+    for (int round = test_is_soak() ? 100 : 8; round > 0; round--) {
         load_wait(&load, 60, 0);
         assert_true(test_postgres_tell(&server, "cut"));
     }
@@ -387,7 +382,7 @@ static void test_R01_a_server_in_recovery_is_waited_for(void **state)
     assert_int_equal(fan_store_open(uri, NULL, &store, &error), FAN_UNAVAILABLE);
     if (!strstr(error.message, "the database system is"))
         fail_msg("%s", error.message);
-    load_wait(&load, 0, is_soak() ? 20 : 1);
+    load_wait(&load, 0, test_is_soak() ? 20 : 1);
     assert_true(test_postgres_tell(&server, "recovered"));
     load_wait(&load, 100, 0);
     load_end(&load);

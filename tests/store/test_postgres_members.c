@@ -3,6 +3,7 @@
  * while transactions sit open. What was seen is kept outside of the processes that are killed, and
  * FANFARE_SOAK=1 makes it minutes.
  */
+#include "../seed.h"
 #include "postgres.h"
 #include "test.h"
 
@@ -47,12 +48,6 @@ static int end(void **state)
     (void)state;
     test_postgres_end(&server);
     return 0;
-}
-
-static bool is_soak(void)
-{
-    const char *soak = getenv("FANFARE_SOAK");
-    return soak && strcmp(soak, "0") != 0;
 }
 
 static double now_s(void)
@@ -305,7 +300,7 @@ static void test_P09_H04_members_that_are_killed_strand_nothing_and_keep_the_ord
     char path[PATH_SIZE];
     pid_t members[MEMBER_COUNT];
     unsigned number = 0;
-    size_t kills = is_soak() ? 120 : 4;
+    size_t kills = test_is_soak() ? 120 : 4;
     size_t each = 5 * KEY_COUNT;
     size_t count = 0;
     test_postgres_uri(&server, "schema=members", uri, sizeof(uri));
@@ -672,7 +667,7 @@ static void test_L10_P10_H12_no_event_is_missed_while_transactions_sit_open(void
         assert_true(now_s() < begun_s + DEADLINE_S);
     assert_ok(status);
     assert_ok(fan_outbox_relay_start(relay));
-    double until_s = now_s() + (is_soak() ? 600 : 20);
+    double until_s = now_s() + (test_is_soak() ? 600 : 20);
     for (size_t i = 0; i < PART_COUNT; i++)
         part_start(&parts[i], path, children[i]);
     while (now_s() < until_s && !atomic_load(&churn->failed))

@@ -1,4 +1,5 @@
 /* P11 on the SQLite log: what is beyond the suite. */
+#include "../seed.h"
 #include "sqlite_support.h"
 
 #include <fanfare/env.h>
@@ -478,7 +479,7 @@ static void test_P11_killed_while_retaining_the_log_is_sound(void **state)
     struct fan_store *store = store_open(place->uri);
     assert_ok(fan_group_create(store, &group, &options, NULL));
     fan_store_close(store);
-    int rounds = getenv("FANFARE_SOAK") ? 200 : 12;
+    int rounds = test_is_soak() ? 200 : 12;
     uint64_t trimmed_seq = 0;
     for (int round = 0; round < rounds; round++) {
         int fds[2];

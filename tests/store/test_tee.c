@@ -2,6 +2,7 @@
  * The tee: the first store is the log, the second gets everything, whatever happens to it in the
  * meantime: each event once, in order, as it is in the first, and nothing that was removed there.
  */
+#include "../seed.h"
 #include "../folder.h"
 #include "../test.h"
 
@@ -426,9 +427,8 @@ static void test_P06_the_copy_is_the_log_whatever_happened(void **state)
 {
     (void)state;
     const char *only = getenv("FANFARE_SEED");
-    const char *soak = getenv("FANFARE_SOAK");
     uint64_t first = only ? strtoull(only, NULL, 10) : 1;
-    uint64_t count = only ? 1 : soak && strcmp(soak, "0") != 0 ? 5000 : 100;
+    uint64_t count = only ? 1 : test_is_soak() ? 5000 : 100;
     for (last_seed = first; last_seed < first + count; last_seed++)
         run_seed(last_seed);
 }
