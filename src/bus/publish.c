@@ -176,8 +176,10 @@ static void move_tail(struct fan__lane *lane, uint64_t tail, uint64_t seq)
     fan__lane_touch(lane);
 }
 
-static void spread_to_lane(struct fan__lane *lane, const struct parcel *parcel,
-                           struct fan__block *block, uint64_t seq, int64_t time_us)
+static __attribute__((noinline)) void spread_to_lane(struct fan__lane *lane,
+                                                     const struct parcel *parcel,
+                                                     struct fan__block *block, uint64_t seq,
+                                                     int64_t time_us)
 {
     /* relaxed: only the turn moves it. */
     uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
@@ -312,6 +314,40 @@ static inline void image_of_route(struct fan__image *ret_image, const struct fan
     ret_image->rest_words = route->text_words;
 }
 
+/* Gives it to lanes on which nobody wants more than a slot written, on those with readers. */
+static inline __attribute__((always_inline)) void give_same(struct fan_bus *bus,
+                                                            const struct fan_message *message,
+                                                            const struct fan__image *image,
+                                                            bool on_ring)
+{
+    uint64_t seq = ++bus->seq;
+    int64_t time_us = message->time_us;
+    bus->published++;
+    if (!bus->last_lanes)
+        bus->unheard++;
+    else if (time_us == 0)
+        time_us = fan__wall_us(bus->env);
+    for (struct fan__lane *lane = bus->last_lanes; lane; lane = lane->match_next) {
+        /* relaxed: only the turn moves it. */
+        uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
+        if (on_ring && fan__lane_on_ring(lane))
+            fan__slot_write(lane, tail, image, seq, time_us);
+        move_tail(lane, tail, seq);
+    }
+}
+
+/* As publish_same, for one with another topic or half words. */
+static __attribute__((noinline)) bool publish_similar(struct fan_bus *bus,
+                                                      const struct fan_message *message,
+                                                      bool on_ring)
+{
+    struct fan__image image;
+    if (!image_of(&image, bus, message, on_ring))
+        return false;
+    give_same(bus, message, &image, on_ring);
+    return true;
+}
+
 /* Whether nobody on the lane wants anything but a slot written, if that. */
 static inline bool is_plain(const struct fan__lane *lane)
 {
@@ -323,7 +359,8 @@ static inline bool is_plain(const struct fan__lane *lane)
 }
 
 /* As publish_one, for what most messages are; false when it is none of them. */
-static inline bool publish_same(struct fan_bus *bus, const struct fan_message *message)
+static inline __attribute__((always_inline)) bool publish_same(struct fan_bus *bus,
+                                                               const struct fan_message *message)
 {
     const struct fan__route *route = bus->last_route;
     size_t size = message->payload.size;
@@ -332,33 +369,17 @@ static inline bool publish_same(struct fan_bus *bus, const struct fan_message *m
     bool same_topic = is_of_topic(message, route);
     if (!same_topic && !route->any_topic)
         return false;
-    struct fan__lane *lanes = bus->last_lanes;
     bool on_ring = false; /* else nobody reads now, and nothing is to be written */
-    for (const struct fan__lane *lane = lanes; lane; lane = lane->match_next) {
+    for (const struct fan__lane *lane = bus->last_lanes; lane; lane = lane->match_next) {
         if (!is_plain(lane))
             return false;
         on_ring |= fan__lane_on_ring(lane);
     }
+    if (!same_topic || size % sizeof(uint64_t) != 0)
+        return publish_similar(bus, message, on_ring);
     struct fan__image image;
-    if (same_topic && size % sizeof(uint64_t) == 0) {
-        image_of_route(&image, route, message);
-    } else if (!image_of(&image, bus, message, on_ring)) {
-        return false;
-    }
-    uint64_t seq = ++bus->seq;
-    int64_t time_us = message->time_us;
-    bus->published++;
-    if (!lanes)
-        bus->unheard++;
-    else if (time_us == 0)
-        time_us = fan__wall_us(bus->env);
-    for (struct fan__lane *lane = lanes; lane; lane = lane->match_next) {
-        /* relaxed: only the turn moves it. */
-        uint64_t tail = atomic_load_explicit(&lane->tail, memory_order_relaxed);
-        if (on_ring && fan__lane_on_ring(lane))
-            fan__slot_write(lane, tail, &image, seq, time_us);
-        move_tail(lane, tail, seq);
-    }
+    image_of_route(&image, route, message);
+    give_same(bus, message, &image, on_ring);
     return true;
 }
 
@@ -419,6 +440,13 @@ static inline void enter(struct fan_bus *bus)
         note_publisher(bus);
 }
 
+/* The same, where it is not the door's. */
+static __attribute__((noinline)) bool publish_same_of_run(struct fan_bus *bus,
+                                                          const struct fan_message *message)
+{
+    return publish_same(bus, message);
+}
+
 /* In the turn, which it leaves. ret_seq: of the last that was published. */
 static enum fan_status publish_run(struct fan_bus *bus, const struct fan_message *messages,
                                    size_t count, size_t *ret_count, uint64_t *ret_seq)
@@ -431,7 +459,7 @@ static enum fan_status publish_run(struct fan_bus *bus, const struct fan_message
     while (status == FAN_OK && published < count) {
         const struct fan_message *at = message_at(messages, published);
         size_t alike = count > 1 ? publish_alike(bus, messages, published, count) : 0;
-        if (alike == 0 && !publish_same(bus, at))
+        if (alike == 0 && !publish_same_of_run(bus, at))
             status = publish_one(&call, at);
         if (status == FAN_OK)
             published += alike > 0 ? alike : 1;
@@ -443,22 +471,32 @@ static enum fan_status publish_run(struct fan_bus *bus, const struct fan_message
     return status;
 }
 
+/* What is not like the one before it, in the turn, which it leaves. */
+static __attribute__((noinline)) enum fan_status publish_unlike(struct fan_bus *bus,
+                                                                const struct fan_message *message,
+                                                                uint64_t *ret_seq)
+{
+    size_t count;
+    uint64_t seq;
+    enum fan_status status = publish_run(bus, message, 1, &count, &seq);
+    if (status == FAN_OK && ret_seq)
+        *ret_seq = seq;
+    return status;
+}
+
 enum fan_status fan_bus_publish(struct fan_bus *bus, const struct fan_message *message,
                                 uint64_t *ret_seq)
 {
     if (fan__bus_forked(bus))
         return FAN_FORKED;
     enter(bus);
-    uint64_t seq = bus->seq + 1;
-    enum fan_status status = FAN_OK;
-    size_t count = 0;
-    if (message && !bus->closed && !bus->gate_taken && publish_same(bus, message))
-        fan__turn_leave(bus);
-    else
-        status = publish_run(bus, message, 1, &count, &seq);
-    if (status == FAN_OK && ret_seq)
+    if (!message || bus->closed || bus->gate_taken || !publish_same(bus, message))
+        return publish_unlike(bus, message, ret_seq);
+    uint64_t seq = bus->seq;
+    fan__turn_leave(bus);
+    if (ret_seq)
         *ret_seq = seq;
-    return status;
+    return FAN_OK;
 }
 
 enum fan_status fan_bus_publish_many(struct fan_bus *bus, const struct fan_message *messages,

@@ -84,6 +84,14 @@ static inline size_t fan__line_end(size_t at)
     return at < FAN__LINE_WORDS ? FAN__LINE_WORDS : at | (FAN__LINE_WORDS - 1);
 }
 
+static inline void fan__store_four(atomic_uint_least64_t *words, const char *bytes)
+{
+    fan__store_word(&words[0], bytes);
+    fan__store_word(&words[1], bytes + 8);
+    fan__store_word(&words[2], bytes + 16);
+    fan__store_word(&words[3], bytes + 24);
+}
+
 /* Stores whole words of data from the slot's word `at` on; gives the word behind them. */
 static inline size_t fan__store_words(atomic_uint_least64_t *slot, size_t at, const char *bytes,
                                       size_t count)
@@ -91,10 +99,7 @@ static inline size_t fan__store_words(atomic_uint_least64_t *slot, size_t at, co
     while (count > 0) {
         size_t end = fan__line_end(at);
         if (count >= 4 && end - at >= 4) {
-            fan__store_word(&slot[at], bytes);
-            fan__store_word(&slot[at + 1], bytes + 8);
-            fan__store_word(&slot[at + 2], bytes + 16);
-            fan__store_word(&slot[at + 3], bytes + 24);
+            fan__store_four(&slot[at], bytes);
             at += 4;
             bytes += 32;
             count -= 4;
@@ -115,8 +120,10 @@ static inline atomic_uint_least32_t *fan__slot_sizes(atomic_uint_least64_t *slot
     return (atomic_uint_least32_t *)(void *)&slot[FAN__SLOT_SIZES];
 }
 
-static inline void fan__slot_write(const struct fan__lane *lane, uint64_t position,
-                                   const struct fan__image *image, uint64_t seq, int64_t time_us)
+static inline __attribute__((always_inline)) void fan__slot_write(const struct fan__lane *lane,
+                                                                  uint64_t position,
+                                                                  const struct fan__image *image,
+                                                                  uint64_t seq, int64_t time_us)
 {
     atomic_uint_least64_t *slot = fan__slot_at(lane, position);
     /* Past the end of the ring, once in a round, it asks for what it does not need. */
@@ -130,8 +137,17 @@ static inline void fan__slot_write(const struct fan__lane *lane, uint64_t positi
     atomic_store_explicit(&slot[FAN__SLOT_SEQ], seq, memory_order_relaxed);
     atomic_store_explicit(&slot[FAN__SLOT_TIME], (uint64_t)time_us, memory_order_relaxed);
     atomic_store_explicit(fan__slot_sizes(slot), image->sizes, memory_order_relaxed);
-    size_t rest = fan__store_words(slot, FAN__SLOT_DATA, image->payload, image->payload_words);
-    fan__store_words(slot, rest, image->rest, image->rest_words);
+    const char *bytes = image->payload;
+    size_t at = FAN__SLOT_DATA;
+    size_t left = image->payload_words;
+    /* The first line and half of the second need no look for where a line ends. */
+    for (; left >= 4 && at < FAN__LINE_WORDS + 4; left -= 4) {
+        fan__store_four(&slot[at], bytes);
+        at += 4;
+        bytes += 32;
+    }
+    at = fan__store_words(slot, at, bytes, left);
+    fan__store_words(slot, at, image->rest, image->rest_words);
     atomic_store_explicit(&slot[FAN__SLOT_STAMP], fan__stamp_of(position), memory_order_release);
 }
 
