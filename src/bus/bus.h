@@ -172,8 +172,8 @@ struct fan_subscription {
     size_t lent_many_count;
     int64_t spin_ns; /* how long it looks again before it yields */
     unsigned wait_count;
-    int64_t waited_ns; /* when it last found nothing, and what it had read then */
-    uint64_t waited_delivered;
+    bool caught_up;    /* it has read all that was there */
+    int64_t looked_ns; /* when it last looked after it had lingered */
     struct fan__pace pace;
     int64_t lost_ns;    /* when it was last told of a loss; 0: never */
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */

@@ -187,6 +187,7 @@ static enum fan_status read_ring(struct fan_subscription *subscription, uint64_t
         return FAN_UNKNOWN;
     }
     lend_copied(subscription, count);
+    subscription->caught_up = count == unread;
     if (subscription->policy == FAN_POLICY_BLOCK)
         fan__bus_open_gate(subscription->bus);
     return FAN_OK;

@@ -17,10 +17,11 @@
 
 #define PAUSE_COUNT 8
 #define PROBE_COUNT 256
-/* Who reads more often than every so many ns lets so many messages gather, for so long at most. */
+/* What comes more often than every so many ns is let gather: so many, for so long at most. */
 #define LINGER_EVERY_NS 250
-#define LINGER_COUNT 64
-#define LINGER_NS_MAX 2000
+#define LINGER_COUNT_MAX 256
+#define LINGER_SHARE 4
+#define LINGER_NS_MAX 8000
 /*
  * In a crowd, and for so long after a loss: the time in which an eighth of the buffer fills, if
  * messages come more often than every so many ns, and timers are exact enough for it.
@@ -137,31 +138,6 @@ static bool has_processor(const struct fan_subscription *subscription)
            bus->processor_count;
 }
 
-/*
- * One who is about as fast as the publisher would fetch each message by itself, and the lines would
- * go to and fro between the two for each. It lets some gather before it looks again.
- */
-static void linger(struct fan_subscription *subscription, int64_t now_ns)
-{
-    /* relaxed: its own. */
-    uint64_t delivered = atomic_load_explicit(&subscription->delivered, memory_order_relaxed);
-    int64_t count = (int64_t)(delivered - subscription->waited_delivered);
-    int64_t elapsed_ns = now_ns - subscription->waited_ns;
-    subscription->waited_delivered = delivered;
-    subscription->waited_ns = now_ns;
-    if (count * LINGER_EVERY_NS <= elapsed_ns)
-        return;
-    int64_t linger_ns = elapsed_ns * LINGER_COUNT / count;
-    int64_t until_ns = now_ns + (linger_ns < LINGER_NS_MAX ? linger_ns : LINGER_NS_MAX);
-    bool alone = has_processor(subscription);
-    do {
-        if (alone)
-            pause_looking();
-        else
-            sched_yield();
-    } while (fan__deadline_ns(0) < until_ns);
-}
-
 /* How often messages come, in ns, over the last while that is long enough to tell. */
 static int64_t pace_ns(struct fan_subscription *subscription, int64_t now_ns)
 {
@@ -176,6 +152,36 @@ static int64_t pace_ns(struct fan_subscription *subscription, int64_t now_ns)
         pace->tail = tail;
     }
     return pace->every_ns;
+}
+
+/*
+ * One who is as fast as the publisher would fetch each message by itself, and the lines would go to
+ * and fro between the two for each. So when it has read all that was there, it lets a part of its
+ * buffer fill before it looks again.
+ */
+static void linger(struct fan_subscription *subscription, int64_t now_ns)
+{
+    int64_t every_ns = pace_ns(subscription, now_ns);
+    int64_t count = (int64_t)(subscription->buffer_count / LINGER_SHARE);
+    int64_t linger_ns_max = subscription->yield_us * FAN__NS_PER_US;
+    if (every_ns > LINGER_EVERY_NS)
+        return;
+    if (linger_ns_max > LINGER_NS_MAX)
+        linger_ns_max = LINGER_NS_MAX;
+    if (count > LINGER_COUNT_MAX)
+        count = LINGER_COUNT_MAX;
+    int64_t until_ns = subscription->looked_ns + every_ns * count;
+    if (until_ns > now_ns + linger_ns_max)
+        until_ns = now_ns + linger_ns_max;
+    bool alone = has_processor(subscription);
+    while (now_ns < until_ns) {
+        if (alone)
+            pause_looking();
+        else
+            sched_yield();
+        now_ns = fan__deadline_ns(0);
+    }
+    subscription->looked_ns = now_ns;
 }
 
 /*
@@ -317,6 +323,9 @@ static enum fan_status read_many(struct fan_subscription *subscription, uint32_t
         return FAN_FORKED;
     fan__subscription_take_back(subscription);
     count_max = fan__subscription_make_lent(subscription, count_max);
+    if (subscription->caught_up && timeout_ms > 0 && subscription->yield_us > 0)
+        linger(subscription, fan__deadline_ns(0));
+    subscription->caught_up = false;
     enum fan_status status = fan__subscription_read(subscription, count_max);
     if (status == FAN_AGAIN && timeout_ms > 0)
         status = wait_and_read(subscription, timeout_ms, count_max);
