@@ -95,6 +95,7 @@ struct fan_bus {
 };
 
 #define FAN__BATCH_COUNT_MAX 256
+#define FAN__BATCH_SIZE_MAX 65536 /* of what a batch is lent in */
 
 /*
  * The two low bits of a reader's place; the position on the lane is above them. Without them, only

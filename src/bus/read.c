@@ -68,6 +68,8 @@ size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t
     const struct fan_bus *bus = subscription->bus;
     if (count_max > FAN__BATCH_COUNT_MAX)
         count_max = FAN__BATCH_COUNT_MAX;
+    if (count_max > FAN__BATCH_SIZE_MAX / fan__lent_size(bus))
+        count_max = FAN__BATCH_SIZE_MAX / fan__lent_size(bus);
     if (count_max > subscription->buffer_count)
         count_max = subscription->buffer_count;
     if (count_max > 1 && subscription->lent_many_count < count_max) {

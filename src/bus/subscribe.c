@@ -1,11 +1,9 @@
 /* The beginning and the end of a subscription: options, its lane, the cancel token. */
 #include "bus/bus.h"
-
 #include "bus/read.h"
 
 #include "base/adopt.h"
 #include "base/status.h"
-#include "bus/read.h"
 
 #include <fanfare/kind.h>
 #include <fanfare/pattern.h>

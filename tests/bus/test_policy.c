@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "bus/bus.h"
 #include "bus/notify.h"
+#include "bus/read.h"
 
 #include <sched.h>
 
@@ -723,6 +724,29 @@ static void test_wake_is_called_when_it_turns_readable(void **state)
     fan_bus_free(bus);
 }
 
+static void test_L12_a_batch_takes_bounded_memory(void **state)
+{
+    (void)state;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.slot_size = FAN__SLOT_SIZE_MAX;
+    struct fan_bus *bus = NULL;
+    assert_ok(fan_bus_open(&options, &bus, NULL));
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_DROP_NEWEST, 1000);
+    const struct fan_message *messages[1000];
+    size_t left = 1000;
+    for (size_t i = 0; i < left; i++)
+        publish(bus, NULL, "a");
+    while (left > 0) {
+        size_t count = 0;
+        assert_ok(fan_subscription_next_many(subscription, 0, messages, 1000, &count));
+        assert_int_equal(messages[0]->seq, 1001 - left);
+        left -= count;
+        assert_true(subscription->lent_many_count * fan__lent_size(bus) <= FAN__BATCH_SIZE_MAX);
+    }
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -740,6 +764,7 @@ int main(void)
         cmocka_unit_test(test_L12_those_that_block_do_not_lift_the_budget),
         cmocka_unit_test(test_L12_the_arrays_of_queues_count_in_the_budget),
         cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
+        cmocka_unit_test(test_L12_a_batch_takes_bounded_memory),
         cmocka_unit_test(test_the_arena_gives_out_what_it_has),
         cmocka_unit_test(test_L12_large_messages_use_their_memory_again),
         cmocka_unit_test(test_L11_a_long_queue_of_large_messages_is_whole),
