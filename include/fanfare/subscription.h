@@ -45,8 +45,8 @@ enum fan_policy {
  * yield_us      how long a read that waits stays awake before it sleeps (0, or up to 1,000): it
  *               looks again and again, and keeps its processor for that as long as it helps;
  *               with FAN_POLICY_BLOCK, what others run while it yields does not count; messages
- *               that come faster than one in 250 ns are given up to 8 us to gather, but no more
- *               than fill a quarter of the buffer; with the others, for a second after a gap,
+ *               that come faster than one in 250 ns are given up to 8 us to gather, until a
+ *               quarter of the buffer is full; with the others, for a second after a gap,
  *               where there are as many subscriptions as processors or more, it sleeps while an
  *               eighth of the buffer fills, if that takes over 0.1 ms, and for 0.2 ms at most; an
  *               end is heard after that

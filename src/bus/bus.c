@@ -145,10 +145,10 @@ void fan__bus_hold(struct fan_bus *bus, size_t size)
 
 void fan__bus_release_segment(struct fan_bus *bus, struct fan__segment *segment)
 {
-    /* acq_rel: what every holder did comes before the free by the last one; relaxed: a sum. */
+    /* acq_rel: what every holder did comes before the free by the last one; seq_cst: see cover. */
     if (atomic_fetch_sub_explicit(&segment->holders, 1, memory_order_acq_rel) > 1)
         return;
-    atomic_fetch_sub_explicit(&bus->held_size, segment->size, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&bus->held_size, segment->size, memory_order_seq_cst);
     fan__free(bus->env, segment);
 }
 

@@ -108,10 +108,7 @@ struct fan_bus {
 #define FAN__NO_LIMIT UINT64_MAX
 #define FAN__NOT_LENT UINT64_MAX
 
-/*
- * A message that is lent to the reader: in its slot, copied out of it (to where words_of says), or
- * in a block.
- */
+/* A message that is lent to the reader: in its slot, copied out of it, or in a block. */
 struct fan__lent {
     struct fan_message message;
     struct fan__block *block; /* NULL but for one in a block */
@@ -173,8 +170,8 @@ struct fan_subscription {
     size_t lent_many_count;
     int64_t spin_ns; /* how long it looks again before it yields */
     unsigned wait_count;
-    bool caught_up;    /* it has read all that was there */
-    int64_t looked_ns; /* when it last looked after it had lingered */
+    bool caught_up; /* it has read all that was there */
+    unsigned linger_skips;
     struct fan__pace pace;
     int64_t lost_ns;    /* when it was last told of a loss; 0: never */
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */

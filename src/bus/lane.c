@@ -31,10 +31,11 @@ static bool make_ring(struct fan__lane *lane, size_t slot_count)
 {
     struct fan_bus *bus = lane->bus;
     size_t size = slot_count * bus->slot_words * sizeof(uint64_t);
-    lane->memory = fan__alloc(bus->env, size + FAN__LINE_SIZE);
+    /* Cleared: who is moved off it while he looks may still see the header of any slot. */
+    lane->memory = fan__alloc_zero(bus->env, 1, size + FAN__LINE_SIZE);
     if (!lane->memory)
         return false;
-    /* Slots of whole lines are not shared by two. Nobody looks at one that was never written. */
+    /* Slots of whole lines are not shared by two. */
     uintptr_t address = (uintptr_t)lane->memory;
     address += FAN__LINE_SIZE - address % FAN__LINE_SIZE;
     lane->slots = (atomic_uint_least64_t *)(void *)address;
@@ -254,10 +255,22 @@ void fan__lane_keep_lent(struct fan__lane *lane, struct fan_subscription *subscr
 
 void fan__lane_mind(struct fan__lane *lane, struct fan_subscription *subscription)
 {
-    /* relaxed: its reader only moves on, which makes the gate too low at worst. */
-    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_relaxed);
+    /*
+     * acquire: what is lent is looked at behind it. It only moves on, so the gate is not too high.
+     */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_acquire);
     fan__link_join(&lane->ringed, &subscription->lane_link);
     lower_gate(lane, gate_of(subscription, place));
+}
+
+/* Keeps readers from asking for the ring with each look at an empty queue. */
+static void queue_for_a_while(struct fan__lane *lane)
+{
+    uint64_t tail = tail_of(lane);
+    /* relaxed: a hint to readers, who ask again in the turn. */
+    if (atomic_load_explicit(&lane->queued_until, memory_order_relaxed) <= tail)
+        atomic_store_explicit(&lane->queued_until, tail + FAN__LANE_QUEUED_COUNT,
+                              memory_order_relaxed);
 }
 
 static bool may_ring(struct fan__lane *lane, const struct fan_subscription *subscription)
@@ -279,6 +292,8 @@ void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscriptio
     } else {
         place |= FAN__PLACE_QUEUED;
         fan__link_join(&lane->queued, &subscription->lane_link);
+        if (subscription->ring)
+            queue_for_a_while(lane);
     }
     /* release: the reader that sees it may look at what the turn changed. */
     atomic_store_explicit(&subscription->place, place, memory_order_release);
@@ -346,12 +361,18 @@ struct move {
     bool may_wait;
 };
 
+/* Whether the publisher is to wait for it: not for one that has ended. */
+static bool waits(const struct move *move, const struct fan_subscription *subscription)
+{
+    return move->may_wait && subscription->policy == FAN_POLICY_BLOCK && !subscription->ended;
+}
+
 /* Whether the segment to be made would break the budget. */
 static bool beyond_budget(const struct fan__lane *lane, uint64_t count)
 {
     const struct fan_bus *bus = lane->bus;
-    /* relaxed: it is a sum. */
-    size_t held = atomic_load_explicit(&bus->held_size, memory_order_relaxed);
+    /* seq_cst: it announced that it waits before; who lets go looks for that behind it. */
+    size_t held = atomic_load_explicit(&bus->held_size, memory_order_seq_cst);
     return held + count * lane->slot_words * sizeof(uint64_t) > bus->memory_size_max;
 }
 
@@ -370,7 +391,7 @@ static enum fan_status cover(struct move *move, const struct fan_subscription *s
         fan__bus_release_segment(bus, segment);
     move->segment = NULL;
     if (beyond_budget(move->lane, end - from))
-        return subscription->policy == FAN_POLICY_BLOCK && move->may_wait ? FAN_TIMED_OUT : FAN_OK;
+        return waits(move, subscription) ? FAN_TIMED_OUT : FAN_OK;
     move->segment = fan__segment_new(move->lane, from, end);
     return move->segment || move->must ? FAN_OK : FAN_NO_MEMORY;
 }
@@ -398,7 +419,7 @@ static enum fan_status move_off(struct move *move, struct fan_subscription *subs
     if (limit < end)
         end = limit;
     size_t window = subscription->buffer_count;
-    /* acquire: what it has read, it has copied. */
+    /* acquire: what it has read, it has copied, or says that it is lent. */
     uint64_t place = atomic_load_explicit(&subscription->place, memory_order_acquire);
     uint64_t from = first_kept(subscription, place, end);
     if (from < end) {
@@ -491,7 +512,7 @@ static enum fate {
         (!subscription->ended ||
          first_kept(subscription, place, limit) > place >> FAN__PLACE_SHIFT))
         return FATE_LAPPED;
-    if (policy == FAN_POLICY_BLOCK && !subscription->ended && move->may_wait)
+    if (waits(move, subscription))
         return FATE_BLOCKS;
     return FATE_MOVES;
 }
@@ -556,9 +577,8 @@ enum fan_status fan__lane_look(struct fan__lane *lane, bool large, bool may_wait
     struct move move = { .lane = lane, .must = must, .may_wait = may_wait };
     enum fan_status status = pass_all(&move, large);
     if (status == FAN_OK && !large && tail_of(lane) >= lending_gate(lane)) {
-        /* What is lent is not written, so nobody stays. relaxed: as in spread_to_lane. */
-        atomic_store_explicit(&lane->queued_until, tail_of(lane) + FAN__LANE_QUEUED_COUNT,
-                              memory_order_relaxed);
+        /* What is lent is not written, so nobody stays. */
+        queue_for_a_while(lane);
         move.all = true;
         status = pass_all(&move, large);
     }

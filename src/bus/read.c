@@ -170,8 +170,10 @@ static enum fan_status read_ring(struct fan_subscription *subscription, uint64_t
     note_queued(subscription, unread);
     size_t count = unread < count_max ? (size_t)unread : count_max;
     if (subscription->in_place) {
-        /* relaxed: who takes the place after us sees it by that. */
-        atomic_store_explicit(&subscription->lent_from, position, memory_order_relaxed);
+        /*
+         * release: the reader has read what was lent before. Who takes the place sees it by that.
+         */
+        atomic_store_explicit(&subscription->lent_from, position, memory_order_release);
         fan__slots_lend(subscription->lane, position, count, subscription->lent,
                         subscription->lent_data);
     } else {
@@ -393,8 +395,8 @@ static enum fan_status read_queue(struct fan_subscription *subscription, size_t 
     copy_taken(subscription, &taken);
     if (parked)
         fan__lane_ask(subscription->lane, subscription);
-    if (subscription->policy == FAN_POLICY_BLOCK)
-        fan__bus_open_gate(subscription->bus);
+    /* For its own room, or that in the budget. */
+    fan__bus_open_gate(subscription->bus);
     return status;
 }
 

@@ -151,7 +151,7 @@ static inline void copy_four(uint64_t *words, atomic_uint_least64_t *slot)
 
 /*
  * The header of a slot. relaxed: the stamp or the place tells whether its words belong together.
- * The sizes may be those of another message then, but one that was in this slot.
+ * The sizes may be those of another message then, but one that was in this slot, or none.
  */
 static inline void read_header(const struct fan_bus *bus, struct fan__lent *lent,
                                atomic_uint_least64_t *slot)

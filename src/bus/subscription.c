@@ -17,11 +17,16 @@
 
 #define PAUSE_COUNT 8
 #define PROBE_COUNT 256
-/* What comes more often than every so many ns is let gather: so many, for so long at most. */
+/*
+ * What comes more often than every so many ns is let gather: so many, for so long at most, and if
+ * more came after the first look. Where none did, so many reads go by before that is tried again.
+ */
 #define LINGER_EVERY_NS 250
 #define LINGER_COUNT_MAX 256
 #define LINGER_SHARE 4
 #define LINGER_NS_MAX 8000
+#define LINGER_LOOK_NS 1000
+#define LINGER_SKIP_COUNT 256
 /*
  * In a crowd, and for so long after a loss: the time in which an eighth of the buffer fills, if
  * messages come more often than every so many ns, and timers are exact enough for it.
@@ -154,34 +159,74 @@ static int64_t pace_ns(struct fan_subscription *subscription, int64_t now_ns)
     return pace->every_ns;
 }
 
-/*
- * One who is as fast as the publisher would fetch each message by itself, and the lines would go to
- * and fro between the two for each. So when it has read all that was there, it lets a part of its
- * buffer fill before it looks again.
- */
-static void linger(struct fan_subscription *subscription, int64_t now_ns)
+/* How many messages it would find on the ring; SIZE_MAX when it need not wait for more. */
+static size_t count_unread(const struct fan_subscription *subscription)
 {
-    int64_t every_ns = pace_ns(subscription, now_ns);
-    int64_t count = (int64_t)(subscription->buffer_count / LINGER_SHARE);
-    int64_t linger_ns_max = subscription->yield_us * FAN__NS_PER_US;
-    if (every_ns > LINGER_EVERY_NS)
-        return;
-    if (linger_ns_max > LINGER_NS_MAX)
-        linger_ns_max = LINGER_NS_MAX;
-    if (count > LINGER_COUNT_MAX)
-        count = LINGER_COUNT_MAX;
-    int64_t until_ns = subscription->looked_ns + every_ns * count;
-    if (until_ns > now_ns + linger_ns_max)
-        until_ns = now_ns + linger_ns_max;
-    bool alone = has_processor(subscription);
-    while (now_ns < until_ns) {
+    /* relaxed: as in looks_readable. */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_relaxed);
+    uint64_t tail = atomic_load_explicit(&subscription->lane->tail, memory_order_relaxed);
+    uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
+    if ((place & FAN__PLACE_QUEUED) || limit != FAN__NO_LIMIT)
+        return SIZE_MAX;
+    return (size_t)(tail - (place >> FAN__PLACE_SHIFT));
+}
+
+static int64_t pause_until(int64_t until_ns, bool alone)
+{
+    int64_t now_ns;
+    do {
         if (alone)
             pause_looking();
         else
             sched_yield();
         now_ns = fan__deadline_ns(0);
+    } while (now_ns < until_ns);
+    return now_ns;
+}
+
+/*
+ * One who is as fast as the publisher would fetch each message by itself, and the lines would go to
+ * and fro between the two for each. So when it has read all that was there, it lets a part of its
+ * buffer fill before it reads again. In a crowd only one who blocks, for whom a publisher waits.
+ */
+static void linger(struct fan_subscription *subscription, int64_t now_ns, int64_t deadline_ns)
+{
+    bool alone = has_processor(subscription);
+    int64_t every_ns = pace_ns(subscription, now_ns);
+    if ((!alone && subscription->policy != FAN_POLICY_BLOCK) || every_ns > LINGER_EVERY_NS)
+        return;
+    size_t wanted = subscription->buffer_count / LINGER_SHARE;
+    if (wanted > LINGER_COUNT_MAX)
+        wanted = LINGER_COUNT_MAX;
+    int64_t until_ns = now_ns + subscription->yield_us * FAN__NS_PER_US;
+    if (until_ns > now_ns + LINGER_NS_MAX)
+        until_ns = now_ns + LINGER_NS_MAX;
+    if (until_ns > deadline_ns)
+        until_ns = deadline_ns;
+    int64_t look_ns = now_ns + LINGER_LOOK_NS;
+    for (size_t unread = count_unread(subscription); unread < wanted && now_ns < until_ns;) {
+        size_t before = unread;
+        now_ns = pause_until(look_ns < until_ns ? look_ns : until_ns, alone);
+        unread = count_unread(subscription);
+        if (unread == before) {
+            subscription->linger_skips = LINGER_SKIP_COUNT;
+            return;
+        }
+        look_ns = now_ns + every_ns * (int64_t)(unread < wanted ? wanted - unread : 0);
     }
-    subscription->looked_ns = now_ns;
+}
+
+/* Before it looks for more. */
+static void linger_if_caught_up(struct fan_subscription *subscription, uint32_t timeout_ms)
+{
+    bool caught_up = subscription->caught_up;
+    subscription->caught_up = false;
+    if (!caught_up || timeout_ms == 0 || subscription->yield_us == 0)
+        return;
+    if (subscription->linger_skips > 0)
+        subscription->linger_skips--;
+    else
+        linger(subscription, fan__deadline_ns(0), fan__deadline_ns(timeout_ms));
 }
 
 /*
@@ -239,7 +284,6 @@ static void stay_awake(struct fan_subscription *subscription, int64_t deadline_n
     int64_t yield_ns_max = subscription->policy == FAN_POLICY_BLOCK ? YIELD_NS_MAX : INT64_MAX;
     if (nap(subscription, now_ns, deadline_ns))
         return;
-    linger(subscription, now_ns);
     if (spin_for_a_while(subscription, now_ns, until_ns))
         return;
     for (now_ns = fan__deadline_ns(0); left_ns > 0 && now_ns < deadline_ns;) {
@@ -323,9 +367,7 @@ static enum fan_status read_many(struct fan_subscription *subscription, uint32_t
         return FAN_FORKED;
     fan__subscription_take_back(subscription);
     count_max = fan__subscription_make_lent(subscription, count_max);
-    if (subscription->caught_up && timeout_ms > 0 && subscription->yield_us > 0)
-        linger(subscription, fan__deadline_ns(0));
-    subscription->caught_up = false;
+    linger_if_caught_up(subscription, timeout_ms);
     enum fan_status status = fan__subscription_read(subscription, count_max);
     if (status == FAN_AGAIN && timeout_ms > 0)
         status = wait_and_read(subscription, timeout_ms, count_max);

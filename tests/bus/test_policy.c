@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "bus/notify.h"
 #include "bus/read.h"
+#include "bus/slot.h"
 
 #include <sched.h>
 
@@ -747,6 +748,94 @@ static void test_L12_a_batch_takes_bounded_memory(void **state)
     fan_bus_free(bus);
 }
 
+/* Fills up what a bus may hold, by a topic of its own that nobody reads. */
+static struct fan_subscription *fill_budget(struct fan_bus *bus)
+{
+    static const size_t sizes[] = { 60000, 1000, 10 };
+    static char bytes[60000];
+    struct fan_subscription *hog =
+        subscribe_with(bus, OPTIONS(.topic = "hog", .buffer_count = 1024));
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct fan_message message = message_of("hog", "a", NULL);
+        message.payload = (struct fan_str){ bytes, sizes[i] };
+        for (int k = 0; k < 200; k++)
+            assert_ok(fan_bus_publish(bus, &message, NULL));
+    }
+    return hog;
+}
+
+static void test_L1_who_has_ended_with_a_message_in_hand_holds_nobody_up(void **state)
+{
+    (void)state;
+    enum { SLOTS = FAN__RING_SLOTS_MIN };
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.block_timeout_ms = FAN_TIMEOUT_FOREVER;
+    options.memory_size_max = 256 * 1024;
+    struct fan_bus *bus = open_with(&options);
+    struct fan_subscription *holder =
+        subscribe_with(bus, OPTIONS(.topic = "t", .policy = FAN_POLICY_BLOCK, .buffer_count = 16));
+    struct fan_subscription *unread =
+        subscribe_with(bus, OPTIONS(.topic = "t", .policy = FAN_POLICY_BLOCK, .buffer_count = 16));
+    struct fan_subscription *live = subscribe_with(bus, OPTIONS(.topic = "t", .buffer_count = 32));
+    const struct fan_message *held = NULL;
+    struct fan_subscription *hog = fill_budget(bus);
+    uint64_t seq = publish(bus, "t", "a");
+    assert_ok(fan_subscription_next(holder, 0, &held));
+    fan_subscription_cancel(holder);
+    fan_subscription_cancel(unread);
+    expect_seq(live, seq);
+    for (size_t i = 0; i < (size_t)SLOTS + 2 * FAN__LANE_QUEUED_COUNT; i++) {
+        expect_seq(live, publish(bus, "t", "a"));
+        expect_status(live, FAN_AGAIN);
+        assert_int_equal(held->seq, seq);
+        assert_memory_equal(held->payload.data, "x", 1);
+        /* Who is off the ring does not ask for it at each look. */
+        assert_true(i <= SLOTS || (live->lane->tail <= live->lane->queued_until &&
+                                   (live->place & FAN__PLACE_QUEUED)));
+    }
+    /* Once it is taken back, they come back. */
+    expect_status(holder, FAN_CLOSED);
+    for (size_t i = 0; i < 2 * FAN__LANE_QUEUED_COUNT; i++) {
+        expect_seq(live, publish(bus, "t", "a"));
+        expect_status(live, FAN_AGAIN);
+    }
+    assert_false(live->place & FAN__PLACE_QUEUED);
+    fan_subscription_free(holder);
+    fan_subscription_free(unread);
+    fan_subscription_free(live);
+    fan_subscription_free(hog);
+    assert_true(bus_adds_up(bus));
+    fan_bus_free(bus);
+}
+
+/* Memory as it comes, not as a test would have it. */
+static void *dirty_resize(void *context, void *pointer, size_t size)
+{
+    void *result = test_resize(context, pointer, size);
+    if (result && !pointer)
+        memset(result, 0xee, size);
+    return result;
+}
+
+static void test_a_slot_that_was_never_written_has_no_message(void **state)
+{
+    (void)state;
+    struct test_memory memory;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    test_memory_init(&memory);
+    memory.env.resize = dirty_resize;
+    options.env = &memory.env;
+    options.block_timeout_ms = 1;
+    struct fan_bus *bus = open_with(&options);
+    struct fan_subscription *subscription = subscribe(bus, FAN_POLICY_BLOCK, 16);
+    const struct fan__lane *lane = subscription->lane;
+    for (uint64_t i = 0; i < lane->capacity; i++)
+        assert_int_equal(*fan__slot_sizes(fan__slot_at(lane, i)), 0);
+    fan_subscription_free(subscription);
+    fan_bus_free(bus);
+    assert_int_equal(memory.blocks, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -765,6 +854,8 @@ int main(void)
         cmocka_unit_test(test_L12_the_arrays_of_queues_count_in_the_budget),
         cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
         cmocka_unit_test(test_L12_a_batch_takes_bounded_memory),
+        cmocka_unit_test(test_L1_who_has_ended_with_a_message_in_hand_holds_nobody_up),
+        cmocka_unit_test(test_a_slot_that_was_never_written_has_no_message),
         cmocka_unit_test(test_the_arena_gives_out_what_it_has),
         cmocka_unit_test(test_L12_large_messages_use_their_memory_again),
         cmocka_unit_test(test_L11_a_long_queue_of_large_messages_is_whole),
