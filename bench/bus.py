@@ -5,12 +5,19 @@
 
 Ours (bus_ours.c) and the peers (peers/) are programs that stay and answer one line for each round
 (peers/round.h says how). The peers are built from Debian's packages, which `tools/setup bench`
-installs; what is not there is skipped, with a word. Each cell runs once to warm up, and then N (11)
-times for S (0.3) seconds, in turn with all that it is compared with. Values are medians; `interval`
-gives their 95 % intervals by order statistics, that of the ratio from the rounds' own ratios.
+installs. Where one is not there, or fails in a mode, the rows say so in its place. Each cell runs
+once to warm up (a JVM for 2 s), and then N (11) times for S (0.3) seconds, in turn with all that it
+is compared with. Values are medians; `interval` gives their 95 % intervals by order statistics,
+that of the ratio from the rounds' own ratios.
+
+Lossy rounds are offered in bursts of 32 at known times. Ours publishes each by one call of
+fan_bus_publish_many; the peers have no such call. A row beside it has ours call fan_bus_publish for
+each event.
 """
 
 import argparse
+import importlib.machinery
+import importlib.util
 import json
 import math
 import os
@@ -27,7 +34,8 @@ PEERS = ROOT / "bench/peers"
 BUILT = ROOT / "build/bench/peers"
 DISRUPTOR = "/usr/share/java/disruptor.jar"
 CRATES = "/usr/share/cargo/registry"
-ANSWER_S_MAX = 60
+ANSWER_S_MAX = 20
+WARM_UP_S = {"Disruptor yielding": 2, "Disruptor blocking": 2}
 
 OURS = {
     "one": "block, one publisher",
@@ -153,7 +161,7 @@ class Program:
             raise ValueError(answer or "it ended")
         values = {key: float(value) for key, value in
                   (word.split("=", 1) for word in answer.split())}
-        if values["seconds"] > 0:
+        if "seconds" in values:
             values["delivered/s"] = values["delivered"] / values["seconds"]
             values["published/s"] = values["published"] / values["seconds"]
         return values
@@ -171,36 +179,53 @@ class Program:
 class Bench:
     def __init__(self, arguments):
         self.arguments = arguments
+        self.commands = {}
         self.programs = {}
+        self.reasons = {}  # name, or (name, mode) -> why it is not measured
         self.samples = {}  # (name, line) -> the answers of its rounds
         self.rows = []
 
-    def start(self, name, build):
+    def add_program(self, name, build):
         try:
-            self.programs[name] = Program(name, build())
+            self.commands[name] = build()
         except (Missing, OSError) as reason:
-            print(f"skipped: {name}: {reason}", flush=True)
+            self.skip(name, str(reason))
 
-    def measure(self, names, *lines, rounds=None):
-        """Runs the lines on all of these that are there, in turn; the first time does not count."""
-        for i in range((rounds or self.arguments.rounds) + 1):
-            for name, line in [(name, line) for name in names for line in lines]:
-                values = self.ask(name, line)
+    def skip(self, key, reason):
+        print(f"skipped: {key if isinstance(key, str) else ', '.join(key)}: {reason}", flush=True)
+        self.reasons[key] = reason
+
+    def measure(self, names, *lines, also=()):
+        """Runs the lines on all of these that are there, in turn; the first time does not count.
+        also: further (name, line)."""
+        pairs = [(name, line) for name in names for line in lines]
+        for i in range(self.arguments.rounds + 1):
+            for name, line in [*pairs, *also]:
+                values = self.ask(name, line if i > 0 else warm_up_line(name, line))
                 if values and i > 0:
                     self.samples.setdefault((name, line), []).append(values)
 
     def ask(self, name, line):
-        """None of a peer that is not there, or that fails: it is not asked again."""
-        if name not in self.programs:
+        """None of a peer that is not there, or that failed in this mode: others are still asked."""
+        mode = line.split()[0]
+        if name not in self.commands or (name, mode) in self.reasons:
             return None
         try:
+            if name not in self.programs:
+                self.programs[name] = Program(name, self.commands[name])
             return self.programs[name].ask(line)
         except (ValueError, OSError) as reason:
             if name in OURS:
                 raise
-            print(f"skipped: {name}: {line}: {reason}", flush=True)
-            self.programs.pop(name).end()
+            self.skip((name, mode), str(reason))
+            if name in self.programs:
+                self.programs.pop(name).end()
             return None
+
+    def reason(self, name, line):
+        if name not in self.commands:
+            return self.reasons.get(name, "no peers were asked for")
+        return self.reasons.get((name, line.split()[0]), "it was not asked")
 
     def values(self, key, what):
         return [values[what] for values in self.samples.get(key, [])]
@@ -208,26 +233,33 @@ class Bench:
     def add(self, row):
         """ours and peer: ((program, line), value's name), or a number for the peer."""
         ours = self.values(*row.ours)
-        if isinstance(row.peer, (int, float)):
-            peer = [float(row.peer)] * len(ours)
-        else:
-            peer = self.values(*row.peer)
-        if not ours or len(ours) != len(peer):
+        constant = isinstance(row.peer, (int, float))
+        peer = [float(row.peer)] * len(ours) if constant else self.values(*row.peer)
+        middle = statistics.median(ours)
+        values = {"case": row.case, "unit": row.unit, "ours": rounded(middle), "peer": row.name,
+                  "peer_value": None, "ratio": None, "goal": row.goal and rounded(row.goal),
+                  "runs": len(ours), "interval": {"ours": interval(ours)}}
+        self.rows.append(values)
+        if len(ours) != len(peer):
+            values["reason"] = self.reason(*row.peer[0])
             return
-        pairs = zip(peer, ours) if row.less else zip(ours, peer)
-        ratios = [a / b if b > 0 else 0 for a, b in pairs]
-        middles = [statistics.median(values) for values in (ours, peer)]
-        better, worse = reversed(middles) if row.less else middles
-        self.rows.append({
-            "case": row.case, "unit": row.unit, "ours": rounded(middles[0]), "peer": row.name,
-            "peer_value": rounded(middles[1]), "ratio": rounded(better / worse if worse else 0),
-            "goal": row.goal and rounded(row.goal), "runs": len(ours),
-            "interval": {"ours": interval(ours), "peer": interval(peer),
-                         "ratio": interval(ratios)}})
+        ratios = [a / b if b > 0 else 0
+                  for a, b in (zip(peer, ours) if row.less else zip(ours, peer))]
+        peer_middle = statistics.median(peer)
+        better, worse = (peer_middle, middle) if row.less else (middle, peer_middle)
+        values["peer_value"] = rounded(peer_middle)
+        values["ratio"] = rounded(better / worse if worse else 0)
+        values["interval"] |= {"peer": interval(peer), "ratio": interval(ratios)}
 
     def upper(self, key, what):
-        values = self.values(key, what)
-        return interval(values)[1] if values else 0
+        return interval(self.values(key, what))[1]
+
+
+def warm_up_line(name, line):
+    """The line of the round that does not count."""
+    words = line.split()
+    words[3] = str(max(float(words[3]), WARM_UP_S.get(name, 0)))
+    return " ".join(words)
 
 
 def rounded(value):
@@ -280,8 +312,10 @@ LOSSY_PEERS = ["Go channels", *OLDEST_PEERS, "crossbeam", "ZeroMQ inproc", "nng 
 
 def lossy(bench):
     for rate in (1, 5):
-        line = f"lossy 1 10 {bench.arguments.seconds} {rate}e6"
-        bench.measure(["newest", "oldest", *LOSSY_PEERS], line)
+        line, calls = [f"{mode} 1 10 {bench.arguments.seconds} {rate}e6"
+                       for mode in ("lossy", "calls")]
+        bench.measure(["newest", "oldest", *LOSSY_PEERS], line,
+                      also=[("newest", calls), ("oldest", calls)])
         for peer in LOSSY_PEERS:
             name = "oldest" if peer in OLDEST_PEERS else "newest"
             goal = LOSSY_GOALS.get((name, peer))
@@ -292,6 +326,10 @@ def lossy(bench):
                           ((peer, line), "delivered/s"), peer, goal and 1))
             bench.add(Row(case + "processor time", "ns/publish", ((name, line), "publish_ns"),
                           ((peer, line), "publish_ns"), peer, goal, True))
+            if goal:
+                bench.add(Row(case + "processor time, by single calls", "ns/publish",
+                              ((name, calls), "publish_ns"), ((peer, line), "publish_ns"), peer,
+                              None, True))
 
 
 LATENCY_GOALS = {"Go channels": 10, "tokio broadcast": 10, "Disruptor blocking": 10}
@@ -307,16 +345,16 @@ def latency(bench):
     # What the tests of the first system gave it for either.
     thousand = "thousand 1 10 0 0"
     bench.measure(["newest"], thousand)
-    for case, asked in (("publish to receive at 100,000/s, p50", line),
-                        ("1,000 publishes to 10, all read", thousand)):
-        bench.add(Row(case, "ns", (("newest", asked), "p50_ns"), 100e6, "the first system's bound",
+    for case, asked, value in (("publish to receive at 100,000/s, p50", line, "p50_ns"),
+                               ("1,000 publishes to 10, all read", thousand, "total_ns")):
+        bench.add(Row(case, "ns", (("newest", asked), value), 100e6, "the first system's bound",
                       1, True))
 
 
 def lonely(bench):
-    """Ours against itself: the cost of those that do not read, of filters and of topics."""
+    """Ours against itself: the cost of those that do not read, of filters and of topics. One thread
+    publishes, and reads outside the time that is taken."""
     seconds = bench.arguments.seconds / 2
-    cost = "publish_ns"
 
     def lines(mode, few, many):
         return [f"{mode} 1 {count} {seconds} 0" for count in (few, many)]
@@ -324,25 +362,33 @@ def lonely(bench):
     def pair(program, case, few_many, peer, times):
         few, many = few_many
         bench.measure([program], *few_many)
-        bench.add(Row(case, "ns/publish", ((program, many), cost), ((program, few), cost), peer,
-                      1 / times, True))
+        bench.add(Row(case, "ns/publish", ((program, many), "publish_ns"),
+                      ((program, few), "publish_ns"), peer, 1 / times, True))
 
     stalled = lines("stalled", 1, 1000)
     for program in ("newest", "oldest"):
         pair(program, f"publish, 1,000 stalled, {OURS[program]}", stalled, "one stalled", 1.5)
         bench.add(Row(f"publish, 1,000 stalled, {OURS[program]}, one publisher", "ns/publish",
-                      ((program, stalled[1]), cost), 30, "wanted", 1, True))
-    pair("newest", "publish, 1,000 filters of which one matches", lines("filters", 1, 1000),
-         "one filter", 3)
+                      ((program, stalled[1]), "publish_ns"), 30, "wanted", 1, True))
+    for case, mode in (("1,000 filters of which one matches", "filters"),
+                       ("1,000 filters, a type of 200 bytes", "long"),
+                       ("1,000 filters, 1,000 types in turn", "types")):
+        pair("newest", f"publish, {case}", lines(mode, 1, 1000), "one filter, the same types", 3)
     pair("newest", "publish, 100,000 topics in turn", lines("topics", 1, 100000), "one topic", 5)
+    pair("newest", "publish, 100,000 topics, 100 with subscriptions", lines("beside", 1, 100000),
+         "one topic, the same subscriptions", 5)
     none, one = lines("tail", 0, 1)
     bench.measure(["newest"], none, one)
-    bench.add(Row("publish, p99.9, one stalled", "ns", (("newest", one), "p50_ns"),
-                  bench.upper(("newest", none), "p50_ns"), "none stalled, its interval's end", 1,
+    bench.add(Row("publish, p99.9, one stalled", "ns", (("newest", one), "p999_ns"),
+                  bench.upper(("newest", none), "p999_ns"), "none stalled, its interval's end", 1,
                   True))
-    bench.measure(["newest"], "memory 1 1000 0 0", rounds=1)
+    memory, batches = "memory 1 1000 0 0", "batches 1 1000 0 0"
+    bench.measure(["newest"], memory, batches)
     bench.add(Row("memory of a further subscriber, never full", "bytes",
-                  (("newest", "memory 1 1000 0 0"), cost), 1024, "wanted", 1, True))
+                  (("newest", memory), "bytes"), 1024, "wanted", 1, True))
+    bench.add(Row("memory of one that reads 64 at once, never full", "bytes",
+                  (("newest", batches), "bytes"), (("newest", memory), "bytes"),
+                  "one that reads one by one", None, True))
 
 
 def large(bench):
@@ -356,14 +402,26 @@ SECTIONS = {"lossless": lossless, "lossy": lossy, "latency": latency, "lonely": 
             "large": large}
 
 
-def print_table(rows):
-    print(f"{'case':54} {'ours':>10} {'unit':13} {'peer':>10} {'':34} {'ratio':>6} "
+def print_table(rows, verdict):
+    print(f"{'case':70} {'ours':>10} {'unit':13} {'peer':>10} {'':34} {'ratio':>6} "
           f"{'95 %':^15} {'goal':>5}")
     for row in rows:
+        start = f"{row['case']:70} {row['ours']:10.4g} {row['unit']:13} "
+        goal = "" if row["goal"] is None else f"{row['goal']:.2f} {verdict(row)}"
+        if row["ratio"] is None:
+            print(f"{start}{'-':>10} {row['peer']:34} {goal} ({row['reason']})")
+            continue
         low, high = row["interval"]["ratio"]
-        goal = "" if row["goal"] is None else f"{row['goal']:.2f}"
-        print(f"{row['case']:54} {row['ours']:10.4g} {row['unit']:13} {row['peer_value']:10.4g} "
-              f"{row['peer']:34} {row['ratio']:6.2f} {f'{low:.2f} to {high:.2f}':^15} {goal:>5}")
+        print(f"{start}{row['peer_value']:10.4g} {row['peer']:34} {row['ratio']:6.2f} "
+              f"{f'{low:.2f} to {high:.2f}':^15} {goal:>5}")
+
+
+def load(path):
+    sys.dont_write_bytecode = True
+    loader = importlib.machinery.SourceFileLoader(path.stem, str(path))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(path.stem, loader))
+    loader.exec_module(module)
+    return module
 
 
 def parse(words):
@@ -388,16 +446,18 @@ def main(words):
         BUILT.mkdir(parents=True, exist_ok=True)
     try:
         for name in OURS:
-            bench.start(name, lambda name=name: [arguments.ours, name])
+            bench.add_program(name, lambda name=name: [arguments.ours, name])
         for name, build in builds.items():
-            bench.start(name, build)
+            bench.add_program(name, build)
         print(f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.1f} at the start", flush=True)
         for name in arguments.only or SECTIONS:
             SECTIONS[name](bench)
     finally:
         for program in bench.programs.values():
             program.end()
-    print_table(bench.rows)
+    tool = load(ROOT / "tools/bench")
+    print_table(bench.rows, tool.verdict)
+    print(tool.goals(bench.rows))
     if arguments.json:
         arguments.json.write_text(
             "[\n" + ",\n".join(f"  {json.dumps(row)}" for row in bench.rows) + "\n]\n")

@@ -7,13 +7,22 @@
  * others lose, on a bus for many. Readers stay awake for 50 us before they sleep, and read in
  * batches; what is offered in bursts is published by one call for each.
  *
- * Other modes, on a bus for one publisher, with times given so that no clock is read:
- *     stalled  READERS subscriptions of one kind that nobody reads
+ * The mode `calls` is `lossy` with one call of fan_bus_publish for each event.
+ *
+ * Other modes, on a bus for one publisher, with times given so that no clock is read. The publisher
+ * itself reads what has come, between bursts of at most half a buffer, and outside its time:
+ *     stalled  READERS subscriptions of one kind that nobody reads, beside one that is read
+ *     tail     as stalled, with each publish by the clock
  *     filters  READERS distinct patterns of which one matches, with open types
+ *     long     as filters, with a type of 200 bytes
+ *     types    1,000 types in turn: a pattern for each (READERS 1,000), or one for all (1)
  *     topics   READERS topics in turn, with one subscription of all, with open types
- *     tail     as stalled, each publish by the clock: p50_ns is then its 99.9th percentile
- *     memory   publish_ns is the bytes that a subscription takes which was never full
- *     thousand 1,000 publishes to READERS threads; p50_ns is the time until all have read all
+ *     beside   as topics, with 100 subscriptions of a topic each beside it
+ * and
+ *     memory   a further subscription that was never full and reads one by one
+ *     batches  as memory, reading up to 64 at once
+ *     thousand 1,000 publishes to READERS threads, until all have read all
+ * They answer publish_ns (processor time), p999_ns, bytes or total_ns.
  */
 #define BUS_TAKES_BURSTS
 #include "peers/harness.h"
@@ -25,7 +34,12 @@
 
 #define BATCH_COUNT 64
 #define YIELD_US 50
-#define CHUNK_COUNT 1024
+#define CHUNK_COUNT (BUFFER_COUNT / 2)
+#define NAME_SIZE 256
+#define LONG_TYPE_SIZE 200
+#define TYPE_COUNT 1000
+#define TOPIC_STEP 1000
+#define BESIDE_COUNT 100
 
 enum { KIND_EVENT, KIND_LARGE };
 
@@ -43,6 +57,7 @@ struct ours {
     struct fan_bus *bus;
     struct fan_subscription *subscriptions[READER_COUNT_MAX];
     unsigned count;
+    bool calls;
 };
 
 static struct fan_bus *open_bus(bool single_publisher, bool closed_set, const struct fan_env *env)
@@ -61,9 +76,11 @@ static struct fan_bus *open_bus(bool single_publisher, bool closed_set, const st
 }
 
 static struct fan_subscription *subscribe(struct fan_bus *bus, enum fan_policy policy,
-                                          const char *pattern, const unsigned *kind)
+                                          const char *topic, const char *pattern,
+                                          const unsigned *kind)
 {
     struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
+                                                .topic = topic,
                                                 .pattern = pattern,
                                                 .kinds = kind,
                                                 .kind_count = kind ? 1 : 0,
@@ -81,8 +98,9 @@ static void *bus_open(const struct round *round)
     unsigned kind = round->word_count == WORD_COUNT ? KIND_EVENT : KIND_LARGE;
     ours->bus = open_bus(wanted.single_publisher, true, NULL);
     ours->count = round->readers;
+    ours->calls = strcmp(round->mode, "calls") == 0;
     for (unsigned i = 0; i < round->readers; i++)
-        ours->subscriptions[i] = subscribe(ours->bus, wanted.policy, NULL, &kind);
+        ours->subscriptions[i] = subscribe(ours->bus, wanted.policy, NULL, NULL, &kind);
     return ours;
 }
 
@@ -112,7 +130,11 @@ static void bus_publish_burst(void *bus, unsigned publisher, const uint64_t *wor
 {
     const struct ours *ours = bus;
     struct fan_message messages[BURST_COUNT];
-    (void)publisher;
+    if (ours->calls) {
+        for (size_t i = 0; i < BURST_COUNT; i++)
+            bus_publish(bus, publisher, words + i * WORD_COUNT, WORD_COUNT);
+        return;
+    }
     for (size_t i = 0; i < BURST_COUNT; i++)
         message_fill(&messages[i], words + i * WORD_COUNT, WORD_COUNT);
     must(fan_bus_publish_many(ours->bus, messages, BURST_COUNT, NULL) == FAN_OK, "publish");
@@ -166,51 +188,136 @@ static void bus_free(void *bus)
     free(ours);
 }
 
-/* ------------------------------------------------------------------ one publisher, nobody reads */
+/* ------------------------------------------------------------------ one thread does it all */
 
+/* The first `live` subscriptions are read; the names are types or topics, published in turn. */
 struct lonely {
     struct fan_bus *bus;
     struct fan_subscription **subscriptions;
     unsigned count;
+    unsigned live;
     struct fan_message message;
     uint64_t words[WORD_COUNT];
-    char (*topics)[32];
-    unsigned topic_count;
+    char (*names)[NAME_SIZE];
+    unsigned name_count;
+    bool topics;
     uint64_t published;
 };
 
-static void lonely_begin(struct lonely *lonely, unsigned subscriptions, unsigned topics,
-                         bool patterns)
+static void lonely_open(struct lonely *lonely, unsigned count, unsigned live, unsigned name_count)
 {
-    bool closed_set = topics == 0 && !patterns;
-    unsigned kind = KIND_EVENT;
-    *lonely = (struct lonely){ .bus = open_bus(true, closed_set, NULL), .count = subscriptions };
-    lonely->subscriptions = allocate(subscriptions * sizeof(struct fan_subscription *));
-    lonely->topics = allocate(topics * sizeof(*lonely->topics));
-    for (unsigned i = 0; i < subscriptions; i++) {
-        char pattern[32];
-        snprintf(pattern, sizeof(pattern), "bench.event.%u", i);
-        lonely->subscriptions[i] = subscribe(lonely->bus, FAN_POLICY_DROP_NEWEST,
-                                             patterns ? pattern : NULL, closed_set ? &kind : NULL);
-    }
-    for (unsigned i = 0; i < topics; i++)
-        snprintf(lonely->topics[i], sizeof(lonely->topics[i]), "library/artist/%u", i);
-    lonely->topic_count = topics;
+    bool closed_set = name_count == 0;
+    *lonely = (struct lonely){ .bus = open_bus(true, closed_set, NULL),
+                               .count = count,
+                               .live = live,
+                               .name_count = name_count };
+    lonely->subscriptions = allocate(count * sizeof(struct fan_subscription *));
+    lonely->names = allocate(name_count * sizeof(*lonely->names));
     event_fill(lonely->words, WORD_COUNT, 1, 1);
     lonely->message =
         (struct fan_message){ .size = FAN_MESSAGE_SIZE,
                               .time_us = 1,
-                              .type = closed_set ? NULL : "bench.event.0",
                               .payload = { (const char *)lonely->words, sizeof(lonely->words) } };
+}
+
+static void begin_stalled(struct lonely *lonely, unsigned stalled)
+{
+    unsigned kind = KIND_EVENT;
+    lonely_open(lonely, 1 + stalled, 1, 0);
+    for (unsigned i = 0; i < lonely->count; i++)
+        lonely->subscriptions[i] = subscribe(lonely->bus, wanted.policy, NULL, NULL, &kind);
+}
+
+static void begin_filters(struct lonely *lonely, unsigned patterns, bool long_type)
+{
+    lonely_open(lonely, patterns, 1, 1);
+    for (unsigned i = 0; i < patterns; i++) {
+        char pattern[NAME_SIZE];
+        snprintf(pattern, sizeof(pattern), long_type ? "bench.event.%u.*" : "bench.event.%u", i);
+        lonely->subscriptions[i] = subscribe(lonely->bus, wanted.policy, NULL, pattern, NULL);
+    }
+    char *type = lonely->names[0];
+    size_t size = (size_t)snprintf(type, NAME_SIZE, "bench.event.0%s", long_type ? "." : "");
+    if (long_type)
+        memset(type + size, 'x', LONG_TYPE_SIZE - size);
+}
+
+static void begin_types(struct lonely *lonely, unsigned patterns)
+{
+    lonely_open(lonely, patterns, patterns, TYPE_COUNT);
+    for (unsigned i = 0; i < TYPE_COUNT; i++)
+        snprintf(lonely->names[i], NAME_SIZE, "bench.event.%u", i);
+    for (unsigned i = 0; i < patterns; i++)
+        lonely->subscriptions[i] =
+            subscribe(lonely->bus, wanted.policy, NULL,
+                      patterns == 1 ? "bench.event.*" : lonely->names[i], NULL);
+}
+
+/* Short names, that all fits a slot. Of 100,000 topics, those beside are each thousandth. */
+static void begin_topics(struct lonely *lonely, unsigned topics, unsigned beside)
+{
+    lonely_open(lonely, 1 + beside, 1 + beside, topics);
+    lonely->topics = true;
+    lonely->message.type = "bench";
+    for (unsigned i = 0; i < topics; i++)
+        snprintf(lonely->names[i], NAME_SIZE, "artist/%u", i);
+    lonely->subscriptions[0] = subscribe(lonely->bus, wanted.policy, NULL, NULL, NULL);
+    for (unsigned i = 1; i <= beside; i++) {
+        char topic[NAME_SIZE];
+        snprintf(topic, sizeof(topic), "artist/%u", i * TOPIC_STEP - 1);
+        lonely->subscriptions[i] = subscribe(lonely->bus, wanted.policy, topic, NULL, NULL);
+    }
+}
+
+static bool lonely_begin(struct lonely *lonely, const char *mode, unsigned count)
+{
+    bool tail = strcmp(mode, "tail") == 0;
+    bool long_type = strcmp(mode, "long") == 0;
+    bool beside = strcmp(mode, "beside") == 0;
+    if (tail || strcmp(mode, "stalled") == 0)
+        begin_stalled(lonely, count);
+    else if (long_type || strcmp(mode, "filters") == 0)
+        begin_filters(lonely, count, long_type);
+    else if (strcmp(mode, "types") == 0)
+        begin_types(lonely, count);
+    else if (beside || strcmp(mode, "topics") == 0)
+        begin_topics(lonely, count, beside ? BESIDE_COUNT : 0);
+    else
+        return false;
+    return true;
 }
 
 static void lonely_publish(struct lonely *lonely, unsigned count)
 {
+    const char **name = lonely->topics ? &lonely->message.topic : &lonely->message.type;
     for (unsigned i = 0; i < count; i++) {
-        if (lonely->topic_count > 0)
-            lonely->message.topic = lonely->topics[lonely->published % lonely->topic_count];
+        if (lonely->name_count > 0)
+            *name = lonely->names[lonely->published % lonely->name_count];
         must(fan_bus_publish(lonely->bus, &lonely->message, NULL) == FAN_OK, "publish");
         lonely->published++;
+    }
+}
+
+static void lonely_read(struct lonely *lonely)
+{
+    const struct fan_message *messages[BATCH_COUNT];
+    size_t count;
+    for (unsigned i = 0; i < lonely->live; i++) {
+        enum fan_status status = FAN_OK;
+        while (status == FAN_OK)
+            status = fan_subscription_next_many(lonely->subscriptions[i], 0, messages, BATCH_COUNT,
+                                                &count);
+        must(status == FAN_AGAIN, "who reads in time lost messages");
+    }
+}
+
+/* Until whoever does not read is full, and each name came more than once. */
+static void lonely_warm_up(struct lonely *lonely)
+{
+    uint64_t count = 4 * BUFFER_COUNT + 2 * (uint64_t)lonely->name_count;
+    while (lonely->published < count) {
+        lonely_publish(lonely, CHUNK_COUNT);
+        lonely_read(lonely);
     }
 }
 
@@ -218,35 +325,34 @@ static void lonely_end(struct lonely *lonely)
 {
     struct fan_bus_counters sum = { .size = sizeof(sum) };
     fan_bus_counters(lonely->bus, &sum);
-    must(sum.published == lonely->published && sum.matched == sum.dropped + sum.queued,
+    must(sum.published == lonely->published &&
+             sum.matched == sum.delivered + sum.dropped + sum.queued,
          "the counters do not add up");
     for (unsigned i = 0; i < lonely->count; i++)
         fan_subscription_free(lonely->subscriptions[i]);
     fan_bus_free(lonely->bus);
     free(lonely->subscriptions);
-    free(lonely->topics);
+    free(lonely->names);
 }
 
-static void answer_lonely(uint64_t published, double publish_ns, double tail_ns)
-{
-    printf("published=%" PRIu64 " delivered=0 seconds=0 publish_ns=%.3f p50_ns=%.0f\n", published,
-           publish_ns, tail_ns);
-}
-
-/* The processor time of a publish, once every subscription is full. */
+/* The processor time of a publish. */
 static void run_lonely(struct lonely *lonely, double seconds)
 {
-    uint64_t wall_ns = (uint64_t)(seconds * 1e9);
-    lonely_publish(lonely, 4 * BUFFER_COUNT + lonely->topic_count);
+    uint64_t clock_cost = clock_cost_ns();
+    uint64_t cpu_ns = 0;
+    lonely_warm_up(lonely);
     uint64_t before = lonely->published;
-    uint64_t start_ns = clock_ns(CLOCK_MONOTONIC);
-    uint64_t start_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
-    while (clock_ns(CLOCK_MONOTONIC) - start_ns < wall_ns)
+    uint64_t end_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
+    while (clock_ns(CLOCK_MONOTONIC) < end_ns) {
+        uint64_t start_cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
         lonely_publish(lonely, CHUNK_COUNT);
-    uint64_t cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID) - start_cpu_ns;
+        cpu_ns += clock_ns(CLOCK_THREAD_CPUTIME_ID) - start_cpu_ns - clock_cost;
+        lonely_read(lonely);
+    }
     uint64_t published = lonely->published - before;
     lonely_end(lonely);
-    answer_lonely(published, (double)cpu_ns / (double)published, 0);
+    printf("published=%" PRIu64 " publish_ns=%.3f\n", published,
+           (double)cpu_ns / (double)published);
 }
 
 static int compare_times(const void *a, const void *b)
@@ -261,16 +367,18 @@ static void run_tail(struct lonely *lonely, double seconds)
     uint32_t *times = allocate(SAMPLE_COUNT_MAX * sizeof(*times));
     uint64_t end_ns = clock_ns(CLOCK_MONOTONIC) + (uint64_t)(seconds * 1e9);
     size_t count = 0;
-    lonely_publish(lonely, 4 * BUFFER_COUNT);
+    lonely_warm_up(lonely);
     for (uint64_t now = 0; now < end_ns && count < SAMPLE_COUNT_MAX; count++) {
         uint64_t before = clock_ns(CLOCK_MONOTONIC);
         lonely_publish(lonely, 1);
         now = clock_ns(CLOCK_MONOTONIC);
         times[count] = (uint32_t)(now - before);
+        if ((count + 1) % CHUNK_COUNT == 0)
+            lonely_read(lonely);
     }
     qsort(times, count, sizeof(*times), compare_times);
     size_t above = count / 1000;
-    answer_lonely(count, 0, times[count - 1 - above]);
+    printf("published=%zu p999_ns=%" PRIu32 "\n", count, times[count - 1 - above]);
     free(times);
     lonely_end(lonely);
 }
@@ -304,8 +412,8 @@ static void counted_release(void *context, void *pointer)
     free((size_t *)pointer - 2);
 }
 
-/* Each has read, one at a time, and was never full. */
-static void run_memory(unsigned readers)
+/* Each has read, and was never full. */
+static void run_memory(unsigned readers, size_t batch_count)
 {
     struct counted counted = { .env = *fan_env_default() };
     counted.env.context = &counted;
@@ -317,18 +425,20 @@ static void run_memory(unsigned readers)
     unsigned kind = KIND_EVENT;
     size_t held_by_one = 0;
     for (unsigned i = 0; i <= readers; i++) {
-        all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, NULL, &kind);
+        all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, NULL, NULL, &kind);
         for (unsigned k = 0; k <= i; k++) {
-            const struct fan_message *message;
+            const struct fan_message *messages[BATCH_COUNT];
+            size_t count = 0;
             struct fan_message out = { .size = FAN_MESSAGE_SIZE,
                                        .payload = { (const char *)words, sizeof(words) } };
             must(k > 0 || fan_bus_publish(bus, &out, NULL) == FAN_OK, "publish");
-            must(fan_subscription_next(all[k], 0, &message) == FAN_OK, "read");
+            must(fan_subscription_next_many(all[k], 0, messages, batch_count, &count) == FAN_OK,
+                 "read");
         }
         if (i == 0)
             held_by_one = counted.held;
     }
-    answer_lonely(readers, (double)(counted.held - held_by_one) / readers, 0);
+    printf("bytes=%.1f\n", (double)(counted.held - held_by_one) / readers);
     for (unsigned i = 0; i <= readers; i++)
         fan_subscription_free(all[i]);
     fan_bus_free(bus);
@@ -359,7 +469,7 @@ static void run_thousand(unsigned readers)
     uint64_t words[WORD_COUNT];
     struct fan_message message;
     for (unsigned i = 0; i < readers; i++) {
-        all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, NULL, &kind);
+        all[i] = subscribe(bus, FAN_POLICY_DROP_NEWEST, NULL, NULL, &kind);
         must(pthread_create(&threads[i], NULL, read_a_thousand, all[i]) == 0, "no thread");
     }
     uint64_t start_ns = clock_ns(CLOCK_MONOTONIC);
@@ -370,7 +480,7 @@ static void run_thousand(unsigned readers)
     }
     for (unsigned i = 0; i < readers; i++)
         pthread_join(threads[i], NULL);
-    answer_lonely(THOUSAND, 0, (double)(clock_ns(CLOCK_MONOTONIC) - start_ns));
+    printf("published=%d total_ns=%" PRIu64 "\n", THOUSAND, clock_ns(CLOCK_MONOTONIC) - start_ns);
     for (unsigned i = 0; i < readers; i++)
         fan_subscription_free(all[i]);
     fan_bus_free(bus);
@@ -380,21 +490,17 @@ static bool bus_other(const struct round *round)
 {
     struct lonely lonely;
     const char *mode = round->mode;
-    if (strcmp(mode, "memory") == 0) {
-        run_memory(round->readers);
+    if (strcmp(mode, "memory") == 0 || strcmp(mode, "batches") == 0) {
+        run_memory(round->readers, strcmp(mode, "batches") == 0 ? BATCH_COUNT : 1);
         return true;
     }
     if (strcmp(mode, "thousand") == 0) {
         run_thousand(round->readers);
         return true;
     }
-    bool topics = strcmp(mode, "topics") == 0;
-    bool filters = strcmp(mode, "filters") == 0;
-    bool tail = strcmp(mode, "tail") == 0;
-    if (!topics && !filters && !tail && strcmp(mode, "stalled") != 0)
+    if (!lonely_begin(&lonely, mode, round->readers))
         return false;
-    lonely_begin(&lonely, topics ? 1 : round->readers, topics ? round->readers : 0, filters);
-    if (tail)
+    if (strcmp(mode, "tail") == 0)
         run_tail(&lonely, round->seconds);
     else
         run_lonely(&lonely, round->seconds);

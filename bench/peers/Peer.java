@@ -159,8 +159,8 @@ public final class Peer {
             return "error events were lost, torn or out of order";
         }
         return String.format(Locale.ROOT,
-                "published=%d delivered=%d seconds=%.6f publish_ns=0 p50_ns=%.0f", published, delivered,
-                seconds, p50);
+                "published=%d delivered=%d seconds=%.6f p50_ns=%.0f", published, delivered, seconds,
+                p50);
     }
 
     private static String run(String waiting, String[] words) throws InterruptedException {

@@ -145,8 +145,10 @@ func (p *publisher) burst(b *bus, events *[burstCount]event, clockCost uint64) {
 }
 
 func (p *publisher) paced(b *bus, rate float64, timed bool, stop *int32) {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
+	if !timed { // the processor time is that of a thread
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+	}
 	var events [burstCount]event
 	clockCost := clockCostNs()
 	step := 1e9 / rate

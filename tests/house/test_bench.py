@@ -1,7 +1,9 @@
 """The benchmark of the bus runs with tiny counts and without peers, so that it cannot rot."""
 
+import contextlib
 import importlib.machinery
 import importlib.util
+import io
 import json
 import subprocess
 import sys
@@ -40,8 +42,43 @@ def test_the_bus_is_measured_without_peers():
     for row in rows:
         low, high = row["interval"]["ours"]
         assert 0 < low <= row["ours"] <= high, row
+        assert (row["ratio"] is None) == ("reason" in row), row
+    goals = [row for row in rows if row["goal"] is not None]
+    missing = [row for row in goals if row["ratio"] is None]
+    assert any(row["peer"] == "Disruptor yielding" for row in missing), rows
+    assert done.stdout.strip().endswith(f"{len(missing)} not measured"), done.stdout
     memory = next(row for row in rows if row["case"].startswith("memory"))
     assert memory["ours"] <= 1024, memory
+
+
+def test_a_goal_within_the_interval_is_a_tie():
+    tool = load(ROOT / "tools/bench")
+
+    def row(ratio, goal, *ends):
+        return {"ratio": ratio, "goal": goal, **({"interval": {"ratio": ends}} if ends else {})}
+
+    rows = [row(2.0, 1.0), row(1.0, 1.0), row(1.2, 1.0, 1.0, 1.3), row(0.9, 1.0),
+            row(0.9, 1.0, 0.8, 0.95), row(1.1, 1.0, 0.9, 1.2), row(0.9, 1.0, 0.8, 1.0),
+            row(None, 1.0), row(0.5, None)]
+    assert tool.goals(rows) == "goals: 3 met, 2 missed, 2 tied, 1 not measured"
+
+
+def test_a_peer_that_fails_in_a_mode_is_asked_in_the_others():
+    bus = load(ROOT / "bench/bus.py")
+    peer = """import sys
+for line in sys.stdin:
+    wrong = line.startswith("lossless")
+    print("error no" if wrong else "seconds=1 delivered=5 published=5", flush=True)
+"""
+    bench = bus.Bench(bus.parse(["--rounds", "2"]))
+    bench.add_program("peer", lambda: [sys.executable, "-c", peer])
+    lines = ["lossless 1 1 1 0", "lossy 1 1 1 0"]
+    with contextlib.redirect_stdout(io.StringIO()):
+        bench.measure(["peer"], *lines)
+    bench.programs["peer"].end()
+    assert bench.values(("peer", lines[0]), "delivered/s") == []
+    assert bench.values(("peer", lines[1]), "delivered/s") == [5, 5]
+    assert bench.reason("peer", lines[0]) == "error no"
 
 
 def test_intervals_hold_nineteen_medians_in_twenty():
