@@ -170,8 +170,9 @@ struct fan_subscription {
     size_t lent_many_count;
     int64_t spin_ns; /* how long it looks again before it yields */
     unsigned wait_count;
-    bool caught_up; /* it has read all that was there */
-    unsigned linger_skips;
+    bool caught_up;        /* it has read all that was there */
+    unsigned linger_skips; /* reads before it lingers again, and after the last that did not help */
+    unsigned fruitless;
     struct fan__pace pace;
     int64_t lost_ns;    /* when it was last told of a loss; 0: never */
     uint64_t seen_tail; /* of the lane, when it last looked at its queue */

@@ -19,14 +19,15 @@
 #define PROBE_COUNT 256
 /*
  * What comes more often than every so many ns is let gather: so many, for so long at most, and if
- * more came after the first look. Where none did, so many reads go by before that is tried again.
+ * more came after the first look. Where none did, more and more reads go by before that is tried
+ * again, so many at most.
  */
 #define LINGER_EVERY_NS 250
 #define LINGER_COUNT_MAX 256
 #define LINGER_SHARE 4
 #define LINGER_NS_MAX 8000
 #define LINGER_LOOK_NS 1000
-#define LINGER_SKIP_COUNT 256
+#define LINGER_SKIP_COUNT_MAX 256
 /*
  * In a crowd, and for so long after a loss: the time in which an eighth of the buffer fills, if
  * messages come more often than every so many ns, and timers are exact enough for it.
@@ -209,9 +210,12 @@ static void linger(struct fan_subscription *subscription, int64_t now_ns, int64_
         now_ns = pause_until(look_ns < until_ns ? look_ns : until_ns, alone);
         unread = count_unread(subscription);
         if (unread == before) {
-            subscription->linger_skips = LINGER_SKIP_COUNT;
+            if (subscription->fruitless < LINGER_SKIP_COUNT_MAX)
+                subscription->fruitless = 2 * subscription->fruitless + 1;
+            subscription->linger_skips = subscription->fruitless;
             return;
         }
+        subscription->fruitless = 0;
         look_ns = now_ns + every_ns * (int64_t)(unread < wanted ? wanted - unread : 0);
     }
 }
