@@ -266,8 +266,10 @@ static inline bool is_of_type(const struct fan_message *message, const struct fa
         size - route->payload_size_min > route->payload_size_span ||
         (!message->payload.data && size > 0))
         return false;
-    /* A kind's name is known by its address, or need not be given. */
-    return type == route->type || (route->type ? !type : type && strcmp(type, route->key) == 0);
+    /* A kind's name may be known by its address, and need not be given. */
+    if (!type)
+        return route->type != NULL;
+    return type == route->type || strcmp(type, route->key) == 0;
 }
 
 static inline bool is_of_topic(const struct fan_message *message, const struct fan__route *route)
