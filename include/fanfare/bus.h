@@ -20,6 +20,7 @@
  * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults), 64 rings within
  * a quarter of that; topic and type 255 bytes. A subscription takes less than 1 KiB, and up to 48
  * bytes more, out of that bound, for each message of its buffer while it is too slow for its ring.
+ * One that reads in batches keeps room for the largest (see fan_subscription_next_many).
  */
 #ifndef FANFARE_BUS_H
 #define FANFARE_BUS_H
@@ -103,8 +104,10 @@ struct fan_bus_counters {
 /*
  * Opens a bus. `options` may be NULL.
  *
- * Returns: FAN_INVALID for a bad set of kinds; FAN_NO_MEMORY.
- * Memory:  *ret_bus is yours, for fan_bus_close and fan_bus_free.
+ * Returns: FAN_INVALID, with the field at fault, for a bad set of kinds, a slot_size that is none
+ *          of those above, or a size that is not that of the options; FAN_NO_MEMORY.
+ * Memory:  options are copied, all but the array of kinds. *ret_bus is yours, for fan_bus_close and
+ *          fan_bus_free.
  * Thread:  any. Blocks: never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_bus_open(const struct fan_bus_options *options,
@@ -129,11 +132,13 @@ FAN_API void fan_bus_free(struct fan_bus *bus);
  * Publishes one message to all that match. ret_seq may be NULL.
  *
  * Returns: FAN_CLOSED after close; FAN_INVALID for a kind outside the set, a payload of another
- *          size than the kind's, no type, too long a string; FAN_TIMED_OUT when a FAN_POLICY_BLOCK
- *          reader made no room in time; FAN_NO_MEMORY. In all these cases nobody got it and no
- *          counter moved.
+ *          size than the kind's or above FAN_MESSAGE_SIZE_MAX, no type, another type than the
+ *          kind's, too long a string, a size below FAN_MESSAGE_SIZE; FAN_TIMED_OUT when a
+ *          FAN_POLICY_BLOCK reader made no room in time; FAN_NO_MEMORY; FAN_FORKED. In all these
+ *          cases nobody got it and no counter moved.
  * Memory:  the message is copied.
- * Thread:  any (single_publisher: always the same). Blocks: see L1 above; else never.
+ * Thread:  any (single_publisher: always the same). Blocks: for FAN_POLICY_BLOCK readers without
+ *          room, up to block_timeout_ms; else never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_bus_publish(struct fan_bus *bus,
                                                        const struct fan_message *message,
@@ -143,8 +148,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_bus_publish(struct fan_bus *bus,
  * Publishes messages in order, without another publisher's in between, and wakes readers once.
  * *ret_count (may be NULL) tells how many were published, also on failure.
  *
- * Returns: as fan_bus_publish, for the first message that failed.
- * Memory, Thread, Blocks: as fan_bus_publish.
+ * Returns: as fan_bus_publish, for the first message that failed: those before it are published.
+ * Memory, Thread, Blocks: as fan_bus_publish; the deadline is one for all.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_bus_publish_many(struct fan_bus *bus,
                                                             const struct fan_message *messages,
@@ -153,26 +158,34 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_bus_publish_many(struct fan_bus *bus,
 /*
  * Keeps a topic listed while it has no subscriber; each hold wants one release.
  *
- * Returns: FAN_NO_MEMORY; FAN_CLOSED; FAN_INVALID for an empty or too long topic.
+ * Returns: FAN_NO_MEMORY; FAN_CLOSED; FAN_INVALID for an empty or too long topic; FAN_FORKED.
+ * Memory:  the topic is copied.
  * Thread:  any. Blocks: never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_bus_topic_hold(struct fan_bus *bus, const char *topic);
 
-/* Undoes one hold. Returns: FAN_NOT_FOUND when there is none. Thread: any. Blocks: never. */
+/*
+ * Undoes one hold.
+ *
+ * Returns: FAN_NOT_FOUND when there is none; FAN_FORKED.
+ * Thread:  any. Blocks: never.
+ */
 FAN_API enum fan_status fan_bus_topic_release(struct fan_bus *bus, const char *topic);
 
 /*
  * Reads all counters at once; set ret_counters->size first, which becomes the size that was filled.
+ * It looks at every subscription, and nobody publishes meanwhile: for now and then.
  *
- * Thread: any. Blocks: short locks only.
+ * Thread: any. Blocks: short locks only, in time that grows with the number of subscriptions.
  */
 FAN_API void fan_bus_counters(struct fan_bus *bus, struct fan_bus_counters *ret_counters);
 
 /*
  * Names the kind with an index, for enumeration.
  *
- * Returns: NULL past the end, and on a bus without kinds. Memory: borrowed from the set. Thread:
- * any.
+ * Returns: NULL past the end, and on a bus without kinds.
+ * Memory:  borrowed from the set.
+ * Thread:  any. Blocks: never.
  */
 FAN_API const struct fan_kind *fan_bus_kind(const struct fan_bus *bus, unsigned index);
 

@@ -7,9 +7,26 @@
  *     static const struct fan_kind kinds[] = { FAN_KIND("host.pulse", struct pulse),
  *                                              FAN_KIND("host.drift", struct drift) };
  *     FAN_KIND_DECLARE(pulse, PULSE, struct pulse)
+ *     FAN_KIND_DECLARE(drift, DRIFT, struct drift)
  *
- * declares pulse_publish(bus, topic, &pulse, &seq) and pulse_read(message, &pulse): another struct
- * does not compile, and a message of another kind is a typed error.
+ *     struct pulse sent = { .host = "db-1", .reachable = true };
+ *     status = pulse_publish(bus, "hosts", &sent, NULL);
+ *
+ *     struct pulse pulse;
+ *     struct drift drift;
+ *     while (fan_subscription_next(subscription, FAN_TIMEOUT_FOREVER, &message) == FAN_OK) {
+ *         if (pulse_read(message, &pulse) == FAN_OK)
+ *             on_pulse(&pulse);
+ *         else if (drift_read(message, &drift) == FAN_OK)
+ *             on_drift(&drift);
+ *     }
+ *
+ * Another struct than the declared one does not compile. The declaration joins an index to a
+ * struct: keep the two beside the table, in its order.
+ *
+ * A struct is published as its bytes are, padding included: one that leaves the process, or is
+ * compared by memcmp, wants its padding set (memset). Pointers in it are copied, not what they
+ * point at.
  */
 #ifndef FANFARE_KIND_H
 #define FANFARE_KIND_H
@@ -22,17 +39,31 @@
 extern "C" {
 #endif
 
+/* One of a bus's closed set (bus.h). */
 struct fan_kind {
     const char *name; /* a legal type (pattern.h), distinct within the set */
     size_t payload_size;
 };
 
+/* An entry of the table: `name` for messages with a struct_type as payload. */
 #define FAN_KIND(name, struct_type)                                                                \
     {                                                                                              \
         (name), sizeof(struct_type)                                                                \
     }
 
-/* unused: a program may publish a kind that it never reads. */
+/*
+ * Defines two functions for the kind with that index:
+ *
+ * enum fan_status prefix_publish(bus, topic, const struct_type *value, uint64_t *ret_seq)
+ *     Publishes. Returns, Memory, Thread, Blocks: as fan_bus_publish.
+ *
+ * enum fan_status prefix_read(const struct fan_message *message, struct_type *ret_value)
+ *     Returns: FAN_INVALID when the message is of another kind or size.
+ *     Memory:  the payload is copied, so it outlasts the message.
+ *     Thread:  the reader. Blocks: never.
+ *
+ * unused: a program may publish a kind that it never reads.
+ */
 #define FAN_KIND_DECLARE(prefix, index, struct_type)                                               \
     FAN_MUST_CHECK __attribute__((unused)) static inline enum fan_status prefix##_publish(         \
         struct fan_bus *bus, const char *topic, const struct_type *value, uint64_t *ret_seq)       \

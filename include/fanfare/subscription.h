@@ -42,14 +42,10 @@ enum fan_policy {
  * pattern       on the type (pattern.h), NULL for every type
  * buffer_count  0 for FAN_BUFFER_COUNT; with FAN_POLICY_LATEST the bound on topics and types
  * cancel        ends the subscription when it fires; may be NULL
- * yield_us      how long a read that waits stays awake before it sleeps (0, or up to 1,000): it
- *               looks again and again, and keeps its processor for that as long as it helps;
- *               with FAN_POLICY_BLOCK, what others run while it yields does not count; messages
- *               that come faster than one in 250 ns are given up to 8 us to gather, until a
- *               quarter of the buffer is full; with the others, for a second after a gap,
- *               where there are as many subscriptions as processors or more, it sleeps while an
- *               eighth of the buffer fills, if that takes over 0.1 ms, and for 0.2 ms at most; an
- *               end is heard after that
+ * yield_us      how long a read that waits stays awake before it sleeps, up to 1,000. 0: it sleeps
+ *               at once, and takes no processor time. 50: what comes within that time is read
+ *               some hundred times sooner, for up to 50 us of a processor at each wait. In a flood
+ *               of messages a read may then lag by up to 0.2 ms, also behind an end
  */
 struct fan_subscription_options {
     size_t size;
@@ -83,7 +79,7 @@ struct fan_subscription_counters {
  * Returns: FAN_CLOSED on a closed bus; FAN_INVALID with the field at fault; FAN_UNSUPPORTED for
  *          FAN_POLICY_REFILL on a bare bus; FAN_MISUSE for FAN_POLICY_BLOCK on a bus not opened for
  *          it; FAN_NO_MEMORY, also for FAN_POLICY_LATEST with a larger buffer than the bus's bound
- *          on memory has room for.
+ *          on memory has room for; FAN_FORKED.
  * Memory:  options are copied. *ret_subscription is yours, for fan_subscription_free.
  * Thread:  any. Blocks: never.
  */
@@ -95,7 +91,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_bus_subscribe(
  * Takes the next message, waiting up to timeout_ms (0 polls, FAN_TIMEOUT_FOREVER waits for good).
  *
  * Returns: FAN_AGAIN when none came in time; FAN_GAP when messages were lost, told by
- *          fan_subscription_gap, the next call goes on behind it; FAN_CLOSED at the end.
+ *          fan_subscription_gap, the next call goes on behind it; FAN_CLOSED at the end;
+ *          FAN_FORKED.
  * Memory:  *ret_message is borrowed until the next read on this subscription.
  * Thread:  one reader at a time. Blocks: up to timeout_ms.
  */
@@ -104,11 +101,16 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next(
     const struct fan_message **ret_message);
 
 /*
- * Takes up to count_max messages that follow each other without loss, waiting for the first as
- * fan_subscription_next does.
+ * Takes messages that follow each other without loss, waiting for the first as
+ * fan_subscription_next does: up to count_max, but never more than 256, than its buffer_count, or
+ * than fit 64 KiB of the room told below (18 with the largest slots).
  *
- * Returns: as fan_subscription_next; with FAN_OK, *ret_count is at least 1.
- * Memory:  the messages are borrowed until the next read on this subscription.
+ * Returns: as fan_subscription_next; FAN_INVALID for a count_max of 0. With FAN_OK, *ret_count is
+ *          at least 1.
+ * Memory:  the messages are borrowed until the next read on this subscription. It keeps room for
+ *          the largest count_max (within those bounds) that it was asked for, 80 bytes and what
+ *          fits a slot for each (168 bytes with slots of 128, so 10.5 KiB for 64), until it is
+ *          freed. Without memory for that, it takes one at a time.
  * Thread:  one reader at a time. Blocks: up to timeout_ms.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next_many(
@@ -123,7 +125,7 @@ FAN_API void fan_subscription_gap(const struct fan_subscription *subscription,
  * Gives a descriptor for poll, epoll or libuv: readable, level-triggered, while a read would not
  * return FAN_AGAIN. Read with timeout 0 when it is; never read or close the descriptor itself.
  *
- * Returns: FAN_IO when the process has no descriptor left.
+ * Returns: FAN_IO when the process has no descriptor left; FAN_FORKED.
  * Memory:  the descriptor lives as long as the subscription.
  * Thread:  the reader. Blocks: never.
  */
@@ -138,7 +140,11 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_fd(struct fan_subscripti
  */
 FAN_API void fan_subscription_unsubscribe(struct fan_subscription *subscription);
 
-/* Ends the subscription as a cancel token does: what is buffered can still be read. Thread: any. */
+/*
+ * Ends the subscription as a cancel token does: what is buffered can still be read.
+ *
+ * Thread: any. Blocks: never.
+ */
 FAN_API void fan_subscription_cancel(struct fan_subscription *subscription);
 
 /* Unsubscribes if need be and frees. Accepts NULL. Thread: any, while no other call on it runs. */

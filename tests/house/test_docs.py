@@ -1,6 +1,8 @@
-"""What the documents point at is there: links, files in backticks, and doors of the Makefile."""
+"""What the documents point at is there: links, files in backticks, and doors of the Makefile. The C
+in README.md compiles."""
 
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +15,20 @@ import tap  # noqa: E402
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
 FILE = re.compile(r"`((?:src|include|tests|tools|docs|examples|bench)/[\w./-]*\w)`")
+
+FENCE = re.compile(r"^```c\n(.*?)^```$", re.M | re.S)
+# What the text leaves out: what is included, the error, a handler, and the look at each status.
+AROUND = """#include <fanfare/fanfare.h>
+#include <stdio.h>
+enum fan_verdict on_user(void *context, const struct fan_event *event,
+                         const struct fan_handling *handling);
+void taste(void);
+void taste(void)
+{{
+    struct fan_error error = FAN_ERROR_INIT;
+{}
+}}
+"""
 
 
 def missing(pattern, base):
@@ -37,6 +53,17 @@ def test_every_named_door_is_in_the_makefile():
         text = document.read_text(encoding="utf-8")
         for named in re.findall(r"(?:`|^ {4,})make (?:-\S+ )*([a-z]+)", text, re.M):
             assert named in doors, f"{document.name}: make {named}"
+
+
+def test_the_c_of_the_readme_compiles():
+    fences = FENCE.findall((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(fences) >= 2, fences
+    for fence in fences:
+        done = subprocess.run(["gcc", "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror",
+                               "-Wno-unused-result", f"-I{ROOT / 'include'}", "-fsyntax-only",
+                               "-xc", "-"], input=AROUND.format(fence), text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+        assert done.returncode == 0, f"{fence}\n{done.stdout}"
 
 
 def test_H20_every_example_is_run_and_what_it_prints_is_checked():
