@@ -35,7 +35,7 @@
 #define BATCH_COUNT 64
 #define YIELD_US 50
 #define CHUNK_COUNT (BUFFER_COUNT / 2)
-#define NAME_SIZE 256
+#define NAME_SIZE 32
 #define LONG_TYPE_SIZE 200
 #define TYPE_COUNT 1000
 #define TOPIC_STEP 1000
@@ -190,7 +190,10 @@ static void bus_free(void *bus)
 
 /* ------------------------------------------------------------------ one thread does it all */
 
-/* The first `live` subscriptions are read; the names are types or topics, published in turn. */
+/*
+ * The first `live` subscriptions are read. The names are types or topics, published in turn; where
+ * there are none, the message has a kind, or `type`.
+ */
 struct lonely {
     struct fan_bus *bus;
     struct fan_subscription **subscriptions;
@@ -198,15 +201,16 @@ struct lonely {
     unsigned live;
     struct fan_message message;
     uint64_t words[WORD_COUNT];
+    char type[LONG_TYPE_SIZE + 1];
     char (*names)[NAME_SIZE];
     unsigned name_count;
     bool topics;
     uint64_t published;
 };
 
-static void lonely_open(struct lonely *lonely, unsigned count, unsigned live, unsigned name_count)
+static void lonely_open(struct lonely *lonely, bool closed_set, unsigned count, unsigned live,
+                        unsigned name_count)
 {
-    bool closed_set = name_count == 0;
     *lonely = (struct lonely){ .bus = open_bus(true, closed_set, NULL),
                                .count = count,
                                .live = live,
@@ -223,28 +227,28 @@ static void lonely_open(struct lonely *lonely, unsigned count, unsigned live, un
 static void begin_stalled(struct lonely *lonely, unsigned stalled)
 {
     unsigned kind = KIND_EVENT;
-    lonely_open(lonely, 1 + stalled, 1, 0);
+    lonely_open(lonely, true, 1 + stalled, 1, 0);
     for (unsigned i = 0; i < lonely->count; i++)
         lonely->subscriptions[i] = subscribe(lonely->bus, wanted.policy, NULL, NULL, &kind);
 }
 
 static void begin_filters(struct lonely *lonely, unsigned patterns, bool long_type)
 {
-    lonely_open(lonely, patterns, 1, 1);
+    lonely_open(lonely, false, patterns, 1, 0);
     for (unsigned i = 0; i < patterns; i++) {
         char pattern[NAME_SIZE];
         snprintf(pattern, sizeof(pattern), long_type ? "bench.event.%u.*" : "bench.event.%u", i);
         lonely->subscriptions[i] = subscribe(lonely->bus, wanted.policy, NULL, pattern, NULL);
     }
-    char *type = lonely->names[0];
-    size_t size = (size_t)snprintf(type, NAME_SIZE, "bench.event.0%s", long_type ? "." : "");
-    if (long_type)
-        memset(type + size, 'x', LONG_TYPE_SIZE - size);
+    const char *type = long_type ? "bench.event.0." : "bench.event.0";
+    memset(lonely->type, 'x', LONG_TYPE_SIZE);
+    memcpy(lonely->type, type, strlen(type) + !long_type);
+    lonely->message.type = lonely->type;
 }
 
 static void begin_types(struct lonely *lonely, unsigned patterns)
 {
-    lonely_open(lonely, patterns, patterns, TYPE_COUNT);
+    lonely_open(lonely, false, patterns, patterns, TYPE_COUNT);
     for (unsigned i = 0; i < TYPE_COUNT; i++)
         snprintf(lonely->names[i], NAME_SIZE, "bench.event.%u", i);
     for (unsigned i = 0; i < patterns; i++)
@@ -256,7 +260,7 @@ static void begin_types(struct lonely *lonely, unsigned patterns)
 /* Short names, that all fits a slot. Of 100,000 topics, those beside are each thousandth. */
 static void begin_topics(struct lonely *lonely, unsigned topics, unsigned beside)
 {
-    lonely_open(lonely, 1 + beside, 1 + beside, topics);
+    lonely_open(lonely, false, 1 + beside, 1 + beside, topics);
     lonely->topics = true;
     lonely->message.type = "bench";
     for (unsigned i = 0; i < topics; i++)

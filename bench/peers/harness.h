@@ -80,7 +80,8 @@ static void publish_paced(struct publisher *publisher, uint64_t *words)
     uint64_t clock_cost = clock_cost_ns();
     uint64_t bursts = 0;
     double due_ns = (double)clock_ns(CLOCK_MONOTONIC);
-    for (; !harness_stopped(); bursts++) {
+    do {
+        bursts++;
         if (timed)
             publish_next(publisher, words);
         else
@@ -88,20 +89,23 @@ static void publish_paced(struct publisher *publisher, uint64_t *words)
         due_ns += step_ns;
         while ((double)clock_ns(CLOCK_MONOTONIC) < due_ns)
             continue;
-    }
+    } while (!harness_stopped());
     publisher->cpu_ns -= timed ? 0 : bursts * clock_cost;
 }
 
+/* It publishes once at least, however short the round. */
 static void *publisher_main(void *context)
 {
     struct publisher *publisher = context;
     _Alignas(LINE_SIZE) uint64_t words[LARGE_WORD_COUNT];
     pthread_barrier_wait(&harness_start);
-    if (publisher->round->rate > 0)
+    if (publisher->round->rate > 0) {
         publish_paced(publisher, words);
-    else
-        while (!harness_stopped())
-            publish_next(publisher, words);
+        return NULL;
+    }
+    do
+        publish_next(publisher, words);
+    while (!harness_stopped());
     return NULL;
 }
 
