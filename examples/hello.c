@@ -14,12 +14,12 @@ struct greeting {
     int times;
 };
 
-/* The closed set of kinds: here, one. */
-enum { GREETING };
-static const struct fan_kind kinds[] = { FAN_KIND("hello.greeting", struct greeting) };
-
 /* Makes greeting_publish and greeting_read, which take this struct and no other. */
-FAN_KIND_DECLARE(greeting, GREETING, struct greeting)
+enum { GREETING };
+FAN_KIND_DECLARE(greeting, GREETING, "hello.greeting", struct greeting)
+
+/* The closed set of kinds: here, one. */
+static const struct fan_kind kinds[] = { FAN_KIND(greeting) };
 
 int main(void)
 {

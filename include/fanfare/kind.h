@@ -4,10 +4,9 @@
  *     struct pulse { char host[64]; bool reachable; };
  *     struct drift { char host[64]; double score; };
  *     enum { PULSE, DRIFT };
- *     static const struct fan_kind kinds[] = { FAN_KIND("host.pulse", struct pulse),
- *                                              FAN_KIND("host.drift", struct drift) };
- *     FAN_KIND_DECLARE(pulse, PULSE, struct pulse)
- *     FAN_KIND_DECLARE(drift, DRIFT, struct drift)
+ *     FAN_KIND_DECLARE(pulse, PULSE, "host.pulse", struct pulse)
+ *     FAN_KIND_DECLARE(drift, DRIFT, "host.drift", struct drift)
+ *     static const struct fan_kind kinds[] = { FAN_KIND(pulse), FAN_KIND(drift) };
  *
  *     struct pulse sent = { .host = "db-1", .reachable = true };
  *     status = pulse_publish(bus, "hosts", &sent, NULL);
@@ -21,8 +20,9 @@
  *             on_drift(&drift);
  *     }
  *
- * Another struct than the declared one does not compile. The declaration joins an index to a
- * struct: keep the two beside the table, in its order.
+ * Another struct than the declared one does not compile, nor do two for one index. A declaration
+ * with another index than its place in the table, or for the table of another bus, is refused by
+ * the name, when it is published and when it is read.
  *
  * A struct is published as its bytes are, padding included: one that leaves the process, or is
  * compared by memcmp, wants its padding set (memset). Pointers in it are copied, not what they
@@ -45,14 +45,14 @@ struct fan_kind {
     size_t payload_size;
 };
 
-/* An entry of the table: `name` for messages with a struct_type as payload. */
-#define FAN_KIND(name, struct_type)                                                                \
+/* The entry in the table of what was declared with that prefix. */
+#define FAN_KIND(prefix)                                                                           \
     {                                                                                              \
-        (name), sizeof(struct_type)                                                                \
+        prefix##_kind_name, sizeof(prefix##_kind_struct)                                           \
     }
 
 /*
- * Defines two functions for the kind with that index:
+ * Defines two functions for the kind with that index, name, and struct as payload:
  *
  * enum fan_status prefix_publish(bus, topic, const struct_type *value, uint64_t *ret_seq)
  *     Publishes. Returns, Memory, Thread, Blocks: as fan_bus_publish.
@@ -64,7 +64,10 @@ struct fan_kind {
  *
  * unused: a program may publish a kind that it never reads.
  */
-#define FAN_KIND_DECLARE(prefix, index, struct_type)                                               \
+#define FAN_KIND_DECLARE(prefix, index, name, struct_type)                                         \
+    typedef struct_type fan_kind_at_##index; /* one struct for one index */                        \
+    typedef struct_type prefix##_kind_struct;                                                      \
+    __attribute__((unused)) static const char prefix##_kind_name[] = name;                         \
     FAN_MUST_CHECK __attribute__((unused)) static inline enum fan_status prefix##_publish(         \
         struct fan_bus *bus, const char *topic, const struct_type *value, uint64_t *ret_seq)       \
     {                                                                                              \
@@ -72,6 +75,7 @@ struct fan_kind {
         memset(&message, 0, sizeof(message));                                                      \
         message.size = sizeof(message);                                                            \
         message.kind = (index);                                                                    \
+        message.type = prefix##_kind_name;                                                         \
         message.topic = topic;                                                                     \
         message.payload.data = (const char *)value;                                                \
         message.payload.size = sizeof(*value);                                                     \
@@ -80,7 +84,9 @@ struct fan_kind {
     FAN_MUST_CHECK __attribute__((unused)) static inline enum fan_status prefix##_read(            \
         const struct fan_message *message, struct_type *ret_value)                                 \
     {                                                                                              \
-        if (message->kind != (index) || message->payload.size != sizeof(*ret_value))               \
+        if (message->kind != (index) || message->payload.size != sizeof(*ret_value) ||             \
+            (message->type != prefix##_kind_name &&                                                \
+             strcmp(message->type, prefix##_kind_name) != 0))                                      \
             return FAN_INVALID;                                                                    \
         memcpy(ret_value, message->payload.data, sizeof(*ret_value));                              \
         return FAN_OK;                                                                             \

@@ -23,13 +23,10 @@ struct drift_detected {
 
 enum { PULSE, DRIFT };
 
-static const struct fan_kind kinds[] = {
-    FAN_KIND("host.pulse", struct heartbeat_pulse),
-    FAN_KIND("host.drift", struct drift_detected),
-};
+FAN_KIND_DECLARE(pulse, PULSE, "host.pulse", struct heartbeat_pulse)
+FAN_KIND_DECLARE(drift, DRIFT, "host.drift", struct drift_detected)
 
-FAN_KIND_DECLARE(pulse, PULSE, struct heartbeat_pulse)
-FAN_KIND_DECLARE(drift, DRIFT, struct drift_detected)
+static const struct fan_kind kinds[] = { FAN_KIND(pulse), FAN_KIND(drift) };
 
 static inline struct fan_bus *open_typed(void)
 {
