@@ -24,6 +24,11 @@ static const bool matches[][4] = {
     { true, true, false, true }, { false, false, true, false }, { false, true, false, false },
 };
 
+/* The same types as a closed set, for a bus with kinds. */
+static const struct fan_kind kinds[] = {
+    { "a.b", 8 }, { "a.c", 13 }, { "b", 0 }, { "a.b.c", 300 }
+};
+
 struct entry {
     uint64_t seq;
     size_t topic;
@@ -39,6 +44,7 @@ struct model {
     size_t capacity;
     size_t topic; /* index, 0 for every topic */
     size_t pattern;
+    bool deaf[4]; /* to a type, which is a kind it did not ask for */
     bool ended;
     struct entry entries[ENTRIES_MAX];
     size_t entry_count;
@@ -54,6 +60,8 @@ static struct fan_bus *bus;
 static uint64_t next_seq;
 static uint64_t unheard;
 static bool closed;
+static bool typed;
+static unsigned holds[4]; /* of each topic */
 static uint64_t random_state;
 static size_t large_one_in;
 
@@ -85,7 +93,7 @@ static size_t waiting(const struct model *model)
 static bool model_wants(const struct model *model, size_t topic, size_t type)
 {
     return model->real && !model->ended && (model->topic == 0 || model->topic == topic) &&
-           matches[model->pattern][type];
+           matches[model->pattern][type] && !model->deaf[type];
 }
 
 static void model_give(struct model *model, size_t topic, size_t type, size_t size)
@@ -173,6 +181,7 @@ static void check_message(const struct fan_message *message, struct entry entry)
     assert_int_equal(message->seq, entry.seq);
     assert_string_equal(message->topic, topics[entry.topic] ? topics[entry.topic] : "");
     assert_string_equal(message->type, types[entry.type]);
+    assert_int_equal(message->kind, typed ? entry.type : 0);
     assert_int_equal(message->payload.size, entry.size);
     for (size_t i = 0; i < entry.size; i++)
         assert_int_equal(message->payload.data[i], byte_of(entry.seq, i));
@@ -249,12 +258,13 @@ static enum fan_status do_publish(size_t count_max)
         if (i == 0 || !alike || pick(30) == 0) {
             topic = pick(4);
             type = pick(4);
-            size = pick_size();
+            size = typed ? kinds[type].payload_size : pick_size();
         }
         if (expected == FAN_OK)
             expected = model_publish(topic, type, size);
         expected_count += expected == FAN_OK;
-        batch[i] = message_of(topics[topic], types[type], NULL);
+        batch[i] = message_of(topics[topic], typed && pick(2) ? NULL : types[type], NULL);
+        batch[i].kind = typed ? (unsigned)type : 0;
         batch[i].payload = (struct fan_str){ bytes[i], size };
         for (size_t k = 0; k < size; k++)
             bytes[i][k] = byte_of(next_seq, k);
@@ -278,6 +288,22 @@ static void do_burst(void)
         ;
 }
 
+/* A kind or more, some of them twice, or all. */
+static void pick_kinds(struct fan_subscription_options *options, unsigned *list, bool *deaf)
+{
+    options->all_kinds = pick(3) == 0;
+    if (options->all_kinds)
+        return;
+    options->kinds = list;
+    options->kind_count = 1 + pick(4);
+    for (size_t i = 0; i < 4; i++)
+        deaf[i] = true;
+    for (size_t i = 0; i < options->kind_count; i++) {
+        list[i] = (unsigned)pick(4);
+        deaf[list[i]] = false;
+    }
+}
+
 static void do_subscribe(struct model *model)
 {
     static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST,
@@ -291,6 +317,10 @@ static void do_subscribe(struct model *model)
     size_t pattern = pick(6);
     options.topic = topics[topic];
     options.pattern = patterns[pattern];
+    unsigned list[4];
+    bool deaf[4] = { false };
+    if (typed)
+        pick_kinds(&options, list, deaf);
     struct fan_subscription *real = NULL;
     enum fan_status status = fan_bus_subscribe(bus, &options, &real, NULL);
     assert_int_equal(status, closed ? FAN_CLOSED : FAN_OK);
@@ -302,6 +332,7 @@ static void do_subscribe(struct model *model)
                              .capacity = options.buffer_count,
                              .topic = topic,
                              .pattern = pattern };
+    memcpy(model->deaf, deaf, sizeof(deaf));
     if (pick(2) == 0)
         assert_ok(fan_subscription_fd(real, &model->descriptor));
 }
@@ -342,10 +373,11 @@ static void check_subscription(const struct model *model)
 static void check_all(void)
 {
     struct fan_bus_counters expected = departed;
-    bool listed[4] = { true, false, false, false };
+    bool listed[4] = { true, holds[1] > 0, holds[2] > 0, holds[3] > 0 };
     expected.size = sizeof(expected);
     expected.published = next_seq;
     expected.unheard = unheard;
+    expected.topics = (uint64_t)listed[1] + listed[2] + listed[3];
     for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
         const struct model *model = &models[i];
         if (!model->real)
@@ -367,6 +399,19 @@ static void check_all(void)
     assert_memory_equal(&counters, &expected, sizeof(counters));
 }
 
+static void do_hold_or_release(void)
+{
+    size_t topic = 1 + pick(3);
+    if (pick(2) == 0) {
+        assert_int_equal(fan_bus_topic_hold(bus, topics[topic]), closed ? FAN_CLOSED : FAN_OK);
+        holds[topic] += !closed;
+    } else {
+        enum fan_status expected = holds[topic] > 0 ? FAN_OK : FAN_NOT_FOUND;
+        assert_int_equal(fan_bus_topic_release(bus, topics[topic]), expected);
+        holds[topic] -= expected == FAN_OK;
+    }
+}
+
 static void do_something(void)
 {
     struct model *model = &models[pick(SUBSCRIPTIONS_MAX)];
@@ -375,6 +420,8 @@ static void do_something(void)
         do_publish(SIZE_MAX);
     } else if (choice < 500) {
         do_burst();
+    } else if (choice < 510) {
+        do_hold_or_release();
     } else if (!model->real) {
         do_subscribe(model);
     } else if (choice < 950) {
@@ -395,9 +442,11 @@ static void do_something(void)
     check_all();
 }
 
-static void open_anew(uint64_t seed)
+static void open_anew(uint64_t seed, bool with_kinds)
 {
     random_state = seed;
+    typed = with_kinds;
+    memset(holds, 0, sizeof(holds));
     large_one_in = 20;
     memset(models, 0, sizeof(models));
     departed = (struct fan_bus_counters){ .size = 0 };
@@ -409,6 +458,8 @@ static void open_anew(uint64_t seed)
     options.single_publisher = pick(2);
     options.by_reference = pick(6) == 0;
     options.slot_size = pick(3) * 64;
+    options.kinds = typed ? kinds : NULL;
+    options.kind_count = typed ? 4 : 0;
     assert_ok(fan_bus_open(&options, &bus, NULL));
     bus->touch = pick(2); /* whatever processor this is */
 }
@@ -428,18 +479,29 @@ static void finish(void)
     fan_bus_free(bus);
 }
 
-static void play(uint64_t seed)
+static void play_on(void)
 {
-    open_anew(seed);
     for (int i = 0; i < 1500; i++)
         do_something();
     finish();
 }
 
+static void play(uint64_t seed)
+{
+    open_anew(seed, false);
+    play_on();
+}
+
+static void play_typed(uint64_t seed)
+{
+    open_anew(seed, true);
+    play_on();
+}
+
 /* One who keeps up for a while, then does not: on the ring, off it, forgotten, and back. */
 static void play_slow(uint64_t seed)
 {
-    open_anew(seed);
+    open_anew(seed, false);
     struct model *slow = &models[0];
     while (!slow->real || slow->policy != FAN_POLICY_DROP_NEWEST || slow->topic != 0 ||
            slow->pattern > 1) {
@@ -493,7 +555,7 @@ static size_t room(void)
  */
 static void play_lent(uint64_t seed)
 {
-    open_anew(seed);
+    open_anew(seed, false);
     large_one_in = 3000;
     for (int i = 0; i < 6000; i++) {
         struct model *model = &models[pick(4)];
@@ -535,6 +597,12 @@ static void test_L3_L4_L5_random_operations_agree_with_the_model(void **state)
     play_many(play, 40);
 }
 
+static void test_L3_B09_random_operations_with_kinds_agree_with_the_model(void **state)
+{
+    (void)state;
+    play_many(play_typed, 20);
+}
+
 static void test_B06_an_intermittently_slow_reader_keeps_what_it_should(void **state)
 {
     (void)state;
@@ -551,6 +619,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_L3_L4_L5_random_operations_agree_with_the_model),
+        cmocka_unit_test(test_L3_B09_random_operations_with_kinds_agree_with_the_model),
         cmocka_unit_test(test_B06_an_intermittently_slow_reader_keeps_what_it_should),
         cmocka_unit_test(test_B19_what_was_lent_stays_until_the_next_read),
     };
