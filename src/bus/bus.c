@@ -91,11 +91,11 @@ static void init(struct fan_bus *bus, const struct fan_bus_options *given)
     fan__mutex_init(&bus->mutex);
     fan__cond_init(&bus->wake_done);
     fan__arena_init(&bus->arena, bus->env, bus->memory_size_max / SPARE_PART);
-    fan__topics_init(&bus->topics, bus->env, bus->hash_seed);
+    fan__topics_init(&bus->topics, bus->env);
+    fan__topics_init(&bus->prefixes, bus->env);
     fan__link_init(&bus->all);
     fan__link_init(&bus->touched);
     fan__link_init(&bus->chain);
-    bus->routes.generation = 1;
     bus->holders = 1;
 }
 
@@ -181,6 +181,8 @@ void fan__bus_drop(struct fan_bus *bus)
         return;
     assert(bus->held_size == 0 && fan__link_alone(&bus->all) && bus->ring_count == 0);
     fan__arena_trim(&bus->arena);
+    fan__routes_deinit(bus);
+    fan__topics_deinit(&bus->prefixes);
     fan__topics_deinit(&bus->topics);
     fan__cond_deinit(&bus->wake_done);
     fan__mutex_deinit(&bus->mutex);
@@ -212,7 +214,8 @@ enum fan_status fan_bus_topic_hold(struct fan_bus *bus, const char *topic)
     fan__bus_enter(bus);
     enum fan_status status = FAN_CLOSED;
     if (!bus->closed) {
-        struct fan__topic *entry = fan__topics_get(&bus->topics, topic, size);
+        struct fan__topic_key key = fan__topic_key(bus->hash_seed, topic, size);
+        struct fan__topic *entry = fan__topics_get(&bus->topics, &key);
         if (entry)
             entry->holds++;
         status = entry ? FAN_OK : FAN_NO_MEMORY;
@@ -229,7 +232,8 @@ enum fan_status fan_bus_topic_release(struct fan_bus *bus, const char *topic)
     if (check_topic(topic, &size) != FAN_OK)
         return FAN_NOT_FOUND;
     fan__bus_enter(bus);
-    struct fan__topic *entry = fan__topics_find(&bus->topics, topic, size);
+    struct fan__topic_key key = fan__topic_key(bus->hash_seed, topic, size);
+    struct fan__topic *entry = fan__topics_find(&bus->topics, &key);
     bool held = entry && entry->holds > 0;
     if (held) {
         entry->holds--;

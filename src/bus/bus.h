@@ -2,7 +2,8 @@
  * The inside of the bus.
  *
  *     bus ── topics ── topic ── lane ── lane          (lane.h: one for each distinct filter)
- *      ├──── everywhere ─────── lane                  (those without a topic)
+ *      ├──── prefixes ── prefix ── lane               (by what their patterns begin with)
+ *      ├──── everywhere ─────── lane                  (those without a topic and a prefix)
  *      ├──── routes: which lanes want a type and a topic, remembered
  *      └──── all: every subscription until it is freed
  *
@@ -70,6 +71,7 @@ struct fan_bus {
     size_t ring_count;
     size_t ring_size; /* bytes */
     struct fan__topics topics;
+    struct fan__topics prefixes;
     struct fan__lane *everywhere;
     struct fan__routes routes;
     struct fan__link all;

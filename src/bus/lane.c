@@ -107,54 +107,91 @@ static struct fan__lane *find(struct fan__lane *list, const struct fan__filter *
     return slot_count == 0 ? found : NULL;
 }
 
-static void enlist(struct fan__lane *lane, struct fan__lane **list, struct fan__topic *topic)
+/* Where the lanes of some filters are listed. */
+struct home {
+    struct fan__lane **list;
+    struct fan__topic *topic;
+    struct fan__topic *prefix;
+};
+
+static void enlist(struct fan__lane *lane, const struct home *home)
 {
-    lane->topic = topic;
-    lane->list = list;
-    lane->next = *list;
+    lane->topic = home->topic;
+    lane->prefix = home->prefix;
+    if (lane->topic)
+        lane->topic->lane_count++;
+    if (lane->prefix)
+        lane->prefix->lane_count++;
+    lane->list = home->list;
+    lane->next = *home->list;
     if (lane->next)
         lane->next->previous = lane;
-    *list = lane;
+    *home->list = lane;
     fan__route_forget(lane->bus);
 }
 
 static struct fan__lane *find_or_make(struct fan_bus *bus, const struct fan__filter *filter,
-                                      struct fan__lane **list, struct fan__topic *topic)
+                                      const struct home *home)
 {
     size_t needed = 0;
     if (filter->want_ring)
         for (needed = FAN__RING_SLOTS_MIN; needed < 2 * filter->buffer_count;)
             needed *= 2;
-    struct fan__lane *lane = find(*list, filter, needed);
+    struct fan__lane *lane = find(*home->list, filter, needed);
     if (lane)
         return lane;
     size_t slot_count = filter->want_ring ? slots_for(bus, filter->buffer_count) : 0;
     if (slot_count == 0)
-        lane = find(*list, filter, 0);
+        lane = find(*home->list, filter, 0);
     if (lane)
         return lane;
     lane = make(bus, filter, slot_count);
     if (lane)
-        enlist(lane, list, topic);
+        enlist(lane, home);
     return lane;
+}
+
+/* False without memory. */
+static bool find_home(struct fan_bus *bus, const struct fan__filter *filter, struct home *home)
+{
+    *home = (struct home){ .list = &bus->everywhere };
+    if (filter->topic) {
+        struct fan__topic_key key =
+            fan__topic_key(bus->hash_seed, filter->topic, strlen(filter->topic));
+        home->topic = fan__topics_get(&bus->topics, &key);
+        if (!home->topic)
+            return false;
+        home->list = &home->topic->first;
+    }
+    struct fan__topic_key key = fan__route_prefix(bus, home->topic, filter->pattern);
+    if (key.name_size == 0)
+        return true;
+    home->prefix = fan__topics_get(&bus->prefixes, &key);
+    if (!home->prefix)
+        return false;
+    home->list = &home->prefix->first;
+    return true;
+}
+
+static void tidy_home(struct fan_bus *bus, struct fan__topic *topic, struct fan__topic *prefix)
+{
+    if (prefix)
+        fan__topics_tidy(&bus->prefixes, prefix);
+    if (topic)
+        fan__topics_tidy(&bus->topics, topic);
 }
 
 struct fan__lane *fan__lane_get(struct fan_bus *bus, const struct fan__filter *filter)
 {
-    struct fan__topic *topic = NULL;
-    struct fan__lane **list = &bus->everywhere;
-    if (filter->topic) {
-        topic = fan__topics_get(&bus->topics, filter->topic, strlen(filter->topic));
-        if (!topic)
-            return NULL;
-        list = &topic->first;
-    }
-    struct fan__lane *lane = find_or_make(bus, filter, list, topic);
+    struct home home;
+    struct fan__lane *lane = NULL;
+    if (find_home(bus, filter, &home))
+        lane = find_or_make(bus, filter, &home);
     if (lane) {
         lane->holders++;
         lane->live++;
-    } else if (topic) {
-        fan__topics_tidy(&bus->topics, topic);
+    } else {
+        tidy_home(bus, home.topic, home.prefix);
     }
     return lane;
 }
@@ -170,12 +207,16 @@ void fan__lane_retire(struct fan__lane *lane)
         *lane->list = lane->next;
     if (lane->next)
         lane->next->previous = lane->previous;
+    if (lane->prefix)
+        lane->prefix->lane_count--;
+    if (lane->topic)
+        lane->topic->lane_count--;
+    tidy_home(bus, lane->topic, lane->prefix);
     lane->list = NULL;
     lane->next = NULL;
     lane->previous = NULL;
-    if (lane->topic)
-        fan__topics_tidy(&bus->topics, lane->topic);
     lane->topic = NULL;
+    lane->prefix = NULL;
     fan__route_forget(bus);
 }
 

@@ -70,7 +70,8 @@ struct fan__segment {
 
 struct fan__lane {
     struct fan_bus *bus;
-    struct fan__topic *topic; /* while it is on a list */
+    struct fan__topic *topic;  /* while it is on a list; NULL without */
+    struct fan__topic *prefix; /* the same, of what its pattern begins with */
     uint64_t kind_mask;
     char *pattern; /* NULL where every type matches, or where kind_mask has it */
     struct fan__lane **list;

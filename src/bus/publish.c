@@ -134,11 +134,16 @@ static enum fan_status prepare_queued(const struct fan__lane *lane, struct parce
     return FAN_OK;
 }
 
+static void find_lanes(struct fan_bus *bus, struct parcel *parcel)
+{
+    parcel->draft.route = NULL;
+    parcel->lanes = fan__route_find(bus, &parcel->draft);
+}
+
 /* FAN_TIMED_OUT when a reader that insists has no room. */
-static enum fan_status prepare(struct fan_bus *bus, struct parcel *parcel)
+static enum fan_status prepare(struct parcel *parcel)
 {
     size_t block_size = 0;
-    parcel->lanes = fan__route_find(bus, &parcel->draft);
     parcel->want_block = false;
     for (struct fan__lane *lane = parcel->lanes; lane; lane = lane->match_next) {
         enum fan_status status =
@@ -158,7 +163,9 @@ static enum fan_status pass_gate(struct call *call, struct parcel *parcel)
 {
     struct fan_bus *bus = call->bus;
     for (bool in_time = true; !bus->closed; in_time = wait_at_gate(call)) {
-        enum fan_status status = prepare(bus, parcel);
+        if (call->gate_taken)
+            find_lanes(bus, parcel); /* while it waited, lanes came and went */
+        enum fan_status status = prepare(parcel);
         if (status != FAN_TIMED_OUT || !in_time)
             return status;
         call->gate_taken = true;
@@ -219,40 +226,12 @@ static void spread(struct fan_bus *bus, const struct parcel *parcel, struct fan_
         fan__bus_release(bus, block);
 }
 
-/* Checks a message and finds out how it stands in a slot, if it fits. */
-static enum fan_status parcel_init(struct parcel *parcel, const struct fan_message *message,
-                                   const struct fan_bus *bus)
+/* Finds out how a message stands in a slot, if it fits. */
+static void parcel_init(struct parcel *parcel, const struct fan_bus *bus)
 {
-    enum fan_status status = fan__draft_init(&parcel->draft, message, bus);
-    if (status != FAN_OK)
-        return status;
     parcel->small = fan__slot_fits(bus, &parcel->draft);
     if (parcel->small)
         fan__image_init(&parcel->image, bus, &parcel->draft);
-    return FAN_OK;
-}
-
-static enum fan_status publish_one(struct call *call, const struct fan_message *message)
-{
-    struct fan_bus *bus = call->bus;
-    struct parcel parcel;
-    parcel.may_wait = bus->block_timeout_ms > 0;
-    parcel.must = false;
-    enum fan_status status = parcel_init(&parcel, message, bus);
-    if (status == FAN_OK && message->payload.size > FAN_MESSAGE_SIZE_MAX)
-        status = FAN_INVALID;
-    if (status == FAN_OK)
-        status = pass_gate(call, &parcel);
-    if (status != FAN_OK)
-        return status;
-    struct fan__block *block = NULL;
-    if (parcel.want_block) {
-        block = fan__block_new(bus, &parcel.draft);
-        if (!block)
-            return FAN_NO_MEMORY;
-    }
-    spread(bus, &parcel, block, bus->seq + 1);
-    return FAN_OK;
 }
 
 /* ------------------------------------------------------------------ one like the one before */
@@ -281,10 +260,11 @@ static inline bool is_of_topic(const struct fan_message *message, const struct f
 
 /*
  * The image, where one is wanted, of a message that has another topic than its route, or a payload
- * of half words. False when it does not fit a slot, or its topic is too long.
+ * of half words. False when it does not fit a slot, or its topic is too long, or one that has lanes
+ * of its own.
  */
 static bool image_of(struct fan__image *ret_image, const struct fan_bus *bus,
-                     const struct fan_message *message, bool wanted)
+                     const struct fan_message *message, bool same_topic, bool wanted)
 {
     const struct fan__route *route = bus->last_route;
     struct fan__draft draft = {
@@ -296,6 +276,8 @@ static bool image_of(struct fan__image *ret_image, const struct fan_bus *bus,
     };
     draft.topic_size = strnlen(draft.topic, FAN_TEXT_SIZE_MAX + 1);
     if (draft.topic_size > FAN_TEXT_SIZE_MAX)
+        return false;
+    if (!same_topic && fan__route_topic(bus, draft.topic, draft.topic_size))
         return false;
     if (!wanted)
         return true;
@@ -341,10 +323,10 @@ static inline __attribute__((always_inline)) void give_same(struct fan_bus *bus,
 /* As publish_same, for one with another topic or half words. */
 static __attribute__((noinline)) bool publish_similar(struct fan_bus *bus,
                                                       const struct fan_message *message,
-                                                      bool on_ring)
+                                                      bool same_topic, bool on_ring)
 {
     struct fan__image image;
-    if (!image_of(&image, bus, message, on_ring))
+    if (!image_of(&image, bus, message, same_topic, on_ring))
         return false;
     give_same(bus, message, &image, on_ring);
     return true;
@@ -369,7 +351,7 @@ static inline __attribute__((always_inline)) bool publish_same(struct fan_bus *b
     if (!route || !is_of_type(message, route))
         return false;
     bool same_topic = is_of_topic(message, route);
-    if (!same_topic && !route->any_topic)
+    if (!same_topic && route->topic_size > 0)
         return false;
     bool on_ring = false; /* else nobody reads now, and nothing is to be written */
     for (const struct fan__lane *lane = bus->last_lanes; lane; lane = lane->match_next) {
@@ -378,7 +360,7 @@ static inline __attribute__((always_inline)) bool publish_same(struct fan_bus *b
         on_ring |= fan__lane_on_ring(lane);
     }
     if (!same_topic || size % sizeof(uint64_t) != 0)
-        return publish_similar(bus, message, on_ring);
+        return publish_similar(bus, message, same_topic, on_ring);
     struct fan__image image;
     image_of_route(&image, route, message);
     give_same(bus, message, &image, on_ring);
@@ -447,6 +429,36 @@ static __attribute__((noinline)) bool publish_same_of_run(struct fan_bus *bus,
                                                           const struct fan_message *message)
 {
     return publish_same(bus, message);
+}
+
+static enum fan_status publish_one(struct call *call, const struct fan_message *message)
+{
+    struct fan_bus *bus = call->bus;
+    struct parcel parcel;
+    parcel.may_wait = bus->block_timeout_ms > 0;
+    parcel.must = false;
+    enum fan_status status = fan__draft_init(&parcel.draft, message, bus);
+    if (status == FAN_OK && message->payload.size > FAN_MESSAGE_SIZE_MAX)
+        status = FAN_INVALID;
+    if (status != FAN_OK)
+        return status;
+    bool other = !parcel.draft.route;
+    parcel.lanes = fan__route_find(bus, &parcel.draft);
+    /* What is remembered of its own type is the last now. */
+    if (other && publish_same_of_run(bus, message))
+        return FAN_OK;
+    parcel_init(&parcel, bus);
+    status = pass_gate(call, &parcel);
+    if (status != FAN_OK)
+        return status;
+    struct fan__block *block = NULL;
+    if (parcel.want_block) {
+        block = fan__block_new(bus, &parcel.draft);
+        if (!block)
+            return FAN_NO_MEMORY;
+    }
+    spread(bus, &parcel, block, bus->seq + 1);
+    return FAN_OK;
 }
 
 /* In the turn, which it leaves. ret_seq: of the last that was published. */
@@ -525,11 +537,13 @@ void fan__bus_notify(struct fan_bus *bus, const struct fan_message *messages, si
         struct parcel parcel;
         parcel.may_wait = false;
         parcel.must = true;
-        enum fan_status status = parcel_init(&parcel, &messages[i], bus);
+        enum fan_status status = fan__draft_init(&parcel.draft, &messages[i], bus);
         assert(status == FAN_OK);
         if (status != FAN_OK)
             continue;
-        status = prepare(bus, &parcel);
+        parcel.lanes = fan__route_find(bus, &parcel.draft);
+        parcel_init(&parcel, bus);
+        status = prepare(&parcel);
         assert(status == FAN_OK);
         struct fan__block *block = parcel.want_block ? fan__block_new(bus, &parcel.draft) : NULL;
         spread(bus, &parcel, block, messages[i].seq);

@@ -5,13 +5,14 @@
 #include "base/hash.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <string.h>
 
 #define BUCKET_COUNT_MIN 16
 
-void fan__topics_init(struct fan__topics *topics, const struct fan_env *env, uint64_t seed)
+void fan__topics_init(struct fan__topics *topics, const struct fan_env *env)
 {
-    *topics = (struct fan__topics){ .env = env, .seed = seed };
+    *topics = (struct fan__topics){ .env = env };
 }
 
 void fan__topics_deinit(struct fan__topics *topics)
@@ -25,17 +26,30 @@ void fan__topics_deinit(struct fan__topics *topics)
         }
     }
     fan__free(topics->env, topics->buckets);
-    fan__topics_init(topics, topics->env, topics->seed);
+    fan__topics_init(topics, topics->env);
 }
 
-struct fan__topic *fan__topics_find(const struct fan__topics *topics, const char *name,
-                                    size_t name_size)
+struct fan__topic_key fan__topic_key(uint64_t seed, const char *name, size_t name_size)
+{
+    return (struct fan__topic_key){ .hash = fan__hash(seed, name, name_size),
+                                    .name = name,
+                                    .name_size = name_size };
+}
+
+static bool has_key(const struct fan__topic *topic, const struct fan__topic_key *key)
+{
+    return topic->hash == key->hash && topic->of == key->of &&
+           strncmp(topic->name, key->name, key->name_size) == 0 &&
+           topic->name[key->name_size] == '\0';
+}
+
+struct fan__topic *fan__topics_find(const struct fan__topics *topics,
+                                    const struct fan__topic_key *key)
 {
     if (topics->count == 0)
         return NULL;
-    uint64_t hash = fan__hash(topics->seed, name, name_size);
-    struct fan__topic *topic = topics->buckets[hash & (topics->bucket_count - 1)];
-    while (topic && (topic->hash != hash || strcmp(topic->name, name) != 0))
+    struct fan__topic *topic = topics->buckets[key->hash & (topics->bucket_count - 1)];
+    while (topic && !has_key(topic, key))
         topic = topic->next;
     return topic;
 }
@@ -60,30 +74,32 @@ static enum fan_status grow(struct fan__topics *topics)
     return FAN_OK;
 }
 
-struct fan__topic *fan__topics_get(struct fan__topics *topics, const char *name, size_t name_size)
+struct fan__topic *fan__topics_get(struct fan__topics *topics, const struct fan__topic_key *key)
 {
-    struct fan__topic *topic = fan__topics_find(topics, name, name_size);
+    struct fan__topic *topic = fan__topics_find(topics, key);
     if (topic)
         return topic;
     if (topics->count >= topics->bucket_count && grow(topics) != FAN_OK &&
         topics->bucket_count == 0)
         return NULL;
-    topic = fan__alloc(topics->env, sizeof(*topic) + name_size + 1);
+    topic = fan__alloc(topics->env, sizeof(*topic) + key->name_size + 1);
     if (!topic)
         return NULL;
-    uint64_t hash = fan__hash(topics->seed, name, name_size);
-    struct fan__topic **bucket = &topics->buckets[hash & (topics->bucket_count - 1)];
-    *topic = (struct fan__topic){ .next = *bucket, .hash = hash };
-    memcpy(topic->name, name, name_size + 1);
+    struct fan__topic **bucket = &topics->buckets[key->hash & (topics->bucket_count - 1)];
+    *topic = (struct fan__topic){ .next = *bucket, .of = key->of, .hash = key->hash };
+    memcpy(topic->name, key->name, key->name_size);
+    topic->name[key->name_size] = '\0';
     *bucket = topic;
-    topics->count++;
+    if (topics->count++ == 0 || key->name_size > topics->name_size_max)
+        topics->name_size_max = key->name_size;
     return topic;
 }
 
 void fan__topics_tidy(struct fan__topics *topics, struct fan__topic *topic)
 {
-    if (topic->first || topic->holds > 0)
+    if (topic->lane_count > 0 || topic->holds > 0)
         return;
+    assert(!topic->first);
     struct fan__topic **link = &topics->buckets[topic->hash & (topics->bucket_count - 1)];
     while (*link != topic)
         link = &(*link)->next;

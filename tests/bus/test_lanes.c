@@ -9,6 +9,8 @@
 #include "base/thread.h"
 #include "bus/bus.h"
 
+#include <fanfare/pattern.h>
+
 #include <linux/seccomp.h>
 #include <sched.h>
 #include <stdio.h>
@@ -52,8 +54,8 @@ static void test_R06_a_hundred_thousand_topics_cost_no_memory(void **state)
     }
     /* The one topic that has a lane has it looked at. */
     assert_int_equal(bus->routes.looked_at - looked_at, 1);
-    /* What its subscriber keeps, and where: there was no ring left for it. */
-    assert_int_equal(atomic_load(&memory.calls), calls + 2);
+    /* It is remembered; what its subscriber keeps, and where: there was no ring left for it. */
+    assert_int_equal(atomic_load(&memory.calls), calls + 3);
     assert_int_equal(counters_of(all[7]).matched, TOPICS + 103);
     assert_int_equal(counters_of(one).matched, 1);
     assert_int_equal(bus_counters_of(bus).topics, 1);
@@ -61,6 +63,242 @@ static void test_R06_a_hundred_thousand_topics_cost_no_memory(void **state)
     for (size_t i = 0; i < FILTERS; i++)
         fan_subscription_free(all[i]);
     fan_subscription_free(one);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+/* A text with a number where `form` has a #. */
+static void number_text(char text[FAN_TEXT_SIZE_MAX + 1], const char *form, int number)
+{
+    size_t at = strcspn(form, "#");
+    if (form[at] == '\0')
+        strcpy(text, form);
+    else
+        snprintf(text, FAN_TEXT_SIZE_MAX + 1, "%.*s%d%s", (int)at, form, number, form + at + 1);
+}
+
+/* Publishes a form's types from 0 to count - 1; gives how many lanes were compared with them. */
+static uint64_t publish_types(struct fan_bus *bus, const char *topic, const char *form, int count)
+{
+    char type[FAN_TEXT_SIZE_MAX + 1];
+    uint64_t looked_at = bus->routes.looked_at;
+    for (int i = 0; i < count; i++) {
+        number_text(type, form, i);
+        publish(bus, topic, type);
+    }
+    return bus->routes.looked_at - looked_at;
+}
+
+/* A thousand filters, and of each type that they want some in turn. */
+static void check_thousand(const char *topic, const char *patterns, const char *types)
+{
+    enum { FILTERS = 1000, ROUNDS = 3 };
+    struct fan_bus *bus = open_bus();
+    static struct fan_subscription *all[FILTERS];
+    char pattern[FAN_TEXT_SIZE_MAX + 1];
+    for (int i = 0; i < FILTERS; i++) {
+        number_text(pattern, patterns, i);
+        all[i] =
+            subscribe_with(bus, OPTIONS(.topic = topic, .pattern = pattern, .buffer_count = 8));
+    }
+    /* At first each is compared with the one filter, and then with none. */
+    assert_int_equal(publish_types(bus, topic, types, FILTERS), FILTERS);
+    for (int i = 1; i < ROUNDS; i++)
+        assert_int_equal(publish_types(bus, topic, types, FILTERS), 0);
+    /* Filters that come and go cost those that stay one comparison. */
+    for (int i = 0; i < 100; i++) {
+        struct fan_subscription *other = subscribe_with(bus, OPTIONS(.pattern = "else.where"));
+        assert_int_equal(publish_types(bus, topic, types, 1), 1);
+        assert_int_equal(publish_types(bus, topic, types, 1), 0);
+        fan_subscription_free(other);
+        assert_int_equal(publish_types(bus, topic, types, 1), 1);
+    }
+    for (int i = 0; i < FILTERS; i++) {
+        assert_int_equal(counters_of(all[i]).matched, i == 0 ? ROUNDS + 300 : ROUNDS);
+        fan_subscription_free(all[i]);
+    }
+    assert_int_equal(bus->prefixes.count, 0);
+    fan_bus_free(bus);
+}
+
+static void test_R06_a_thousand_types_in_turn_look_at_their_own_filters(void **state)
+{
+    (void)state;
+    char wide[FAN_TEXT_SIZE_MAX + 1] = "";
+    while (strlen(wide) < 200)
+        strcat(wide, "segment.");
+    strcat(wide, "#");
+    check_thousand(NULL, "a.b.#", "a.b.#");
+    check_thousand(NULL, "#.*", "#.b");
+    check_thousand(NULL, "a.#.>", "a.#.b.c");
+    check_thousand(NULL, wide, wide);
+    check_thousand("t", "a.b.#", "a.b.#");
+}
+
+static void test_R06_a_type_that_many_filters_want_is_remembered(void **state)
+{
+    (void)state;
+    enum { WIDTH = 7, FILTERS = 100 };
+    struct fan_bus *bus = open_bus();
+    struct fan_subscription *all[FILTERS];
+    for (size_t i = 0; i < FILTERS; i++) {
+        char pattern[2 * WIDTH] = "a.a.a.a.a.a.a";
+        for (size_t bit = 0; bit < WIDTH; bit++)
+            if (i >> bit & 1)
+                pattern[2 * bit] = '*';
+        all[i] = subscribe_with(bus, OPTIONS(.pattern = pattern, .buffer_count = 8));
+        assert_int_equal(publish_types(bus, NULL, "a.a.a.a.a.a.a", 1), i + 1);
+        assert_int_equal(publish_types(bus, NULL, "a.a.a.a.a.a.a", 1), 0);
+        publish(bus, NULL, "another");
+        assert_int_equal(publish_types(bus, NULL, "a.a.a.a.a.a.a", 2), 0);
+    }
+    assert_int_equal(bus->routes.count, 2);
+    for (size_t i = 0; i < FILTERS; i++) {
+        assert_int_equal(counters_of(all[i]).matched, 4 * (FILTERS - i));
+        fan_subscription_free(all[i]);
+    }
+    fan_bus_free(bus);
+}
+
+static void test_R06_topics_that_nobody_wants_are_found_by_type(void **state)
+{
+    (void)state;
+    enum { TOPICS = 100000, WANTED = 100, TYPES = 10 };
+    struct test_memory memory;
+    struct fan_bus *bus = open_in(&memory, true);
+    struct fan_subscription *all[WANTED];
+    struct fan_subscription *every = subscribe(bus, FAN_POLICY_DROP_OLDEST, 8);
+    char text[32];
+    for (int i = 0; i < WANTED; i++) {
+        snprintf(text, sizeof(text), "topic-%d", i * 77);
+        all[i] = subscribe_with(
+            bus, OPTIONS(.topic = text, .policy = FAN_POLICY_DROP_OLDEST, .buffer_count = 8));
+    }
+    assert_int_equal(publish_types(bus, NULL, "type-#", TYPES), TYPES);
+    for (int round = 0; round < 2; round++) {
+        uint64_t looked_at = bus->routes.looked_at;
+        for (int i = 0; i < TOPICS; i++) {
+            char type[32];
+            snprintf(text, sizeof(text), "topic-%d", i);
+            snprintf(type, sizeof(type), "type-%d", i % TYPES);
+            publish(bus, text, type);
+        }
+        assert_int_equal(bus->routes.looked_at - looked_at, round == 0 ? WANTED : 0);
+        assert_int_equal(bus->routes.count, TYPES + WANTED);
+    }
+    for (int i = 0; i < WANTED; i++) {
+        assert_int_equal(counters_of(all[i]).matched, 2);
+        fan_subscription_free(all[i]);
+    }
+    assert_int_equal(counters_of(every).matched, 2 * TOPICS + TYPES);
+    fan_subscription_free(every);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+static void test_R06_what_is_remembered_of_types_is_bounded(void **state)
+{
+    (void)state;
+    enum { TYPES = 16 * FAN__ROUTE_COUNT_MAX };
+    struct test_memory memory;
+    struct fan_bus *bus = open_in(&memory, true);
+    struct fan_subscription *all =
+        subscribe_with(bus, OPTIONS(.pattern = "*.7", .policy = FAN_POLICY_DROP_OLDEST));
+    publish_types(bus, NULL, "a.#", FAN__ROUTE_COUNT_MAX);
+    assert_int_equal(bus->routes.count, FAN__ROUTE_COUNT_MAX);
+    /* What comes on top is found nevertheless, and in the end it is what is remembered. */
+    assert_int_equal(publish_types(bus, NULL, "b.#", 100), 100);
+    assert_int_equal(publish_types(bus, NULL, "b.#", 100), 100);
+    publish_types(bus, NULL, "c.#", TYPES);
+    publish_types(bus, NULL, "b.#", 100);
+    assert_int_equal(publish_types(bus, NULL, "b.#", 100), 0);
+    assert_int_equal(counters_of(all).matched, 1 + 4 + 1);
+    fan_subscription_free(all);
+    fan_bus_free(bus);
+    /* In bytes too. */
+    bus = open_in(&memory, true);
+    all = subscribe(bus, FAN_POLICY_DROP_OLDEST, 8);
+    bus->memory_size_max = FAN__ROUTE_PART * FAN__ROUTE_SIZE_MIN;
+    publish_types(bus, NULL, "type-#", FAN__ROUTE_COUNT_MAX);
+    assert_in_range(bus->routes.size, FAN__ROUTE_SIZE_MIN / 2, FAN__ROUTE_SIZE_MIN);
+    assert_int_equal(counters_of(all).matched, FAN__ROUTE_COUNT_MAX);
+    fan_subscription_free(all);
+    fan_bus_free(bus);
+    assert_int_equal(atomic_load(&memory.blocks), 0);
+}
+
+/* SplitMix64. */
+static size_t chance(uint64_t *state, size_t count)
+{
+    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
+    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
+    return (size_t)((z ^ z >> 31) % count);
+}
+
+/* A text of a few segments, of which `>` is the last. */
+static void random_text(uint64_t *state, char text[16], const char *const *segments, size_t count)
+{
+    const char *segment = segments[chance(state, count)];
+    strcpy(text, segment);
+    while (chance(state, 3) > 0 && strlen(text) < 8 && segment[0] != '>') {
+        segment = segments[chance(state, count)];
+        strcat(text, ".");
+        strcat(text, segment);
+    }
+}
+
+/* What a filter wants, and how many of it came. */
+struct wish {
+    struct fan_subscription *subscription;
+    const char *topic;
+    char pattern[16];
+    uint64_t matched;
+};
+
+static void test_R06_the_lanes_found_are_those_that_all_filters_name(void **state)
+{
+    (void)state;
+    enum { WISHES = 40 };
+    static const char *const parts[] = { "a", "b", "ab", "*", ">" };
+    static const char *const odd[] = { "a", "b", "ab", "", "*", ">" };
+    static const char *const topics[] = { NULL, NULL, "t", "u", "v", "a" };
+    struct test_memory memory;
+    struct fan_bus *bus = open_in(&memory, false);
+    struct wish wishes[WISHES] = { 0 };
+    uint64_t random = test_seed();
+    for (int i = 0; i < (test_is_soak() ? 2000000 : 20000); i++) {
+        struct wish *wish = &wishes[chance(&random, WISHES)];
+        if (i < WISHES || chance(&random, 8) == 0) {
+            fan_subscription_free(wish->subscription);
+            wish->matched = 0;
+            wish->topic = topics[chance(&random, 5)];
+            random_text(&random, wish->pattern, parts, 5);
+            wish->subscription =
+                subscribe_with(bus, OPTIONS(.topic = wish->topic, .pattern = wish->pattern,
+                                            .buffer_count = 1, .policy = FAN_POLICY_DROP_OLDEST));
+        }
+        char type[16];
+        const char *topic = topics[chance(&random, 6)];
+        random_text(&random, type, odd, chance(&random, 4) > 0 ? 3 : 6);
+        if (type[0] == '\0')
+            continue;
+        /* Without memory nothing is remembered, and all is found. */
+        atomic_store(&memory.left, chance(&random, 4) > 0 ? -1 : 0);
+        publish(bus, topic, type);
+        atomic_store(&memory.left, -1);
+        for (size_t n = 0; n < WISHES; n++) {
+            wish = &wishes[n];
+            if (!wish->subscription)
+                continue;
+            wish->matched += (!wish->topic || (topic && strcmp(wish->topic, topic) == 0)) &&
+                             fan_pattern_match(wish->pattern, type);
+            assert_int_equal(counters_of(wish->subscription).matched, wish->matched);
+        }
+    }
+    for (size_t n = 0; n < WISHES; n++)
+        fan_subscription_free(wishes[n].subscription);
+    assert_int_equal(bus->prefixes.count + bus->topics.count, 0);
     fan_bus_free(bus);
     assert_int_equal(atomic_load(&memory.blocks), 0);
 }
@@ -178,7 +416,8 @@ static void test_R06_lapped_subscribers_are_looked_at_once(void **state)
     expect_gap(all[0], 1000, 1500 - BUFFER + 1, 500 - BUFFER);
     expect_seq(all[0], 1500 - BUFFER + 1);
     expect_gap(fast, 1000, 1500 - BUFFER + 1, 500 - BUFFER);
-    assert_int_equal(atomic_load(&memory.calls), calls);
+    /* The table of types, and the one type. */
+    assert_int_equal(atomic_load(&memory.calls), calls + 2);
     assert_true(bus_adds_up(bus));
     for (size_t i = 0; i < STALLED; i++)
         fan_subscription_free(all[i]);
@@ -239,9 +478,11 @@ static void test_L12_one_more_subscriber_takes_less_than_a_kilobyte(void **state
     struct fan_bus *bus;
     assert_ok(fan_bus_open(&options, &bus, NULL));
     struct fan_subscription *first = subscribe(bus, FAN_POLICY_DEFAULT, 0);
+    publish(bus, "t", "a");
+    expect_seq(first, 1);
     asked = 0;
     struct fan_subscription *second = subscribe(bus, FAN_POLICY_DEFAULT, 0);
-    for (uint64_t i = 1; i <= 10000; i++) {
+    for (uint64_t i = 2; i <= 10000; i++) {
         publish(bus, "t", "a");
         expect_seq(first, i);
         expect_seq(second, i);
@@ -522,6 +763,11 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_R06_a_hundred_thousand_topics_cost_no_memory),
+        cmocka_unit_test(test_R06_a_thousand_types_in_turn_look_at_their_own_filters),
+        cmocka_unit_test(test_R06_a_type_that_many_filters_want_is_remembered),
+        cmocka_unit_test(test_R06_topics_that_nobody_wants_are_found_by_type),
+        cmocka_unit_test(test_R06_what_is_remembered_of_types_is_bounded),
+        cmocka_unit_test(test_R06_the_lanes_found_are_those_that_all_filters_name),
         cmocka_unit_test(test_R06_rings_are_bounded_in_number_and_bytes),
         cmocka_unit_test(test_R06_stalled_subscribers_are_forgotten_until_they_read),
         cmocka_unit_test(test_R06_lapped_subscribers_are_looked_at_once),
