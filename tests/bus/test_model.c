@@ -584,7 +584,7 @@ static void play_lent(uint64_t seed)
 static void play_many(void (*play_one)(uint64_t seed), uint64_t rounds)
 {
     uint64_t seed = test_seed();
-    rounds *= test_is_soak() ? 50 : 1;
+    rounds *= test_is_soak() ? 10 : 1;
     for (uint64_t i = 0; i < rounds; i++) {
         print_message("# seed %llu\n", (unsigned long long)(seed + i));
         play_one(seed + i);
