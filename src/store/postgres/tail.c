@@ -27,7 +27,8 @@ struct fan__postgres_tail {
     struct fan__thread thread;
     struct fan__postgres_connection *connection; /* the thread's */
     uint32_t retry_ms;
-    int64_t after_ns; /* until then looks follow the last notice */
+    int64_t after_ns;  /* until then looks follow the last notice, and one that begins behind it */
+    int64_t looked_ns; /* when the last one began */
     int wake_file;
 
     struct fan__mutex mutex;
@@ -81,6 +82,7 @@ static void rest(struct fan__postgres_tail *tail, int file, uint32_t timeout_ms)
 static void look(struct fan__postgres_tail *tail)
 {
     struct fan__postgres_connection *connection = tail->connection;
+    tail->looked_ns = fan__deadline_ns(0);
     fan__postgres_extend(connection);
     struct fan__postgres_bounds bounds;
     fan__postgres_bounds(connection, &bounds);
@@ -172,7 +174,8 @@ static void clear_groups(struct fan__postgres_tail *tail)
 
 static void go_on(struct fan__postgres_tail *tail)
 {
-    bool again = fan__deadline_ns(0) < tail->after_ns;
+    /* By when it began: what it did not see yet may be there when its answer comes late. */
+    bool again = tail->looked_ns < tail->after_ns;
     int64_t look_ns = fan__deadline_ns(again ? FAN__POSTGRES_NOTICE_MS : tail->store->poll_ms);
     int64_t until_ns = clear_ns(tail);
     if (until_ns <= fan__deadline_ns(0))
