@@ -11,8 +11,11 @@
 #include <emmintrin.h>
 #endif
 
-/* While so much waits to be read, what is written now has left the caches before it is read. */
-#define CACHED_SIZE ((size_t)1 << 20)
+/*
+ * While no more than this waits, readers on other processors are close behind, and the lines of the
+ * block were in their caches last: stores past the caches need not fetch them from there first.
+ */
+#define CLOSE_BEHIND_SIZE ((size_t)4 << 20)
 #define PAST_CACHES_SIZE_MIN ((size_t)4 << 10)
 
 /* Fills in kind and type, which must be those of the bus. */
@@ -86,8 +89,8 @@ static void copy_past_caches(char *to, const char *from, size_t size)
 static void copy_payload(const struct fan_bus *bus, char *to, const struct fan_str *payload)
 {
     /* relaxed: a guess. */
-    if (payload->size >= PAST_CACHES_SIZE_MIN &&
-        atomic_load_explicit(&bus->held_size, memory_order_relaxed) > CACHED_SIZE)
+    if (payload->size >= PAST_CACHES_SIZE_MIN && bus->processor_count > 1 &&
+        atomic_load_explicit(&bus->held_size, memory_order_relaxed) < CLOSE_BEHIND_SIZE)
         copy_past_caches(to, payload->data, payload->size);
     else if (payload->size > 0)
         memcpy(to, payload->data, payload->size);
