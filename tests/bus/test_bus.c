@@ -185,12 +185,6 @@ static void expect_refused(struct fan_bus *bus, const struct fan_subscription_op
     assert_true(error.message[0] != '\0');
 }
 
-#define OPTIONS(...)                                                                               \
-    &(struct fan_subscription_options)                                                             \
-    {                                                                                              \
-        FAN_SUBSCRIPTION_OPTIONS_SIZE, __VA_ARGS__                                                 \
-    }
-
 static void test_B09_kinds_of_a_filter_are_checked(void **state)
 {
     (void)state;

@@ -62,14 +62,9 @@ static void want(struct member *member, bool right, const char *wrong)
         member->wrong = wrong;
 }
 
-/* splitmix64 (Steele, Lea, Flood 2014). */
 static size_t pick(struct member *member, size_t count)
 {
-    member->random_state += UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t z = member->random_state;
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (size_t)((z ^ (z >> 31)) % count);
+    return test_pick(&member->random_state, count);
 }
 
 /* No memory for the test itself ends it at once. */

@@ -227,22 +227,13 @@ static void test_R06_what_is_remembered_of_types_is_bounded(void **state)
     assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
-/* SplitMix64. */
-static size_t chance(uint64_t *state, size_t count)
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (size_t)((z ^ z >> 31) % count);
-}
-
 /* A text of a few segments, of which `>` is the last. */
 static void random_text(uint64_t *state, char text[16], const char *const *segments, size_t count)
 {
-    const char *segment = segments[chance(state, count)];
+    const char *segment = segments[test_pick(state, count)];
     strcpy(text, segment);
-    while (chance(state, 3) > 0 && strlen(text) < 8 && segment[0] != '>') {
-        segment = segments[chance(state, count)];
+    while (test_pick(state, 3) > 0 && strlen(text) < 8 && segment[0] != '>') {
+        segment = segments[test_pick(state, count)];
         strcat(text, ".");
         strcat(text, segment);
     }
@@ -268,23 +259,23 @@ static void test_R06_the_lanes_found_are_those_that_all_filters_name(void **stat
     struct wish wishes[WISHES] = { 0 };
     uint64_t random = test_seed();
     for (int i = 0; i < (test_is_soak() ? 2000000 : 20000); i++) {
-        struct wish *wish = &wishes[chance(&random, WISHES)];
-        if (i < WISHES || chance(&random, 8) == 0) {
+        struct wish *wish = &wishes[test_pick(&random, WISHES)];
+        if (i < WISHES || test_pick(&random, 8) == 0) {
             fan_subscription_free(wish->subscription);
             wish->matched = 0;
-            wish->topic = topics[chance(&random, 5)];
+            wish->topic = topics[test_pick(&random, 5)];
             random_text(&random, wish->pattern, parts, 5);
             wish->subscription =
                 subscribe_with(bus, OPTIONS(.topic = wish->topic, .pattern = wish->pattern,
                                             .buffer_count = 1, .policy = FAN_POLICY_DROP_OLDEST));
         }
         char type[16];
-        const char *topic = topics[chance(&random, 6)];
-        random_text(&random, type, odd, chance(&random, 4) > 0 ? 3 : 6);
+        const char *topic = topics[test_pick(&random, 6)];
+        random_text(&random, type, odd, test_pick(&random, 4) > 0 ? 3 : 6);
         if (type[0] == '\0')
             continue;
         /* Without memory nothing is remembered, and all is found. */
-        atomic_store(&memory.left, chance(&random, 4) > 0 ? -1 : 0);
+        atomic_store(&memory.left, test_pick(&random, 4) > 0 ? -1 : 0);
         publish(bus, topic, type);
         atomic_store(&memory.left, -1);
         for (size_t n = 0; n < WISHES; n++) {

@@ -34,6 +34,7 @@ struct entry {
     size_t topic;
     size_t type;
     size_t size;
+    int64_t time_us;
     bool lost;
 };
 
@@ -57,6 +58,8 @@ struct model {
 static struct model models[SUBSCRIPTIONS_MAX];
 static struct fan_bus_counters departed;
 static struct fan_bus *bus;
+static struct fan_env env;
+static int64_t wall; /* the time by its clock */
 static uint64_t next_seq;
 static uint64_t unheard;
 static bool closed;
@@ -65,14 +68,14 @@ static unsigned holds[4]; /* of each topic */
 static uint64_t random_state;
 static size_t large_one_in;
 
-/* splitmix64 (Steele, Lea, Flood 2014). */
 static size_t pick(size_t count)
 {
-    random_state += UINT64_C(0x9e3779b97f4a7c15);
-    uint64_t z = random_state;
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return (size_t)((z ^ (z >> 31)) % count);
+    return test_pick(&random_state, count);
+}
+
+static int64_t wall_us(void *context)
+{
+    return *(const int64_t *)context;
 }
 
 static void erase(struct model *model, size_t index)
@@ -96,13 +99,12 @@ static bool model_wants(const struct model *model, size_t topic, size_t type)
            matches[model->pattern][type] && !model->deaf[type];
 }
 
-static void model_give(struct model *model, size_t topic, size_t type, size_t size)
+static void model_give(struct model *model, struct entry entry)
 {
-    struct entry entry = { .seq = next_seq, .topic = topic, .type = type, .size = size };
     model->counters.matched++;
     for (size_t i = 0; model->policy == FAN_POLICY_LATEST && i < model->entry_count; i++) {
         struct entry *at = &model->entries[i];
-        if (!at->lost && at->topic == topic && at->type == type) {
+        if (!at->lost && at->topic == entry.topic && at->type == entry.type) {
             model->counters.conflated++;
             erase(model, i);
             break;
@@ -125,20 +127,21 @@ static void model_give(struct model *model, size_t topic, size_t type, size_t si
         model->counters.queued_max = waiting(model);
 }
 
-static enum fan_status model_publish(size_t topic, size_t type, size_t size)
+static enum fan_status model_publish(struct entry entry)
 {
     bool heard = false;
     if (closed)
         return FAN_CLOSED;
     for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
-        if (models[i].policy == FAN_POLICY_BLOCK && model_wants(&models[i], topic, type) &&
+        if (models[i].policy == FAN_POLICY_BLOCK &&
+            model_wants(&models[i], entry.topic, entry.type) &&
             waiting(&models[i]) == models[i].capacity)
             return FAN_TIMED_OUT;
     }
-    next_seq++;
+    entry.seq = ++next_seq;
     for (size_t i = 0; i < SUBSCRIPTIONS_MAX; i++) {
-        if (model_wants(&models[i], topic, type)) {
-            model_give(&models[i], topic, type, size);
+        if (model_wants(&models[i], entry.topic, entry.type)) {
+            model_give(&models[i], entry);
             heard = true;
         }
     }
@@ -182,6 +185,7 @@ static void check_message(const struct fan_message *message, struct entry entry)
     assert_string_equal(message->topic, topics[entry.topic] ? topics[entry.topic] : "");
     assert_string_equal(message->type, types[entry.type]);
     assert_int_equal(message->kind, typed ? entry.type : 0);
+    assert_int_equal(message->time_us, entry.time_us);
     assert_int_equal(message->payload.size, entry.size);
     for (size_t i = 0; i < entry.size; i++)
         assert_int_equal(message->payload.data[i], byte_of(entry.seq, i));
@@ -237,6 +241,22 @@ static size_t pick_size(void)
     return sizes[pick(pick(large_one_in) == 0 ? 9 : 6)];
 }
 
+/* Any time there is, also before 1970; or none: then it is that of the clock. */
+static int64_t pick_time(void)
+{
+    return pick(3) == 0 ? 0 : (int64_t)test_random(&random_state);
+}
+
+/* What is published of an entry, all but its payload. */
+static struct fan_message message_of_entry(const struct entry *entry)
+{
+    const char *type = typed && pick(2) ? NULL : types[entry->type];
+    struct fan_message message = message_of(topics[entry->topic], type, NULL);
+    message.kind = typed ? (unsigned)entry->type : 0;
+    message.time_us = entry->time_us;
+    return message;
+}
+
 static enum fan_status do_publish(size_t count_max)
 {
     enum { BATCH_COUNT_MAX = 48 };
@@ -247,26 +267,27 @@ static enum fan_status do_publish(size_t count_max)
     struct fan_message batch[BATCH_COUNT_MAX];
     enum fan_status expected = closed ? FAN_CLOSED : FAN_OK;
     size_t expected_count = 0;
-    size_t topic = 0;
-    size_t type = 0;
-    size_t size = 0;
+    struct entry entry = { .seq = 0 };
+    wall += 1 + (int64_t)pick(1000);
     if (alike)
         count = pick(BATCH_COUNT_MAX);
     if (count > count_max)
         count = count_max;
     for (size_t i = 0; i < count; i++) {
         if (i == 0 || !alike || pick(30) == 0) {
-            topic = pick(4);
-            type = pick(4);
-            size = typed ? kinds[type].payload_size : pick_size();
+            entry.topic = pick(4);
+            entry.type = pick(4);
+            entry.size = typed ? kinds[entry.type].payload_size : pick_size();
         }
+        entry.time_us = pick_time();
+        batch[i] = message_of_entry(&entry);
+        if (entry.time_us == 0)
+            entry.time_us = wall;
         if (expected == FAN_OK)
-            expected = model_publish(topic, type, size);
+            expected = model_publish(entry);
         expected_count += expected == FAN_OK;
-        batch[i] = message_of(topics[topic], typed && pick(2) ? NULL : types[type], NULL);
-        batch[i].kind = typed ? (unsigned)type : 0;
-        batch[i].payload = (struct fan_str){ bytes[i], size };
-        for (size_t k = 0; k < size; k++)
+        batch[i].payload = (struct fan_str){ bytes[i], entry.size };
+        for (size_t k = 0; k < entry.size; k++)
             bytes[i][k] = byte_of(next_seq, k);
     }
     if (count == 1) {
@@ -454,6 +475,10 @@ static void open_anew(uint64_t seed, bool with_kinds)
     unheard = 0;
     closed = false;
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    env = *fan_env_default();
+    env.context = &wall;
+    env.wall_us = wall_us;
+    options.env = &env;
     options.block_timeout_ms = 1;
     options.single_publisher = pick(2);
     options.by_reference = pick(6) == 0;
