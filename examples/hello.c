@@ -46,10 +46,13 @@ int main(void)
 
     const struct fan_message *message;
     struct greeting got;
-    while (fan_subscription_next(subscription, FAN_TIMEOUT_FOREVER, &message) == FAN_OK)
-        if (greeting_read(message, &got) == FAN_OK)
+    enum fan_status status;
+    do { /* FAN_GAP tells what a slow one has lost, and goes on. */
+        status = fan_subscription_next(subscription, FAN_TIMEOUT_FOREVER, &message);
+        if (status == FAN_OK && greeting_read(message, &got) == FAN_OK)
             printf("%llu: hello %s, %d times\n", (unsigned long long)message->seq, got.name,
                    got.times);
+    } while (status != FAN_CLOSED);
 
     fan_subscription_free(subscription);
     fan_bus_free(bus);

@@ -39,7 +39,8 @@ struct fan_subscription;
 #define FAN_MESSAGE_SIZE_MAX ((size_t)16 << 20)
 
 /*
- * kinds               the closed set, or NULL for open types; the array must outlive the bus
+ * kinds               the closed set, or NULL for open types; the array must outlive the bus and
+ *                     its subscriptions: a message that is read points at the name in it
  * single_publisher    one thread publishes (asserted), without lock or fence on its path; whoever
  *                     subscribes, ends, or falls asleep pays for that, with microseconds
  * memory_size_max     bound on bytes held for slow subscribers, 0 for 64 MiB; past it those that
@@ -70,9 +71,12 @@ struct fan_bus_options {
 
 /*
  * A message, as published and as read. seq is set by the bus; time_us is kept when given and
- * stamped when 0. On a bus with kinds, `kind` is the index into the set and `type` its name; on an
- * open one, `kind` is 0. topic may be NULL when published and is never NULL when read. A payload
- * that is read is aligned to 8 bytes.
+ * stamped when 0. On a bus with kinds, `kind` is the index into the set and `type` its name, which
+ * may be NULL when published; on an open one, `kind` is 0 and `type` wanted. topic may be NULL when
+ * published and is never NULL when read. A payload that is read is aligned to 8 bytes.
+ *
+ * size is FAN_MESSAGE_SIZE, of the header that the publisher, or the library for one that is read,
+ * was compiled with: fields come later at the end.
  */
 struct fan_message {
     size_t size;
@@ -132,13 +136,14 @@ FAN_API void fan_bus_free(struct fan_bus *bus);
  * Publishes one message to all that match. ret_seq may be NULL.
  *
  * Returns: FAN_CLOSED after close; FAN_INVALID for a kind outside the set, a payload of another
- *          size than the kind's or above FAN_MESSAGE_SIZE_MAX, no type, another type than the
- *          kind's, too long a string, a size below FAN_MESSAGE_SIZE; FAN_TIMED_OUT when a
- *          FAN_POLICY_BLOCK reader made no room in time; FAN_NO_MEMORY; FAN_FORKED. In all these
- *          cases nobody got it and no counter moved.
+ *          size than the kind's or above FAN_MESSAGE_SIZE_MAX, no type on a bus without kinds,
+ *          another type than the kind's, too long a string, a size below FAN_MESSAGE_SIZE;
+ *          FAN_TIMED_OUT when a FAN_POLICY_BLOCK reader made no room in time; FAN_NO_MEMORY;
+ *          FAN_FORKED. In all these cases nobody got it and no counter moved.
  * Memory:  the message is copied.
  * Thread:  any (single_publisher: always the same). Blocks: for FAN_POLICY_BLOCK readers without
- *          room, up to block_timeout_ms; else never.
+ *          room, and behind a publish, of whatever topic, that waits for one: up to
+ *          block_timeout_ms. Else never.
  */
 FAN_MUST_CHECK FAN_API enum fan_status fan_bus_publish(struct fan_bus *bus,
                                                        const struct fan_message *message,

@@ -13,16 +13,18 @@
  *
  *     struct pulse pulse;
  *     struct drift drift;
- *     while (fan_subscription_next(subscription, FAN_TIMEOUT_FOREVER, &message) == FAN_OK) {
- *         if (pulse_read(message, &pulse) == FAN_OK)
+ *     do {
+ *         status = fan_subscription_next(subscription, FAN_TIMEOUT_FOREVER, &message);
+ *         if (status == FAN_OK && pulse_read(message, &pulse) == FAN_OK)
  *             on_pulse(&pulse);
- *         else if (drift_read(message, &drift) == FAN_OK)
+ *         else if (status == FAN_OK && drift_read(message, &drift) == FAN_OK)
  *             on_drift(&drift);
- *     }
+ *     } while (status != FAN_CLOSED);
  *
- * Another struct than the declared one does not compile, nor do two for one index. A declaration
- * with another index than its place in the table, or for the table of another bus, is refused by
- * the name, when it is published and when it is read.
+ * Another struct than the declared one does not compile, nor do two structs for one enumerator. An
+ * index is a plain enumerator: of two words for one number, as `DRIFT` and `1`, the compiler does
+ * not tell. A declaration with another index than its place in the table, or for the table of
+ * another bus, is refused by the name, when it is published and when it is read.
  *
  * A struct is published as its bytes are, padding included: one that leaves the process, or is
  * compared by memcmp, wants its padding set (memset). Pointers in it are copied, not what they
@@ -52,7 +54,8 @@ struct fan_kind {
     }
 
 /*
- * Defines two functions for the kind with that index, name, and struct as payload:
+ * Defines two functions for the kind with that index (a plain enumerator, no expression: names are
+ * made of it), name, and struct as payload:
  *
  * enum fan_status prefix_publish(bus, topic, const struct_type *value, uint64_t *ret_seq)
  *     Publishes. Returns, Memory, Thread, Blocks: as fan_bus_publish.
@@ -65,7 +68,7 @@ struct fan_kind {
  * unused: a program may publish a kind that it never reads.
  */
 #define FAN_KIND_DECLARE(prefix, index, name, struct_type)                                         \
-    typedef struct_type fan_kind_at_##index; /* one struct for one index */                        \
+    typedef struct_type fan_kind_at_##index; /* one struct for it */                               \
     typedef struct_type prefix##_kind_struct;                                                      \
     __attribute__((unused)) static const char prefix##_kind_name[] = name;                         \
     FAN_MUST_CHECK __attribute__((unused)) static inline enum fan_status prefix##_publish(         \

@@ -103,7 +103,8 @@ FAN_MUST_CHECK FAN_API enum fan_status fan_subscription_next(
 /*
  * Takes messages that follow each other without loss, waiting for the first as
  * fan_subscription_next does: up to count_max, but never more than 256, than its buffer_count, or
- * than fit 64 KiB of the room told below (18 with the largest slots).
+ * than fit 64 KiB of the room told below (18 with the largest slots). ret_messages has room for
+ * count_max pointers.
  *
  * Returns: as fan_subscription_next; FAN_INVALID for a count_max of 0. With FAN_OK, *ret_count is
  *          at least 1.

@@ -188,6 +188,7 @@ static void test_B18_L1_block_times_out_and_nobody_got_it(void **state)
 struct publisher {
     struct fan__thread thread;
     struct fan_bus *bus;
+    const char *topic;
     enum fan_status status;
     uint64_t seq;
 };
@@ -195,13 +196,14 @@ struct publisher {
 static void publish_once(void *context)
 {
     struct publisher *publisher = context;
-    publisher->status = try_publish(publisher->bus, NULL, "a", &publisher->seq);
+    publisher->status = try_publish(publisher->bus, publisher->topic, "a", &publisher->seq);
 }
 
 /* Starts a publisher and waits until it stands at the gate. */
-static void start_blocked(struct publisher *publisher, struct fan_bus *bus, size_t waiters)
+static void start_blocked(struct publisher *publisher, struct fan_bus *bus, const char *topic,
+                          size_t waiters)
 {
-    *publisher = (struct publisher){ .bus = bus };
+    *publisher = (struct publisher){ .bus = bus, .topic = topic };
     assert_ok(fan__thread_start(&publisher->thread, "publisher", publish_once, publisher));
     for (;;) {
         fan__mutex_lock(&bus->mutex);
@@ -228,8 +230,8 @@ static void test_B18_block_is_woken_by_progress_and_ends(void **state)
         publish(bus, NULL, "a");
         struct publisher first;
         struct publisher second;
-        start_blocked(&first, bus, 1);
-        start_blocked(&second, bus, 2);
+        start_blocked(&first, bus, NULL, 1);
+        start_blocked(&second, bus, NULL, 2);
         if (how == 0) {
             /* Each read alone lets the next publisher through. */
             for (uint64_t seq = 1; seq <= 3; seq++) {
@@ -256,6 +258,28 @@ static void test_B18_block_is_woken_by_progress_and_ends(void **state)
         fan_bus_free(bus);
     }
     fan_cancel_unref(cancel);
+}
+
+static void test_L1_all_topics_wait_behind_one_that_waits(void **state)
+{
+    (void)state;
+    struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
+    struct fan_subscription *slow = subscribe_with(
+        bus, OPTIONS(.topic = "slow", .policy = FAN_POLICY_BLOCK, .buffer_count = 1));
+    publish(bus, "slow", "a");
+    publish(bus, "other", "a");
+    struct publisher first;
+    struct publisher second;
+    start_blocked(&first, bus, "slow", 1);
+    start_blocked(&second, bus, "other", 2);
+    expect_seq(slow, 1);
+    fan__thread_join(&first.thread);
+    fan__thread_join(&second.thread);
+    assert_int_equal(first.status, FAN_OK);
+    assert_int_equal(second.status, FAN_OK);
+    assert_int_equal(second.seq, first.seq + 1);
+    fan_subscription_free(slow);
+    fan_bus_free(bus);
 }
 
 /* A message whose block is a little over 1,000 bytes. */
@@ -848,6 +872,7 @@ int main(void)
         cmocka_unit_test(test_B18_latest_is_bounded_in_topics),
         cmocka_unit_test(test_B18_L1_block_times_out_and_nobody_got_it),
         cmocka_unit_test(test_B18_block_is_woken_by_progress_and_ends),
+        cmocka_unit_test(test_L1_all_topics_wait_behind_one_that_waits),
         cmocka_unit_test(test_L12_the_budget_takes_from_those_above_their_share),
         cmocka_unit_test(test_L12_the_budget_takes_nothing_from_those_that_block),
         cmocka_unit_test(test_L12_those_that_block_do_not_lift_the_budget),
