@@ -1,5 +1,4 @@
 import com.lmax.disruptor.BlockingWaitStrategy;
-import com.lmax.disruptor.BusySpinWaitStrategy;
 import com.lmax.disruptor.EventHandler;
 import com.lmax.disruptor.RingBuffer;
 import com.lmax.disruptor.WaitStrategy;
@@ -38,7 +37,6 @@ public final class Peer {
         final boolean timed;
         final int[] samples;
         int sampleCount;
-        volatile long done;
         long delivered;
         long wrong;
 
@@ -129,14 +127,7 @@ public final class Peer {
     }
 
     private static WaitStrategy waiting(String name) {
-        switch (name) {
-            case "yielding":
-                return new YieldingWaitStrategy();
-            case "blocking":
-                return new BlockingWaitStrategy();
-            default:
-                return new BusySpinWaitStrategy();
-        }
+        return name.equals("yielding") ? new YieldingWaitStrategy() : new BlockingWaitStrategy();
     }
 
     private static String answer(Publisher[] publishers, Reader[] readers, double seconds) {

@@ -1,6 +1,7 @@
 /* ck_ring of Concurrency Kit: a ring with the events inside for each reader. */
 #include "fanout.h"
 
+#include <ck_pr.h>
 #include <ck_ring.h>
 
 CK_RING_PROTOTYPE(event, event)
@@ -10,6 +11,11 @@ struct ring {
     bool many;
     struct event events[BUFFER_COUNT];
 };
+
+static void ring_pause(void)
+{
+    ck_pr_stall();
+}
 
 static struct ring *ring_new(bool many_publishers)
 {

@@ -1,11 +1,17 @@
 /* rte_ring_elem of DPDK, without its environment: a ring for each reader. */
 #include "fanout.h"
 
+#include <rte_pause.h>
 #include <rte_ring_elem.h>
 
 struct ring {
     struct rte_ring *ring;
 };
+
+static void ring_pause(void)
+{
+    rte_pause();
+}
 
 static struct ring *ring_new(bool many_publishers)
 {
