@@ -1,19 +1,18 @@
 /*
  * The bus of this house, through its public API with all counters on.
  *
- *     bus-ours one|many|newest|oldest
+ *     bus-ours block-one|block-many|newest-one|newest-many|oldest-one|oldest-many
  *
- * one and many wait for readers (FAN_POLICY_BLOCK), on a bus for one publisher or for many; the
- * others lose, on a bus for many. Readers stay awake for 50 us before they sleep, and read in
- * batches; what is offered in bursts is published by one call for each.
- *
- * The mode `calls` is `lossy` with one call of fan_bus_publish for each event.
+ * The policy, and whether the bus is for one publisher or for many. Readers stay awake for 50 us
+ * before they sleep, and read in batches. Each event is one call of fan_bus_publish, but in the
+ * mode `bursts`: that is `lossy` with one call of fan_bus_publish_many for each burst.
  *
  * Other modes, on a bus for one publisher, with times given so that no clock is read. The publisher
  * itself reads what has come, between bursts of at most half a buffer, and outside its time:
  *     stalled  READERS subscriptions of one kind that nobody reads, beside one that is read
  *     tail     as stalled, with each publish by the clock
- *     filters  READERS distinct patterns of which one matches, with open types
+ *     filters  READERS distinct patterns of which one matches, with open types: the one that was
+ *              subscribed last, so that it gets nothing for having come before the others
  *     long     as filters, with a type of 200 bytes
  *     types    1,000 types in turn: a pattern for each (READERS 1,000), or one for all (1)
  *     topics   READERS topics in turn, with one subscription of all, with open types
@@ -57,7 +56,7 @@ struct ours {
     struct fan_bus *bus;
     struct fan_subscription *subscriptions[READER_COUNT_MAX];
     unsigned count;
-    bool calls;
+    bool bursts;
 };
 
 static struct fan_bus *open_bus(bool single_publisher, bool closed_set, const struct fan_env *env)
@@ -98,7 +97,7 @@ static void *bus_open(const struct round *round)
     unsigned kind = round->word_count == WORD_COUNT ? KIND_EVENT : KIND_LARGE;
     ours->bus = open_bus(wanted.single_publisher, true, NULL);
     ours->count = round->readers;
-    ours->calls = strcmp(round->mode, "calls") == 0;
+    ours->bursts = strcmp(round->mode, "bursts") == 0;
     for (unsigned i = 0; i < round->readers; i++)
         ours->subscriptions[i] = subscribe(ours->bus, wanted.policy, NULL, NULL, &kind);
     return ours;
@@ -130,7 +129,7 @@ static void bus_publish_burst(void *bus, unsigned publisher, const uint64_t *wor
 {
     const struct ours *ours = bus;
     struct fan_message messages[BURST_COUNT];
-    if (ours->calls) {
+    if (!ours->bursts) {
         for (size_t i = 0; i < BURST_COUNT; i++)
             bus_publish(bus, publisher, words + i * WORD_COUNT, WORD_COUNT);
         return;
@@ -232,13 +231,15 @@ static void begin_stalled(struct lonely *lonely, unsigned stalled)
         lonely->subscriptions[i] = subscribe(lonely->bus, wanted.policy, NULL, NULL, &kind);
 }
 
+/* However many there are, the last one has the same pattern. It is the one that is read. */
 static void begin_filters(struct lonely *lonely, unsigned patterns, bool long_type)
 {
+    must(patterns <= TYPE_COUNT, "too many patterns");
     lonely_open(lonely, false, patterns, 1, 0);
-    for (unsigned i = 0; i < patterns; i++) {
+    for (unsigned left = patterns; left-- > 0;) {
         char pattern[NAME_SIZE];
-        snprintf(pattern, sizeof(pattern), long_type ? "bench.event.%u.*" : "bench.event.%u", i);
-        lonely->subscriptions[i] = subscribe(lonely->bus, wanted.policy, NULL, pattern, NULL);
+        snprintf(pattern, sizeof(pattern), long_type ? "bench.event.%u.*" : "bench.event.%u", left);
+        lonely->subscriptions[left] = subscribe(lonely->bus, wanted.policy, NULL, pattern, NULL);
     }
     const char *type = long_type ? "bench.event.0." : "bench.event.0";
     memset(lonely->type, 'x', LONG_TYPE_SIZE);
@@ -518,10 +519,12 @@ int main(int argc, char **argv)
         bool single_publisher;
         enum fan_policy policy;
     } variants[] = {
-        { "one", true, FAN_POLICY_BLOCK },
-        { "many", false, FAN_POLICY_BLOCK },
-        { "newest", false, FAN_POLICY_DROP_NEWEST },
-        { "oldest", false, FAN_POLICY_DROP_OLDEST },
+        { "block-one", true, FAN_POLICY_BLOCK },
+        { "block-many", false, FAN_POLICY_BLOCK },
+        { "newest-one", true, FAN_POLICY_DROP_NEWEST },
+        { "newest-many", false, FAN_POLICY_DROP_NEWEST },
+        { "oldest-one", true, FAN_POLICY_DROP_OLDEST },
+        { "oldest-many", false, FAN_POLICY_DROP_OLDEST },
     };
     for (size_t i = 0; argc == 2 && i < sizeof(variants) / sizeof(variants[0]); i++) {
         if (strcmp(argv[1], variants[i].name) != 0)
@@ -530,6 +533,8 @@ int main(int argc, char **argv)
         wanted.policy = variants[i].policy;
         return serve();
     }
-    fprintf(stderr, "usage: %s one|many|newest|oldest\n", argv[0]);
+    fprintf(stderr,
+            "usage: %s block-one|block-many|newest-one|newest-many|oldest-one|oldest-many\n",
+            argv[0]);
     return 2;
 }

@@ -18,6 +18,7 @@ import (
 const (
 	bufferCount    = 1024
 	burstCount     = 32
+	processClock   = 2
 	threadCPUClock = 3
 	publisherCount = 16
 	multiplier     = 0x9e3779b97f4a7c15
@@ -211,6 +212,7 @@ func run(mode string, publisherCount int, readerCount int, seconds float64, rate
 		}()
 	}
 	before := nowNs()
+	processBefore := clockNs(processClock)
 	close(start)
 	time.Sleep(time.Duration(seconds * 1e9))
 	atomic.StoreInt32(&stop, 1)
@@ -220,10 +222,12 @@ func run(mode string, publisherCount int, readerCount int, seconds float64, rate
 	}
 	reading.Wait()
 	elapsed := float64(nowNs()-before) * 1e-9
-	return answer(publishers, readers, lossless, elapsed)
+	processNs := clockNs(processClock) - processBefore
+	return answer(publishers, readers, lossless, elapsed, processNs)
 }
 
-func answer(publishers []publisher, readers []reader, lossless bool, elapsed float64) string {
+func answer(publishers []publisher, readers []reader, lossless bool, elapsed float64,
+	processNs uint64) string {
 	var published, cpuNs, delivered, wrong uint64
 	var p50 float64
 	for i := range publishers {
@@ -241,8 +245,13 @@ func answer(publishers []publisher, readers []reader, lossless bool, elapsed flo
 	if wrong > 0 || lossless && delivered != published*uint64(len(readers)) {
 		return "error events were lost, torn or out of order"
 	}
-	return fmt.Sprintf("published=%d delivered=%d seconds=%.6f publish_ns=%.3f p50_ns=%.0f", published,
-		delivered, elapsed, float64(cpuNs)/float64(published), p50)
+	perDelivery := 0.0
+	if delivered > 0 {
+		perDelivery = float64(processNs) / float64(delivered)
+	}
+	return fmt.Sprintf("published=%d delivered=%d seconds=%.6f publish_ns=%.3f process_ns=%.3f "+
+		"p50_ns=%.0f", published, delivered, elapsed, float64(cpuNs)/float64(published), perDelivery,
+		p50)
 }
 
 func main() {

@@ -125,7 +125,7 @@ static void sleep_for(double seconds)
 }
 
 static void answer(const struct publisher *publishers, struct reader *readers,
-                   const struct round *round, double seconds)
+                   const struct round *round, double seconds, uint64_t process_ns)
 {
     uint64_t published = 0;
     uint64_t cpu_ns = 0;
@@ -147,9 +147,10 @@ static void answer(const struct publisher *publishers, struct reader *readers,
     }
     must(wrong == 0, "events came torn or out of order");
     must(!round->lossless || delivered == published * round->readers, "events were lost");
-    printf("published=%" PRIu64 " delivered=%" PRIu64 " seconds=%.6f publish_ns=%.3f p50_ns=%.0f\n",
+    printf("published=%" PRIu64 " delivered=%" PRIu64 " seconds=%.6f publish_ns=%.3f "
+           "process_ns=%.3f p50_ns=%.0f\n",
            published, delivered, seconds, published > 0 ? (double)cpu_ns / (double)published : 0,
-           p50);
+           delivered > 0 ? (double)process_ns / (double)delivered : 0, p50);
 }
 
 static void harness_run(const struct round *round)
@@ -176,6 +177,7 @@ static void harness_run(const struct round *round)
     }
     pthread_barrier_wait(&harness_start);
     uint64_t start = clock_ns(CLOCK_MONOTONIC);
+    uint64_t start_process_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     sleep_for(round->seconds);
     atomic_store(&harness_stop, true);
     for (unsigned i = 0; i < round->publishers; i++)
@@ -184,8 +186,9 @@ static void harness_run(const struct round *round)
     for (unsigned i = 0; i < round->readers; i++)
         pthread_join(readers[i].thread, NULL);
     double seconds = (double)(clock_ns(CLOCK_MONOTONIC) - start) * 1e-9;
+    uint64_t process_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start_process_ns;
     pthread_barrier_destroy(&harness_start);
-    answer(publishers, readers, round, seconds);
+    answer(publishers, readers, round, seconds, process_ns);
     for (unsigned i = 0; i < round->readers; i++)
         free(readers[i].samples);
     bus_free(bus);

@@ -4,14 +4,15 @@
  * lines on its standard input until that ends:
  *
  *     MODE PUBLISHERS READERS SECONDS RATE
- *     -> published=N delivered=N seconds=S publish_ns=T p50_ns=T
+ *     -> published=N delivered=N seconds=S publish_ns=T process_ns=T p50_ns=T
  *
  * MODE is lossless, lossy, latency (lossy, with times in the events) or large (lossless, 16 KiB);
  * what a mode does not measure is 0, or left out. A program may have modes of its own.
  * RATE is offered by each publisher in events a second, in bursts at known times between which it
  * spins and yields to nobody; 0 is as fast as it goes. publish_ns is the processor time of
- * publishing in such bursts, per event, without that of the clock. Every reader is a thread that
- * looks at each word of each event.
+ * publishing in such bursts, per event, without that of the clock. process_ns is the processor time
+ * of the whole process in the round, that of spinning between bursts included, per event delivered.
+ * Every reader is a thread that looks at each word of each event.
  */
 #ifndef BENCH_PEERS_ROUND_H
 #define BENCH_PEERS_ROUND_H

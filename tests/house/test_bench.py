@@ -43,6 +43,9 @@ def test_the_bus_is_measured_without_peers():
         low, high = row["interval"]["ours"]
         assert 0 < low <= row["ours"] <= high, row
         assert (row["ratio"] is None) == ("reason" in row), row
+        if row["ratio"] is not None:
+            low, high = row["interval"]["ratio"]
+            assert low <= row["ratio"] <= high, row
     goals = [row for row in rows if row["goal"] is not None]
     missing = [row for row in goals if row["ratio"] is None]
     assert any(row["peer"] == "Disruptor yielding" for row in missing), rows
@@ -79,6 +82,19 @@ for line in sys.stdin:
     assert bench.values(("peer", lines[0]), "delivered/s") == []
     assert bench.values(("peer", lines[1]), "delivered/s") == [5, 5]
     assert bench.reason("peer", lines[0]) == "error no"
+
+
+def test_the_ratio_is_the_median_of_the_rounds_ratios():
+    bus = load(ROOT / "bench/bus.py")
+    bench = bus.Bench(bus.parse([]))
+    bench.samples = {("ours", "lossy"): [{"x": value} for value in (1, 10, 2)],
+                     ("peer", "lossy"): [{"x": value} for value in (1, 5, 4)]}
+    for less in (False, True):
+        bench.add(bus.Row("case", "unit", (("ours", "lossy"), "x"), (("peer", "lossy"), "x"),
+                          "peer", None, less))
+        row = bench.rows[-1]
+        assert (row["ours"], row["peer_value"], row["ratio"]) == (2, 4, 1), row
+        assert row["interval"]["ratio"] == [0.5, 2], row
 
 
 def test_intervals_hold_nineteen_medians_in_twenty():

@@ -12,6 +12,7 @@ const BUFFER_COUNT: usize = 1024;
 const BURST_COUNT: usize = 32;
 const PUBLISHER_COUNT_MAX: usize = 16;
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+const PROCESS_CLOCK: i32 = 2;
 const THREAD_CPU_CLOCK: i32 = 3;
 const MONOTONIC_CLOCK: i32 = 1;
 
@@ -182,14 +183,22 @@ where
     drop(send);
     start.wait();
     let before = Instant::now();
+    let process_before = clock_ns(PROCESS_CLOCK);
     thread::sleep(Duration::from_secs_f64(round.seconds));
     stop.store(true, Ordering::Relaxed);
     let publishers: Vec<_> = publishing.into_iter().map(|p| p.join().unwrap()).collect();
     let readers: Vec<_> = reading.into_iter().map(|r| r.join().unwrap()).collect();
-    answer(round, &publishers, readers, before.elapsed().as_secs_f64())
+    let process_ns = clock_ns(PROCESS_CLOCK) - process_before;
+    answer(round, &publishers, readers, before.elapsed().as_secs_f64(), process_ns)
 }
 
-fn answer(round: &Round, publishers: &[Publisher], readers: Vec<Reader>, seconds: f64) -> String {
+fn answer(
+    round: &Round,
+    publishers: &[Publisher],
+    readers: Vec<Reader>,
+    seconds: f64,
+    process_ns: u64,
+) -> String {
     let published: u64 = publishers.iter().map(|p| p.published).sum();
     let cpu_ns = publishers.iter().fold(0u64, |sum, p| sum.wrapping_add(p.cpu_ns));
     let delivered: u64 = readers.iter().map(|r| r.delivered).sum();
@@ -204,11 +213,12 @@ fn answer(round: &Round, publishers: &[Publisher], readers: Vec<Reader>, seconds
         return "error events were lost, torn or out of order".to_string();
     }
     format!(
-        "published={} delivered={} seconds={:.6} publish_ns={:.3} p50_ns={:.0}",
+        "published={} delivered={} seconds={:.6} publish_ns={:.3} process_ns={:.3} p50_ns={:.0}",
         published,
         delivered,
         seconds,
         cpu_ns as i64 as f64 / published as f64,
+        process_ns as f64 / delivered.max(1) as f64,
         p50
     )
 }
