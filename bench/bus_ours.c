@@ -234,7 +234,6 @@ static void begin_stalled(struct lonely *lonely, unsigned stalled)
 /* However many there are, the last one has the same pattern. It is the one that is read. */
 static void begin_filters(struct lonely *lonely, unsigned patterns, bool long_type)
 {
-    must(patterns <= TYPE_COUNT, "too many patterns");
     lonely_open(lonely, false, patterns, 1, 0);
     for (unsigned left = patterns; left-- > 0;) {
         char pattern[NAME_SIZE];
