@@ -1,4 +1,5 @@
-/* Where chance begins: FANFARE_SEED, else 1, but anywhere in a soak (FANFARE_SOAK=1); and chance.
+/*
+ * Where chance begins: FANFARE_SEED, else 1, but anywhere in a soak (FANFARE_SOAK=1); and chance.
  */
 #ifndef TEST_SEED_H
 #define TEST_SEED_H

@@ -139,7 +139,8 @@ FAN_API void fan_bus_free(struct fan_bus *bus);
  *          size than the kind's or above FAN_MESSAGE_SIZE_MAX, no type on a bus without kinds,
  *          another type than the kind's, too long a string, a size below FAN_MESSAGE_SIZE;
  *          FAN_TIMED_OUT when a FAN_POLICY_BLOCK reader made no room in time; FAN_NO_MEMORY;
- *          FAN_FORKED. In all these cases nobody got it and no counter moved.
+ *          FAN_FORKED. In all these cases nobody got it, and it is counted nowhere; what waits for
+ *          others above their share may have been lost to make room for it.
  * Memory:  the message is copied.
  * Thread:  any (single_publisher: always the same). Blocks: for FAN_POLICY_BLOCK readers without
  *          room, and behind a publish, of whatever topic, that waits for one: up to

@@ -131,7 +131,8 @@ void fan__bus_release(struct fan_bus *bus, struct fan__block *block)
         fan__free(bus->env, block);
     else
         fan__arena_put(&bus->arena, block, size);
-    atomic_fetch_sub_explicit(&bus->held_size, size, memory_order_relaxed);
+    /* seq_cst: see room_of in deliver.c. */
+    atomic_fetch_sub_explicit(&bus->held_size, size, memory_order_seq_cst);
 }
 
 void fan__bus_hold(struct fan_bus *bus, size_t size)
@@ -145,7 +146,10 @@ void fan__bus_hold(struct fan_bus *bus, size_t size)
 
 void fan__bus_release_segment(struct fan_bus *bus, struct fan__segment *segment)
 {
-    /* acq_rel: what every holder did comes before the free by the last one; seq_cst: see cover. */
+    /*
+     * acq_rel: what every holder did comes before the free by the last one; seq_cst: see
+     * room_of in deliver.c.
+     */
     if (atomic_fetch_sub_explicit(&segment->holders, 1, memory_order_acq_rel) > 1)
         return;
     atomic_fetch_sub_explicit(&bus->held_size, segment->size, memory_order_seq_cst);
@@ -176,7 +180,7 @@ void fan__bus_drop(struct fan_bus *bus)
 {
     fan__bus_enter(bus);
     bool last = --bus->holders == 0;
-    fan__bus_leave(bus);
+    fan__bus_let_go(bus);
     if (!last)
         return;
     assert(bus->held_size == 0 && fan__link_alone(&bus->all) && bus->ring_count == 0);

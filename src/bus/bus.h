@@ -141,7 +141,6 @@ struct fan_subscription {
     struct fan__link armed_link;   /* wants to be told when it turns readable */
     struct fan__link lending_link; /* off the ring, with slots that are lent still */
     bool ended;
-    bool unsubscribed;
     bool keep;                   /* publishing found that its queue will take the message */
     uint64_t start;              /* the lane's position when it subscribed */
     atomic_uint_least64_t limit; /* and when it ended; FAN__NO_LIMIT before */
@@ -212,6 +211,9 @@ static inline bool fan__bus_forked(const struct fan_bus *bus)
 void fan__bus_enter(struct fan_bus *bus);
 void fan__bus_leave(struct fan_bus *bus);
 
+/* The same, where nobody turned readable: the bus may be gone once the mutex is free. */
+void fan__bus_let_go(struct fan_bus *bus);
+
 /* Waits until its wake, if one is under way, has returned. Between enter and leave. */
 void fan__bus_await_wake(struct fan_subscription *subscription);
 
@@ -271,6 +273,12 @@ void fan__subscription_charge(struct fan_subscription *subscription);
 
 /* Gives its queue's array back when that is empty, also a small one if `all`; with its lock. */
 void fan__subscription_trim(struct fan_subscription *subscription, bool all);
+
+/*
+ * Gives the bytes that the budget has room for. Where those are fewer than `size`, and than the
+ * subscription's share leaves it, those above their share lose first. In the turn.
+ */
+size_t fan__subscription_make_way(const struct fan_subscription *subscription, size_t size);
 
 /* Lets go of a segment that its queue has used up; with its lock. */
 void fan__subscription_release_used_up(struct fan_subscription *subscription);

@@ -30,6 +30,16 @@ static size_t share_size(const struct fan_bus *bus)
     return bus->memory_size_max / bus->all_count;
 }
 
+static size_t room_of(const struct fan_bus *bus)
+{
+    /*
+     * seq_cst: who waits for room announced that before; who lets go of some looks for that behind
+     * it.
+     */
+    size_t held = atomic_load_explicit(&bus->held_size, memory_order_seq_cst);
+    return held < bus->memory_size_max ? bus->memory_size_max - held : 0;
+}
+
 /* What holds nothing is let in, so that a message above the share cannot stop a bus for good. */
 static bool must_wait_for(const struct fan_subscription *subscription, size_t block_size)
 {
@@ -37,10 +47,9 @@ static bool must_wait_for(const struct fan_subscription *subscription, size_t bl
     size_t size = block_size + fan__queue_growth(&subscription->queue);
     if (fan__queue_full(&subscription->queue))
         return true;
-    /* relaxed: see held_by. */
-    return atomic_load_explicit(&subscription->held_size, memory_order_relaxed) > 0 &&
-           held_in_all(bus) + size > bus->memory_size_max &&
-           held_by(subscription) + size > share_size(bus);
+    /* seq_cst: see room_of. */
+    return atomic_load_explicit(&subscription->held_size, memory_order_seq_cst) > 0 &&
+           room_of(bus) < size && held_by(subscription) + size > share_size(bus);
 }
 
 void fan__subscription_charge(struct fan_subscription *subscription)
@@ -51,9 +60,9 @@ void fan__subscription_charge(struct fan_subscription *subscription)
     atomic_store_explicit(&subscription->array_size, size, memory_order_relaxed);
     if (size > before)
         fan__bus_hold(subscription->bus, size - before);
-    else
+    else /* seq_cst: see room_of */
         atomic_fetch_sub_explicit(&subscription->bus->held_size, before - size,
-                                  memory_order_relaxed);
+                                  memory_order_seq_cst);
 }
 
 void fan__subscription_trim(struct fan_subscription *subscription, bool all)
@@ -122,8 +131,8 @@ void fan__subscription_release_used_up(struct fan_subscription *subscription)
     struct fan__segment *segment = fan__queue_used_up(&subscription->queue);
     if (!segment)
         return;
-    /* relaxed: a sum. */
-    atomic_fetch_sub_explicit(&subscription->held_size, segment->size, memory_order_relaxed);
+    /* seq_cst: see room_of. */
+    atomic_fetch_sub_explicit(&subscription->held_size, segment->size, memory_order_seq_cst);
     fan__bus_release_segment(subscription->bus, segment);
 }
 
@@ -167,6 +176,17 @@ static void drop_from_hog(struct fan_subscription *hog)
     /* It is not full any more. */
     if (parked)
         fan__lane_ask(hog->lane, hog);
+}
+
+size_t fan__subscription_make_way(const struct fan_subscription *subscription, size_t size)
+{
+    struct fan_bus *bus = subscription->bus;
+    size_t held = held_by(subscription);
+    size_t share = share_size(bus) > held ? share_size(bus) - held : 0;
+    struct fan_subscription *hog;
+    while (room_of(bus) < (size < share ? size : share) && (hog = find_hog(bus)) != NULL)
+        drop_from_hog(hog);
+    return room_of(bus);
 }
 
 /* Whether there is room for a block whose size is in the bus's sum already. */

@@ -8,28 +8,38 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Rings may take such a part of what the bus may hold. */
+#define RING_PART 4
+
 static uint64_t tail_of(const struct fan__lane *lane)
 {
     /* relaxed: only the turn moves it. */
     return atomic_load_explicit(&lane->tail, memory_order_relaxed);
 }
 
-/* The number of slots for a buffer, or 0 when a ring of them would not be allowed. */
+/* The number of slots for a buffer, or 0 when a ring of them is never allowed. */
 static size_t slots_for(const struct fan_bus *bus, size_t buffer_count)
 {
     size_t count = FAN__RING_SLOTS_MIN;
     size_t slot_size = bus->slot_words * sizeof(uint64_t);
-    size_t size_max = bus->memory_size_max / 4 - bus->ring_size;
-    if (bus->by_reference || bus->ring_count == FAN__RING_COUNT_MAX)
+    if (bus->by_reference)
         return 0;
     while (count < 2 * buffer_count)
         count *= 2;
-    return count <= size_max / slot_size ? count : 0;
+    return count <= bus->memory_size_max / RING_PART / slot_size ? count : 0;
 }
 
-static bool make_ring(struct fan__lane *lane, size_t slot_count)
+static bool may_make_ring(const struct fan_bus *bus, size_t slot_count)
+{
+    size_t size = slot_count * bus->slot_words * sizeof(uint64_t);
+    return bus->ring_count < FAN__RING_COUNT_MAX &&
+           bus->ring_size + size <= bus->memory_size_max / RING_PART;
+}
+
+static bool make_ring(struct fan__lane *lane)
 {
     struct fan_bus *bus = lane->bus;
+    size_t slot_count = lane->slot_count;
     size_t size = slot_count * bus->slot_words * sizeof(uint64_t);
     /* Cleared: who is moved off it while he looks may still see the header of any slot. */
     lane->memory = fan__alloc_zero(bus->env, 1, size + FAN__LINE_SIZE);
@@ -68,17 +78,18 @@ static struct fan__lane *make(struct fan_bus *bus, const struct fan__filter *fil
         return NULL;
     lane->bus = bus;
     lane->kind_mask = filter->kind_mask;
+    lane->slot_count = slot_count;
     fan__link_init(&lane->ringed);
     fan__link_init(&lane->lapped);
     fan__link_init(&lane->queued);
     fan__link_init(&lane->lending);
     fan__link_init(&lane->armed);
     atomic_init(&lane->tail, 0);
-    atomic_init(&lane->queued_until, 0);
+    atomic_init(&lane->queued_until, UINT64_MAX);
     atomic_init(&lane->asked, NULL);
     if (pattern)
         lane->pattern = fan__strdup(bus->env, pattern);
-    if ((pattern && !lane->pattern) || (slot_count > 0 && !make_ring(lane, slot_count))) {
+    if (pattern && !lane->pattern) {
         dispose(lane);
         return NULL;
     }
@@ -95,16 +106,11 @@ static bool has_filter(const struct fan__lane *lane, const struct fan__filter *f
 static struct fan__lane *find(struct fan__lane *list, const struct fan__filter *filter,
                               size_t slot_count)
 {
-    struct fan__lane *found = NULL;
     for (struct fan__lane *at = list; at; at = at->next) {
-        if (!has_filter(at, filter))
-            continue;
-        if (at->capacity >= slot_count)
+        if (at->slot_count >= slot_count && has_filter(at, filter))
             return at;
-        found = at;
     }
-    /* Where no ring is allowed, any lane with the filter will do. */
-    return slot_count == 0 ? found : NULL;
+    return NULL;
 }
 
 /* Where the lanes of some filters are listed. */
@@ -133,15 +139,12 @@ static void enlist(struct fan__lane *lane, const struct home *home)
 static struct fan__lane *find_or_make(struct fan_bus *bus, const struct fan__filter *filter,
                                       const struct home *home)
 {
-    size_t needed = 0;
-    if (filter->want_ring)
-        for (needed = FAN__RING_SLOTS_MIN; needed < 2 * filter->buffer_count;)
-            needed *= 2;
-    struct fan__lane *lane = find(*home->list, filter, needed);
+    size_t slot_count = filter->want_ring ? slots_for(bus, filter->buffer_count) : 0;
+    struct fan__lane *lane = find(*home->list, filter, slot_count);
     if (lane)
         return lane;
-    size_t slot_count = filter->want_ring ? slots_for(bus, filter->buffer_count) : 0;
-    if (slot_count == 0)
+    /* Where it would get no ring, any lane with the filter will do. */
+    if (!may_make_ring(bus, slot_count))
         lane = find(*home->list, filter, 0);
     if (lane)
         return lane;
@@ -325,6 +328,9 @@ static bool may_ring(struct fan__lane *lane, const struct fan_subscription *subs
 void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscription)
 {
     uint64_t place = tail_of(lane) << FAN__PLACE_SHIFT;
+    subscription->parked = false;
+    subscription->lost_in_a_row = 0;
+    fan__subscription_trim(subscription, true);
     if (may_ring(lane, subscription)) {
         if (fan__link_alone(&lane->ringed))
             lane->gate = lending_gate(lane);
@@ -338,6 +344,32 @@ void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscriptio
     }
     /* release: the reader that sees it may look at what the turn changed. */
     atomic_store_explicit(&subscription->place, place, memory_order_release);
+}
+
+/* Puts those on it whose queues are empty; the others come when theirs are. */
+static void fill_ring(struct fan__lane *lane)
+{
+    /* relaxed: a hint to readers, who ask again in the turn. */
+    atomic_store_explicit(&lane->queued_until, tail_of(lane), memory_order_relaxed);
+    struct fan__link *next;
+    for (struct fan__link *at = lane->queued.next; at != &lane->queued; at = next) {
+        next = at->next;
+        struct fan_subscription *subscription = FAN__HOLDER(at, struct fan_subscription, lane_link);
+        const struct fan__queue *queue = &subscription->queue;
+        fan__mutex_lock(&subscription->lock);
+        if (subscription->ring && fan__queue_count(queue) == 0 &&
+            fan__queue_loss(queue)->count == 0)
+            fan__lane_join(lane, subscription);
+        fan__mutex_unlock(&subscription->lock);
+    }
+}
+
+void fan__lane_begin_ring(struct fan__lane *lane)
+{
+    if (!may_make_ring(lane->bus, lane->slot_count))
+        lane->slot_count = 0;
+    else if (make_ring(lane))
+        fill_ring(lane);
 }
 
 void fan__lane_ask(struct fan__lane *lane, struct fan_subscription *subscription)
@@ -408,33 +440,61 @@ static bool waits(const struct move *move, const struct fan_subscription *subscr
     return move->may_wait && subscription->policy == FAN_POLICY_BLOCK && !subscription->ended;
 }
 
-/* Whether the segment to be made would break the budget. */
-static bool beyond_budget(const struct fan__lane *lane, uint64_t count)
+/* What a reader keeps that is moved off the ring. */
+struct kept {
+    uint64_t from;
+    uint64_t end;
+};
+
+/*
+ * Leaves of it what the budget has room for, by the policy. Whoever keeps the newest would give up
+ * a segment as a whole for what comes next, so half of the room is left for that.
+ */
+static void fit(const struct fan_subscription *subscription, struct kept *kept)
 {
-    const struct fan_bus *bus = lane->bus;
-    /* seq_cst: it announced that it waits before; who lets go looks for that behind it. */
-    size_t held = atomic_load_explicit(&bus->held_size, memory_order_seq_cst);
-    return held + count * lane->slot_words * sizeof(uint64_t) > bus->memory_size_max;
+    const struct fan__lane *lane = subscription->lane;
+    bool newest = subscription->policy == FAN_POLICY_DROP_OLDEST;
+    size_t slot_size = lane->slot_words * sizeof(uint64_t);
+    size_t head_size = sizeof(struct fan__segment);
+    uint64_t count = kept->end - kept->from;
+    size_t wanted = head_size + count * slot_size;
+    size_t room = fan__subscription_make_way(subscription, wanted);
+    if (room >= wanted)
+        return;
+    if (newest)
+        room /= 2;
+    uint64_t fits = room > head_size ? (room - head_size) / slot_size : 0;
+    if (newest || fits == 0)
+        kept->from = kept->end - fits;
+    else
+        kept->end = kept->from + fits;
 }
 
 /*
- * Sees to it that move->segment has [from, end). Without memory it becomes NULL: FAN_OK then says
- * that the reader loses what it has.
+ * Sees to it that move->segment has what is to be kept, of which it leaves what there is room for.
+ * Without memory nothing is.
  */
 static enum fan_status cover(struct move *move, const struct fan_subscription *subscription,
-                             uint64_t from, uint64_t end)
+                             struct kept *kept)
 {
     struct fan_bus *bus = move->lane->bus;
     struct fan__segment *segment = move->segment;
-    if (segment && segment->start <= from && segment->end >= end)
+    struct kept wanted = *kept;
+    if (segment && segment->start <= kept->from && segment->end >= kept->end)
         return FAN_OK;
     if (segment)
         fan__bus_release_segment(bus, segment);
     move->segment = NULL;
-    if (beyond_budget(move->lane, end - from))
-        return waits(move, subscription) ? FAN_TIMED_OUT : FAN_OK;
-    move->segment = fan__segment_new(move->lane, from, end);
-    return move->segment || move->must ? FAN_OK : FAN_NO_MEMORY;
+    fit(subscription, kept);
+    if (waits(move, subscription) && kept->end - kept->from < wanted.end - wanted.from)
+        return FAN_TIMED_OUT;
+    if (kept->from == kept->end)
+        return FAN_OK;
+    move->segment = fan__segment_new(move->lane, kept->from, kept->end);
+    if (move->segment)
+        return FAN_OK;
+    kept->from = kept->end = wanted.end;
+    return move->must ? FAN_OK : FAN_NO_MEMORY;
 }
 
 /* The loss of [position, until), where `position` was the reader's place. */
@@ -451,46 +511,56 @@ static struct fan__loss lost_on_ring(const struct fan_subscription *subscription
     return loss;
 }
 
-/* Moves a reader off the ring; the words are copied before its place is taken from it. */
-static enum fan_status move_off(struct move *move, struct fan_subscription *subscription)
+/* Puts what it keeps into its queue, and what it loses before and behind that. With its lock. */
+static void begin_queue(const struct move *move, struct fan_subscription *subscription,
+                        uint64_t place, uint64_t end, const struct kept *kept)
 {
-    struct fan__lane *lane = move->lane;
-    uint64_t end = tail_of(lane);
-    uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
-    if (limit < end)
-        end = limit;
-    size_t window = subscription->buffer_count;
-    /* acquire: what it has read, it has copied, or says that it is lent. */
-    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_acquire);
-    uint64_t from = first_kept(subscription, place, end);
-    if (from < end) {
-        enum fan_status status = cover(move, subscription, from, end);
-        if (status != FAN_OK)
-            return status;
-        if (!move->segment)
-            window = 0;
-    }
-    fan__mutex_lock(&subscription->lock);
-    /* acq_rel: as above; and the reader that sees it sees the lane as it is. */
-    place = atomic_fetch_or_explicit(&subscription->place, FAN__PLACE_QUEUED, memory_order_acq_rel);
     uint64_t position = place >> FAN__PLACE_SHIFT;
-    struct fan__loss loss = { .count = 0 };
-    uint64_t count = end - position;
-    uint64_t waited = count < subscription->buffer_count ? count : subscription->buffer_count;
-    if (waited > subscription->queued_max)
-        subscription->queued_max = waited;
-    if (count > window) {
-        loss = lost_on_ring(subscription, place, end - window);
-        subscription->dropped += loss.count;
-        position = end - window;
+    struct fan__loss before = { .count = 0 };
+    struct fan__loss behind = { .count = 0 };
+    if (position < kept->from) {
+        before = lost_on_ring(subscription, place, kept->from);
+        position = kept->from;
     }
-    struct fan__segment *segment = position < end ? move->segment : NULL;
+    uint64_t until = position > kept->end ? position : kept->end;
+    if (until < end)
+        behind = lost_on_ring(subscription, until << FAN__PLACE_SHIFT, end);
+    struct fan__segment *segment = position < kept->end ? move->segment : NULL;
     if (segment) {
         /* relaxed: we hold it ourselves. */
         atomic_fetch_add_explicit(&segment->holders, 1, memory_order_relaxed);
         atomic_fetch_add_explicit(&subscription->held_size, segment->size, memory_order_relaxed);
     }
-    fan__queue_begin(&subscription->queue, &loss, segment, position, end);
+    fan__queue_begin(&subscription->queue, &before, segment, position, kept->end);
+    fan__queue_add_loss(&subscription->queue, &behind);
+    subscription->dropped += before.count + behind.count;
+}
+
+/* Moves a reader off the ring; the words are copied before its place is taken from it. */
+static enum fan_status move_off(struct move *move, struct fan_subscription *subscription)
+{
+    struct fan__lane *lane = move->lane;
+    uint64_t end = tail_of(lane);
+    /* relaxed: only the turn sets it. */
+    uint64_t limit = atomic_load_explicit(&subscription->limit, memory_order_relaxed);
+    if (limit < end)
+        end = limit;
+    /* acquire: what it has read, it has copied, or says that it is lent. */
+    uint64_t place = atomic_load_explicit(&subscription->place, memory_order_acquire);
+    struct kept kept = { first_kept(subscription, place, end), end };
+    if (kept.from < end) {
+        enum fan_status status = cover(move, subscription, &kept);
+        if (status != FAN_OK)
+            return status;
+    }
+    fan__mutex_lock(&subscription->lock);
+    /* acq_rel: as above; and the reader that sees it sees the lane as it is. */
+    place = atomic_fetch_or_explicit(&subscription->place, FAN__PLACE_QUEUED, memory_order_acq_rel);
+    uint64_t count = end - (place >> FAN__PLACE_SHIFT);
+    uint64_t waited = count < subscription->buffer_count ? count : subscription->buffer_count;
+    if (waited > subscription->queued_max)
+        subscription->queued_max = waited;
+    begin_queue(move, subscription, place, end, &kept);
     fan__mutex_unlock(&subscription->lock);
     fan__link_leave(&subscription->lane_link);
     if (!subscription->ended)

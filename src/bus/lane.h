@@ -24,9 +24,11 @@
  *     block         makes the publisher wait
  * Only the slow cost anything. The gate also keeps what is lent to one on the ring: it is at most a
  * buffer's worth behind his place. When his place is taken from him, or he has ended, the gate goes
- * by lent_from; where it is reached, all others leave the ring until he has read that. A lane
- * whose messages do not fit a slot, one past the number or the bytes that rings may take, and
- * readers with FAN_POLICY_LATEST use queues of references alone.
+ * by lent_from; where it is reached, all others leave the ring until he has read that.
+ *
+ * A lane gets its ring with the first message for it that fits a slot, so that filters for which
+ * nothing comes take none. One past the number or the bytes that rings may take, and readers with
+ * FAN_POLICY_LATEST, use queues of references alone.
  */
 #ifndef FAN_BUS_LANE_H
 #define FAN_BUS_LANE_H
@@ -91,7 +93,9 @@ struct fan__lane {
     uint64_t last_seq;
     char after_gate[FAN__LINE_SIZE];
 
-    /* Read by readers, written at birth. */
+    size_t slot_count; /* of the ring that it has or is to get; 0: none */
+
+    /* Read by readers on the ring, written when it is made. */
     uint64_t mask;
     uint64_t capacity; /* 0: no ring */
     size_t slot_words;
@@ -101,7 +105,7 @@ struct fan__lane {
     char before_tail[FAN__LINE_SIZE];
     atomic_uint_least64_t tail; /* positions below it are there */
     char after_tail[FAN__LINE_SIZE];
-    atomic_uint_least64_t queued_until; /* no reader comes back to the ring before this position */
+    atomic_uint_least64_t queued_until;       /* no reader comes to the ring before this position */
     _Atomic(struct fan_subscription *) asked; /* readers that want attention */
 };
 
@@ -122,6 +126,9 @@ void fan__lane_drop(struct fan__lane *lane);
 
 /* One subscription less that is live; without any, publishing finds the lane no more. */
 void fan__lane_retire(struct fan__lane *lane);
+
+/* Makes the ring that it is to get, unless it may not; without memory, when it is asked again. */
+void fan__lane_begin_ring(struct fan__lane *lane);
 
 /* Puts a live subscription on the ring if it may be there, else among those with a queue. */
 void fan__lane_join(struct fan__lane *lane, struct fan_subscription *subscription);

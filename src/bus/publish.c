@@ -39,7 +39,6 @@ struct call {
 static bool wait_at_gate(struct call *call)
 {
     struct fan_bus *bus = call->bus;
-    bool in_time = true;
     if (call->deadline_ns == 0)
         call->deadline_ns = fan__deadline_ns(bus->block_timeout_ms);
     if (!call->announced && call->yields++ >= YIELD_COUNT) {
@@ -52,16 +51,15 @@ static bool wait_at_gate(struct call *call)
     }
     fan__turn_leave(bus);
     if (call->announced) {
-        in_time = fan__futex_wait(&bus->gate_word, call->gate_word, call->deadline_ns);
+        (void)fan__futex_wait(&bus->gate_word, call->gate_word, call->deadline_ns);
         /* relaxed: who counts it still wakes nobody. */
         atomic_fetch_sub_explicit(&bus->gate_waiter_count, 1, memory_order_relaxed);
         call->announced = false;
     } else {
         sched_yield();
-        in_time = call->deadline_ns == FAN__FOREVER || fan__deadline_ns(0) < call->deadline_ns;
     }
     fan__turn_enter(bus);
-    return in_time;
+    return call->deadline_ns == FAN__FOREVER || fan__deadline_ns(0) < call->deadline_ns;
 }
 
 /* Ends the call's stay at the gate. */
@@ -146,6 +144,8 @@ static enum fan_status prepare(struct parcel *parcel)
     size_t block_size = 0;
     parcel->want_block = false;
     for (struct fan__lane *lane = parcel->lanes; lane; lane = lane->match_next) {
+        if (parcel->small && lane->slot_count > lane->capacity)
+            fan__lane_begin_ring(lane);
         enum fan_status status =
             fan__lane_pass(lane, !parcel->small, parcel->may_wait, parcel->must);
         if (status == FAN_OK && !fan__link_alone(&lane->queued)) {
@@ -275,7 +275,7 @@ static bool image_of(struct fan__image *ret_image, const struct fan_bus *bus,
         .topic = message->topic ? message->topic : "",
     };
     draft.topic_size = strnlen(draft.topic, FAN_TEXT_SIZE_MAX + 1);
-    if (draft.topic_size > FAN_TEXT_SIZE_MAX)
+    if (draft.topic_size > FAN_TEXT_SIZE_MAX || message->payload.size > FAN_MESSAGE_SIZE_MAX)
         return false;
     if (!same_topic && fan__route_topic(bus, draft.topic, draft.topic_size))
         return false;

@@ -287,6 +287,13 @@ void fan__queue_lose(struct fan__queue *queue, uint64_t seq)
     queue->loss.count++;
 }
 
+void fan__queue_add_loss(struct fan__queue *queue, const struct fan__loss *loss)
+{
+    assert(queue->loss.count == 0 || loss->count == 0);
+    if (loss->count > 0)
+        queue->loss = *loss;
+}
+
 void fan__queue_lose_more(struct fan__queue *queue, uint64_t last, uint64_t count)
 {
     assert(queue->loss.count > 0);

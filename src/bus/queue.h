@@ -111,6 +111,9 @@ struct fan__block *fan__queue_conflate(struct fan__queue *queue, const struct fa
 /* Notes that a message which would have come last is lost. */
 void fan__queue_lose(struct fan__queue *queue, uint64_t seq);
 
+/* Notes a loss behind all; none is noted there. */
+void fan__queue_add_loss(struct fan__queue *queue, const struct fan__loss *loss);
+
 /* Notes that `count` more are lost, up to `last`, behind one that was noted last. */
 void fan__queue_lose_more(struct fan__queue *queue, uint64_t last, uint64_t count);
 

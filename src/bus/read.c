@@ -88,8 +88,8 @@ size_t fan__subscription_make_lent(struct fan_subscription *subscription, size_t
 
 void fan__subscription_release(struct fan_subscription *subscription, struct fan__block *block)
 {
-    /* relaxed: it is a sum. */
-    atomic_fetch_sub_explicit(&subscription->held_size, block->size, memory_order_relaxed);
+    /* seq_cst: see room_of in deliver.c. */
+    atomic_fetch_sub_explicit(&subscription->held_size, block->size, memory_order_seq_cst);
     fan__bus_release(subscription->bus, block);
 }
 
@@ -349,20 +349,21 @@ static enum fan_status leave_queue(struct fan_subscription *subscription)
     fan__bus_enter(bus);
     fan__mutex_lock(&subscription->lock);
     fan__subscription_fold(subscription);
-    if (fan__queue_count(queue) == 0) {
+    /* It may have been put on a ring that was made meanwhile. relaxed: written in the turn. */
+    bool queued =
+        atomic_load_explicit(&subscription->place, memory_order_relaxed) & FAN__PLACE_QUEUED;
+    if (queued && fan__queue_count(queue) == 0) {
         status = subscription->ended ? FAN_CLOSED : FAN_AGAIN;
         if (fan__queue_loss(queue)->count > 0)
             status = note_gap(subscription, fan__queue_loss(queue));
         fan__queue_clear_loss(queue);
-        if (!subscription->ended) {
-            subscription->parked = false;
-            subscription->lost_in_a_row = 0;
-            fan__subscription_trim(subscription, true);
+        if (!subscription->ended)
             fan__lane_join(subscription->lane, subscription);
-        }
     }
     fan__mutex_unlock(&subscription->lock);
     fan__bus_leave(bus);
+    /* For the room that its array had. */
+    fan__bus_open_gate(bus);
     return status;
 }
 

@@ -218,7 +218,7 @@ static void remember_slot(const struct fan_bus *bus, struct fan__route *route,
     route->text_at = (uint16_t)(bus->kinds ? draft->type_size + 1 : 0);
     route->text_words = (uint16_t)((text_size + sizeof(uint64_t) - 1) / sizeof(uint64_t));
     route->type = bus->kinds ? draft->type : NULL;
-    /* Where nothing fits, no payload is as large. */
+    /* Where nothing fits, no valid payload is as large; it is half words (image_of). */
     route->payload_size_min = text_size > room ? SIZE_MAX : 0;
     route->payload_size_span = text_size > room ? 0 : room - text_size;
     if (!bus->kinds)

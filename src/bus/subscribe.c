@@ -29,6 +29,8 @@ static enum fan_status resolve_kinds(const struct fan_bus *bus,
     if (count == 0 && !options->all_kinds && bus->kinds)
         return fan__fail(ret_error, FAN_INVALID, "kinds", "is empty, expected kinds or all_kinds");
     uint64_t mask = count > 0 ? 0 : UINT64_MAX;
+    if (bus->kinds && count == 0)
+        mask >>= FAN_KIND_COUNT_MAX - bus->kind_count;
     for (size_t i = 0; i < count; i++) {
         if (options->kinds[i] >= bus->kind_count)
             return fan__fail(ret_error, FAN_INVALID, "kinds", "%u is outside the set of %zu kinds",
@@ -105,9 +107,13 @@ static bool matches_all(const char *pattern)
     return strcmp(pattern, "*") == 0 || strcmp(pattern, ">") == 0;
 }
 
+/* NULL without memory, or when it wants more at once than the bus may hold. */
 static struct fan_subscription *make(struct fan_bus *bus,
                                      const struct fan_subscription_options *options)
 {
+    if (options->policy == FAN_POLICY_LATEST &&
+        options->buffer_count > bus->memory_size_max / sizeof(struct fan__slot))
+        return NULL;
     struct fan_subscription *subscription =
         fan__alloc_zero(bus->env, 1, sizeof(*subscription) + fan__lent_size(bus));
     if (!subscription)
@@ -175,14 +181,15 @@ static enum fan_status attach(struct fan_subscription *subscription,
     if (bus->closed)
         return FAN_CLOSED;
     /* relaxed: a sum. */
-    if (fan__queue_size(&subscription->queue) >
-        bus->memory_size_max - atomic_load_explicit(&bus->held_size, memory_order_relaxed))
+    if (atomic_load_explicit(&bus->held_size, memory_order_relaxed) +
+            fan__queue_size(&subscription->queue) >
+        bus->memory_size_max)
         return FAN_NO_MEMORY;
     struct fan__lane *lane = fan__lane_get(bus, &filter);
     if (!lane)
         return FAN_NO_MEMORY;
     subscription->lane = lane;
-    subscription->ring = filter.want_ring && lane->capacity >= 2 * subscription->buffer_count;
+    subscription->ring = filter.want_ring && lane->slot_count >= 2 * subscription->buffer_count;
     /* relaxed: only the turn moves it. */
     subscription->start = atomic_load_explicit(&lane->tail, memory_order_relaxed);
     fan__link_join(&bus->all, &subscription->all_link);

@@ -257,6 +257,12 @@ void fan__bus_leave(struct fan_bus *bus)
     call_wakes(bus, woken);
 }
 
+void fan__bus_let_go(struct fan_bus *bus)
+{
+    assert(fan__link_alone(&bus->touched) && !bus->woken);
+    give_turn_back(bus);
+}
+
 void fan__gate_wake(struct fan_bus *bus)
 {
     /* release: the publisher that sees it move sees the room. */
