@@ -83,6 +83,17 @@ static inline uint64_t publish(struct fan_bus *bus, const char *topic, const cha
     return seq;
 }
 
+/* So many zeros, up to 64 KiB. */
+static inline enum fan_status try_publish_bytes(struct fan_bus *bus, const char *topic, size_t size,
+                                                uint64_t *ret_seq)
+{
+    static const char bytes[64 << 10];
+    struct fan_message message = message_of(topic, "a", NULL);
+    message.payload = (struct fan_str){ bytes, size };
+    assert_true(size <= sizeof(bytes));
+    return fan_bus_publish(bus, &message, ret_seq);
+}
+
 static inline struct fan_bus *open_with(const struct fan_bus_options *options)
 {
     struct fan_bus *bus = NULL;

@@ -153,142 +153,10 @@ static void test_B18_latest_is_bounded_in_topics(void **state)
     fan_bus_free(bus);
 }
 
-static void test_B18_L1_block_times_out_and_nobody_got_it(void **state)
-{
-    (void)state;
-    struct fan_bus *bus = open_blocking(3);
-    struct fan_subscription *slow = subscribe(bus, FAN_POLICY_BLOCK, 2);
-    struct fan_subscription *fast = subscribe(bus, FAN_POLICY_DROP_NEWEST, 0);
-    struct fan_message message = message_of(NULL, "a", "x");
-    struct fan_message batch[] = { message, message, message, message };
-    size_t count = 0;
-    assert_int_equal(fan_bus_publish_many(bus, batch, 4, &count), FAN_TIMED_OUT);
-    assert_int_equal(count, 2);
-    struct fan_bus_counters before = bus_counters_of(bus);
-    uint64_t seq = 99;
-    assert_int_equal(try_publish(bus, NULL, "a", &seq), FAN_TIMED_OUT);
-    assert_int_equal(seq, 99);
-    struct fan_bus_counters after = bus_counters_of(bus);
-    assert_memory_equal(&before, &after, sizeof(before));
-    assert_int_equal(counters_of(fast).matched, 2);
-    expect_seq(slow, 1);
-    assert_int_equal(publish(bus, NULL, "a"), 3);
-    expect_seq(slow, 2);
-    expect_seq(slow, 3);
-    expect_status(slow, FAN_AGAIN);
-    assert_int_equal(counters_of(slow).dropped, 0);
-    fan_subscription_free(slow);
-    /* Nobody insists any more. */
-    for (int i = 0; i < 2000; i++)
-        publish(bus, NULL, "a");
-    fan_subscription_free(fast);
-    fan_bus_free(bus);
-}
-
-struct publisher {
-    struct fan__thread thread;
-    struct fan_bus *bus;
-    const char *topic;
-    enum fan_status status;
-    uint64_t seq;
-};
-
-static void publish_once(void *context)
-{
-    struct publisher *publisher = context;
-    publisher->status = try_publish(publisher->bus, publisher->topic, "a", &publisher->seq);
-}
-
-/* Starts a publisher and waits until it stands at the gate. */
-static void start_blocked(struct publisher *publisher, struct fan_bus *bus, const char *topic,
-                          size_t waiters)
-{
-    *publisher = (struct publisher){ .bus = bus, .topic = topic };
-    assert_ok(fan__thread_start(&publisher->thread, "publisher", publish_once, publisher));
-    for (;;) {
-        fan__mutex_lock(&bus->mutex);
-        size_t count = bus->gate_waiter_count;
-        fan__mutex_unlock(&bus->mutex);
-        if (count == waiters)
-            return;
-        sched_yield();
-    }
-}
-
-static void test_B18_block_is_woken_by_progress_and_ends(void **state)
-{
-    (void)state;
-    struct fan_cancel *cancel;
-    assert_ok(fan_cancel_new(NULL, &cancel));
-    for (int how = 0; how < 5; how++) {
-        struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
-        struct fan_subscription_options options = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
-                                                    .policy = FAN_POLICY_BLOCK,
-                                                    .buffer_count = 1,
-                                                    .cancel = cancel };
-        struct fan_subscription *slow = subscribe_with(bus, &options);
-        publish(bus, NULL, "a");
-        struct publisher first;
-        struct publisher second;
-        start_blocked(&first, bus, NULL, 1);
-        start_blocked(&second, bus, NULL, 2);
-        if (how == 0) {
-            /* Each read alone lets the next publisher through. */
-            for (uint64_t seq = 1; seq <= 3; seq++) {
-                while (bus_counters_of(bus).published < seq)
-                    sched_yield();
-                expect_seq(slow, seq);
-            }
-        } else if (how == 1) {
-            fan_subscription_unsubscribe(slow);
-        } else if (how == 2) {
-            fan_subscription_cancel(slow);
-        } else if (how == 3) {
-            fan_bus_close(bus);
-        } else {
-            fan_cancel_fire(cancel);
-        }
-        fan__thread_join(&first.thread);
-        fan__thread_join(&second.thread);
-        enum fan_status expected = how == 3 ? FAN_CLOSED : FAN_OK;
-        assert_int_equal(first.status, expected);
-        assert_int_equal(second.status, expected);
-        assert_int_equal(bus_counters_of(bus).published, how == 3 ? 1 : 3);
-        fan_subscription_free(slow);
-        fan_bus_free(bus);
-    }
-    fan_cancel_unref(cancel);
-}
-
-static void test_L1_all_topics_wait_behind_one_that_waits(void **state)
-{
-    (void)state;
-    struct fan_bus *bus = open_blocking(FAN_TIMEOUT_FOREVER);
-    struct fan_subscription *slow = subscribe_with(
-        bus, OPTIONS(.topic = "slow", .policy = FAN_POLICY_BLOCK, .buffer_count = 1));
-    publish(bus, "slow", "a");
-    publish(bus, "other", "a");
-    struct publisher first;
-    struct publisher second;
-    start_blocked(&first, bus, "slow", 1);
-    start_blocked(&second, bus, "other", 2);
-    expect_seq(slow, 1);
-    fan__thread_join(&first.thread);
-    fan__thread_join(&second.thread);
-    assert_int_equal(first.status, FAN_OK);
-    assert_int_equal(second.status, FAN_OK);
-    assert_int_equal(second.seq, first.seq + 1);
-    fan_subscription_free(slow);
-    fan_bus_free(bus);
-}
-
 /* A message whose block is a little over 1,000 bytes. */
 static enum fan_status publish_kilobyte(struct fan_bus *bus, const char *topic)
 {
-    static const char bytes[1000];
-    struct fan_message message = message_of(topic, "a", NULL);
-    message.payload = (struct fan_str){ bytes, sizeof(bytes) };
-    return fan_bus_publish(bus, &message, NULL);
+    return try_publish_bytes(bus, topic, 1000, NULL);
 }
 
 static void check_budget(struct fan_bus *bus)
@@ -539,10 +407,7 @@ static void test_the_arena_gives_out_what_it_has(void **state)
 
 static void publish_bytes(struct fan_bus *bus, size_t size)
 {
-    static char bytes[64 << 10];
-    struct fan_message message = message_of(NULL, "a", NULL);
-    message.payload = (struct fan_str){ bytes, size };
-    assert_ok(fan_bus_publish(bus, &message, NULL));
+    assert_ok(try_publish_bytes(bus, NULL, size, NULL));
 }
 
 static void test_L12_large_messages_use_their_memory_again(void **state)
@@ -776,15 +641,11 @@ static void test_L12_a_batch_takes_bounded_memory(void **state)
 static struct fan_subscription *fill_budget(struct fan_bus *bus)
 {
     static const size_t sizes[] = { 60000, 1000, 10 };
-    static char bytes[60000];
     struct fan_subscription *hog =
         subscribe_with(bus, OPTIONS(.topic = "hog", .buffer_count = 1024));
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
-        struct fan_message message = message_of("hog", "a", NULL);
-        message.payload = (struct fan_str){ bytes, sizes[i] };
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
         for (int k = 0; k < 200; k++)
-            assert_ok(fan_bus_publish(bus, &message, NULL));
-    }
+            assert_ok(try_publish_bytes(bus, "hog", sizes[i], NULL));
     return hog;
 }
 
@@ -870,9 +731,6 @@ int main(void)
         cmocka_unit_test(test_B07_count_is_of_what_was_asked_for),
         cmocka_unit_test(test_B18_latest_keeps_the_last_per_topic_and_type),
         cmocka_unit_test(test_B18_latest_is_bounded_in_topics),
-        cmocka_unit_test(test_B18_L1_block_times_out_and_nobody_got_it),
-        cmocka_unit_test(test_B18_block_is_woken_by_progress_and_ends),
-        cmocka_unit_test(test_L1_all_topics_wait_behind_one_that_waits),
         cmocka_unit_test(test_L12_the_budget_takes_from_those_above_their_share),
         cmocka_unit_test(test_L12_the_budget_takes_nothing_from_those_that_block),
         cmocka_unit_test(test_L12_those_that_block_do_not_lift_the_budget),
