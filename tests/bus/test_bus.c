@@ -4,11 +4,8 @@
 #include <fanfare/pattern.h>
 
 #include <dirent.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/epoll.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -886,37 +883,6 @@ static void test_R03_a_forks_child_gets_a_typed_error(void **state)
     fan_bus_free(bus);
 }
 
-static void *publish_one_more(void *bus)
-{
-    (void)!try_publish(bus, NULL, "a", NULL);
-    return NULL;
-}
-
-/* A mistake in the program, so it ends: in a child, without a core and without its words. */
-static void test_a_bus_for_one_publisher_takes_one_thread_alone(void **state)
-{
-    (void)state;
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-        struct rlimit no_core = { 0, 0 };
-        struct fan_bus *bus;
-        pthread_t other;
-        options.single_publisher = true;
-        bool ready = setrlimit(RLIMIT_CORE, &no_core) == 0 && freopen("/dev/null", "w", stderr) &&
-                     fan_bus_open(&options, &bus, NULL) == FAN_OK &&
-                     try_publish(bus, NULL, "a", NULL) == FAN_OK &&
-                     try_publish(bus, NULL, "a", NULL) == FAN_OK;
-        if (ready && pthread_create(&other, NULL, publish_one_more, bus) == 0)
-            pthread_join(other, NULL);
-        _exit(ready ? 1 : 2);
-    }
-    int status;
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
-}
-
 /* A caller that was built against a later header: it has more, and says so. */
 static void test_R04_structs_of_a_later_version(void **state)
 {
@@ -986,7 +952,6 @@ int main(void)
         cmocka_unit_test(test_a_bus_for_one_publisher_publishes),
         cmocka_unit_test(test_L11_what_one_reads_is_what_was_published),
         cmocka_unit_test(test_R03_a_forks_child_gets_a_typed_error),
-        cmocka_unit_test(test_a_bus_for_one_publisher_takes_one_thread_alone),
         cmocka_unit_test(test_R04_structs_of_a_later_version),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,9 +12,12 @@
 #include <fanfare/pattern.h>
 
 #include <linux/seccomp.h>
+#include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -340,6 +343,55 @@ static void test_R06_rings_are_bounded_in_number_and_bytes(void **state)
     assert_int_equal(atomic_load(&memory.blocks), 0);
 }
 
+static void test_R06_rings_take_a_part_of_the_budget_together(void **state)
+{
+    (void)state;
+    enum {
+        BUFFER = FAN__RING_SLOTS_MIN / 2,
+        RING_SIZE = FAN__RING_SLOTS_MIN * FAN__SLOT_SIZE_DEFAULT
+    };
+    static const char *const ring_topics[] = { "t", "u", "v" };
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    struct fan_subscription *all[3];
+    /* Of which a quarter is two rings, and no third. */
+    options.memory_size_max = (size_t)11 * RING_SIZE;
+    struct fan_bus *bus = open_with(&options);
+    for (size_t i = 0; i < 3; i++)
+        all[i] = subscribe_with(bus, OPTIONS(.topic = ring_topics[i], .buffer_count = BUFFER));
+    for (size_t i = 0; i < 3; i++)
+        expect_seq(all[i], publish(bus, ring_topics[i], "a"));
+    assert_int_equal(bus->ring_count, 2);
+    assert_int_equal(bus->ring_size, 2 * RING_SIZE);
+    for (size_t i = 0; i < 3; i++)
+        fan_subscription_free(all[i]);
+    assert_int_equal(bus->ring_size, 0);
+    fan_bus_free(bus);
+}
+
+/* One that was forgotten asks to be given messages again, and is freed before the next one. */
+static void test_L5_who_asks_for_something_and_is_freed_is_asked_for_no_more(void **state)
+{
+    (void)state;
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
+    for (size_t p = 0; p < 2; p++) {
+        struct fan_bus *bus = open_bus();
+        struct fan_subscription *asks = subscribe(bus, policies[p], 4);
+        struct fan_subscription *other = subscribe(bus, FAN_POLICY_DROP_OLDEST, 4);
+        const struct fan__lane *lane = other->lane;
+        const struct fan_message *message;
+        for (int i = 0; i < 200; i++)
+            publish(bus, NULL, "a");
+        assert_int_not_equal(fan_subscription_next(asks, 0, &message), FAN_AGAIN);
+        assert_ptr_equal(atomic_load(&lane->asked), asks);
+        fan_subscription_free(asks);
+        assert_null(atomic_load(&lane->asked));
+        publish(bus, NULL, "a");
+        expect_gap(other, 0, 198, 197);
+        fan_subscription_free(other);
+        fan_bus_free(bus);
+    }
+}
+
 static void test_R06_stalled_subscribers_are_forgotten_until_they_read(void **state)
 {
     (void)state;
@@ -650,6 +702,52 @@ static void test_B19_who_is_awake_costs_no_system_call(void **state)
     }
 }
 
+static void *publish_one_more(void *bus)
+{
+    (void)!try_publish(bus, NULL, "a", NULL);
+    return NULL;
+}
+
+static void *publish_one_more_of_many(void *bus)
+{
+    struct fan_message message = message_of(NULL, "a", "x");
+    (void)!fan_bus_publish_many(bus, &message, 1, NULL);
+    return NULL;
+}
+
+/* In a child, without a core and without its words. */
+static int publish_from_two_threads(void *(*second)(void *bus))
+{
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    struct rlimit no_core = { 0, 0 };
+    struct fan_bus *bus;
+    pthread_t other;
+    options.single_publisher = true;
+    bool ready = setrlimit(RLIMIT_CORE, &no_core) == 0 && freopen("/dev/null", "w", stderr) &&
+                 fan_bus_open(&options, &bus, NULL) == FAN_OK &&
+                 try_publish(bus, NULL, "a", NULL) == FAN_OK &&
+                 try_publish(bus, NULL, "a", NULL) == FAN_OK;
+    if (ready && pthread_create(&other, NULL, second, bus) == 0)
+        pthread_join(other, NULL);
+    return ready ? 1 : 2;
+}
+
+/* A mistake in the program, so it ends, through whichever door it comes. */
+static void test_a_bus_for_one_publisher_takes_one_thread_alone(void **state)
+{
+    (void)state;
+    void *(*const seconds[])(void *) = { publish_one_more, publish_one_more_of_many };
+    for (size_t i = 0; i < 2; i++) {
+        pid_t child = fork();
+        assert_true(child >= 0);
+        if (child == 0)
+            _exit(publish_from_two_threads(seconds[i]));
+        int status;
+        assert_int_equal(waitpid(child, &status, 0), child);
+        assert_true(WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT);
+    }
+}
+
 /* One publisher without a lock, against readers that sleep: a wake that is lost hangs the test. */
 struct sleeper {
     struct fan__thread thread;
@@ -767,6 +865,8 @@ int main(void)
         cmocka_unit_test(test_R06_what_is_remembered_of_types_is_bounded),
         cmocka_unit_test(test_R06_the_lanes_found_are_those_that_all_filters_name),
         cmocka_unit_test(test_R06_rings_are_bounded_in_number_and_bytes),
+        cmocka_unit_test(test_R06_rings_take_a_part_of_the_budget_together),
+        cmocka_unit_test(test_L5_who_asks_for_something_and_is_freed_is_asked_for_no_more),
         cmocka_unit_test(test_R06_stalled_subscribers_are_forgotten_until_they_read),
         cmocka_unit_test(test_R06_lapped_subscribers_are_looked_at_once),
         cmocka_unit_test(test_R06_after_a_large_message_the_ring_is_left_alone_for_a_while),
@@ -775,6 +875,7 @@ int main(void)
         cmocka_unit_test(test_L5_what_was_buffered_at_the_end_is_not_overwritten),
         cmocka_unit_test(test_the_size_of_slots_is_checked),
         cmocka_unit_test(test_B19_who_is_awake_costs_no_system_call),
+        cmocka_unit_test(test_a_bus_for_one_publisher_takes_one_thread_alone),
         cmocka_unit_test(test_B19_one_publisher_wakes_all_who_sleep),
         cmocka_unit_test(test_B19_a_nap_among_many_ends_in_time_and_hears_of_the_end),
     };

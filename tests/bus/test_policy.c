@@ -327,6 +327,108 @@ static void test_L12_those_that_block_do_not_lift_the_budget(void **state)
     }
 }
 
+/* Fills up what a bus may hold, by a topic of its own that nobody reads. */
+static struct fan_subscription *fill_budget(struct fan_bus *bus)
+{
+    static const size_t sizes[] = { 60000, 1000, 10 };
+    struct fan_subscription *hog =
+        subscribe_with(bus, OPTIONS(.topic = "hog", .buffer_count = 1024));
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
+        for (int k = 0; k < 200; k++)
+            assert_ok(try_publish_bytes(bus, "hog", sizes[i], NULL));
+    return hog;
+}
+
+/* The hog holds most, but who asks for more is above his own share. */
+static void test_L12_who_is_above_his_share_takes_from_nobody(void **state)
+{
+    (void)state;
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
+    for (size_t p = 0; p < 2; p++) {
+        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+        options.memory_size_max = 100 << 10;
+        struct fan_bus *bus = open_with(&options);
+        struct fan_subscription *idle = subscribe_with(bus, OPTIONS(.topic = "idle"));
+        struct fan_subscription *hog = subscribe_with(bus, OPTIONS(.topic = "hog"));
+        struct fan_subscription *other =
+            subscribe_with(bus, OPTIONS(.topic = "other", .policy = policies[p]));
+        for (int i = 0; i < 60; i++)
+            assert_ok(publish_kilobyte(bus, "hog"));
+        for (int i = 0; i < 60; i++) {
+            assert_ok(publish_kilobyte(bus, "other"));
+            check_budget(bus);
+        }
+        /* A third of it is his share. */
+        assert_in_range(counters_of(other).queued, 25, 33);
+        assert_in_range(counters_of(hog).queued, 55, 60);
+        fan_subscription_free(idle);
+        fan_subscription_free(hog);
+        fan_subscription_free(other);
+        fan_bus_free(bus);
+    }
+}
+
+static void test_L12_the_array_of_a_queue_within_its_share_may_grow(void **state)
+{
+    (void)state;
+    enum { COUNT = 200 };
+    static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
+    for (size_t p = 0; p < 2; p++) {
+        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+        options.memory_size_max = 256 << 10;
+        options.by_reference = true;
+        struct fan_bus *bus = open_with(&options);
+        struct fan_subscription *late =
+            subscribe_with(bus, OPTIONS(.topic = "late", .policy = policies[p]));
+        struct fan_subscription *hog = fill_budget(bus);
+        uint64_t first = publish(bus, "late", "a");
+        for (int i = 1; i < COUNT; i++)
+            publish(bus, "late", "a");
+        check_budget(bus);
+        for (uint64_t i = 0; i < COUNT; i++)
+            expect_seq(late, first + i);
+        fan_subscription_free(late);
+        fan_subscription_free(hog);
+        fan_bus_free(bus);
+    }
+}
+
+/* It was full for so long that it is forgotten; what is taken from it makes room. */
+static void test_L12_who_was_forgotten_and_then_loses_is_given_messages(void **state)
+{
+    (void)state;
+    enum { BUFFER = 80 };
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.memory_size_max = 100 << 10;
+    struct fan_bus *bus = open_with(&options);
+    struct fan_subscription *hog =
+        subscribe_with(bus, OPTIONS(.topic = "hog", .buffer_count = BUFFER));
+    struct fan_subscription *late = subscribe_with(bus, OPTIONS(.topic = "late"));
+    const struct fan_message *message;
+    for (int i = 0; i < 2 * BUFFER; i++)
+        assert_ok(publish_kilobyte(bus, "hog"));
+    assert_true(hog->parked);
+    assert_int_equal(counters_of(hog).queued, BUFFER);
+    for (int i = 0; i < 30; i++)
+        assert_ok(publish_kilobyte(bus, "late"));
+    uint64_t left = counters_of(hog).queued;
+    assert_in_range(left, BUFFER / 2, BUFFER - 10);
+    while (fan_subscription_next(late, 0, &message) == FAN_OK)
+        ;
+    for (int i = 0; i < 5; i++)
+        assert_ok(publish_kilobyte(bus, "hog"));
+    assert_int_equal(counters_of(hog).queued, left + 5);
+    for (uint64_t seq = 1; seq <= left; seq++)
+        expect_seq(hog, seq);
+    expect_gap(hog, left, 2 * BUFFER + 1, 2 * BUFFER - left);
+    for (uint64_t i = 0; i < 5; i++)
+        expect_seq(hog, 2 * BUFFER + 31 + i);
+    assert_true(bus_adds_up(bus));
+    fan_subscription_free(hog);
+    fan_subscription_free(late);
+    fan_bus_free(bus);
+}
+
 static void test_L12_the_arrays_of_queues_count_in_the_budget(void **state)
 {
     (void)state;
@@ -633,20 +735,15 @@ static void test_L12_a_batch_takes_bounded_memory(void **state)
         left -= count;
         assert_true(subscription->lent_many_count * fan__lent_size(bus) <= FAN__BATCH_SIZE_MAX);
     }
+    /* Nor more than it can ever be lent. */
+    struct fan_subscription *small = subscribe(bus, FAN_POLICY_DROP_NEWEST, 4);
+    size_t count = 0;
+    publish(bus, NULL, "a");
+    assert_ok(fan_subscription_next_many(small, 0, messages, 1000, &count));
+    assert_int_equal(small->lent_many_count, 4);
+    fan_subscription_free(small);
     fan_subscription_free(subscription);
     fan_bus_free(bus);
-}
-
-/* Fills up what a bus may hold, by a topic of its own that nobody reads. */
-static struct fan_subscription *fill_budget(struct fan_bus *bus)
-{
-    static const size_t sizes[] = { 60000, 1000, 10 };
-    struct fan_subscription *hog =
-        subscribe_with(bus, OPTIONS(.topic = "hog", .buffer_count = 1024));
-    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
-        for (int k = 0; k < 200; k++)
-            assert_ok(try_publish_bytes(bus, "hog", sizes[i], NULL));
-    return hog;
 }
 
 static void test_L1_who_has_ended_with_a_message_in_hand_holds_nobody_up(void **state)
@@ -734,6 +831,9 @@ int main(void)
         cmocka_unit_test(test_L12_the_budget_takes_from_those_above_their_share),
         cmocka_unit_test(test_L12_the_budget_takes_nothing_from_those_that_block),
         cmocka_unit_test(test_L12_those_that_block_do_not_lift_the_budget),
+        cmocka_unit_test(test_L12_who_is_above_his_share_takes_from_nobody),
+        cmocka_unit_test(test_L12_the_array_of_a_queue_within_its_share_may_grow),
+        cmocka_unit_test(test_L12_who_was_forgotten_and_then_loses_is_given_messages),
         cmocka_unit_test(test_L12_the_arrays_of_queues_count_in_the_budget),
         cmocka_unit_test(test_L12_what_is_above_the_budget_is_lost_and_told),
         cmocka_unit_test(test_L12_a_batch_takes_bounded_memory),
