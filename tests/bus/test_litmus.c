@@ -16,7 +16,8 @@
 
 #define BARRIER_COUNT 20000
 #define FENCE_COUNT 2000000
-#define SEIZE_COUNT 50000
+#define SEIZE_COUNT 6000
+#define YIELD_COUNT 2000
 
 static uint64_t times(uint64_t count)
 {
@@ -109,7 +110,7 @@ struct shared {
     uint64_t sum;       /* in the turn */
     atomic_uint inside; /* and who is in it */
     atomic_uint met;
-    uint64_t published;
+    atomic_uint_least64_t published;
 };
 
 /* Now long, now short, so that others are met at each point. */
@@ -132,19 +133,44 @@ static void stay(struct shared *shared, unsigned me, uint64_t round)
 static void publish_turns(void *context)
 {
     struct shared *shared = context;
+    uint64_t round = 0;
     while (atomic_load_explicit(&shared->running, memory_order_relaxed) > 0) {
         fan__turn_enter(shared->bus);
-        stay(shared, 1, shared->published);
+        stay(shared, 1, round);
         fan__turn_leave(shared->bus);
         /* Else the turn is free for so short a time that nobody comes in between. */
-        pause_for(shared->published++ % 32);
+        pause_for(round++ % 32);
+        /* relaxed: it tells that he runs. */
+        atomic_store_explicit(&shared->published, round, memory_order_relaxed);
+    }
+}
+
+/*
+ * Until he is seen to run beside us: two that run in turn do not meet. On a machine that has no
+ * processor for both, so many looks in all are enough.
+ */
+static void await_publisher(struct shared *shared, unsigned *yields_left)
+{
+    /* relaxed: it tells that he runs. */
+    uint64_t before = atomic_load_explicit(&shared->published, memory_order_relaxed);
+    for (unsigned i = 1; atomic_load_explicit(&shared->published, memory_order_relaxed) == before;
+         i++) {
+        if (i % 4096 != 0)
+            continue;
+        if (*yields_left == 0)
+            return;
+        --*yields_left;
+        sched_yield();
+        before = atomic_load_explicit(&shared->published, memory_order_relaxed);
     }
 }
 
 static void seize_turns(void *context)
 {
     struct shared *shared = context;
+    unsigned yields_left = YIELD_COUNT;
     for (uint64_t i = 0; i < times(SEIZE_COUNT); i++) {
+        await_publisher(shared, &yields_left);
         fan__bus_enter(shared->bus);
         stay(shared, 2, i);
         fan__bus_leave(shared->bus);
