@@ -18,9 +18,11 @@
  * written once. A subscriber that stands still costs the publisher and the others nothing.
  *
  * Limits: 1,024 messages a subscription, 64 MiB of held messages a bus (defaults), 64 rings within
- * a quarter of that; topic and type 255 bytes. A subscription takes less than 1 KiB, and up to 48
- * bytes more, out of that bound, for each message of its buffer while it is too slow for its ring.
- * One that reads in batches keeps room for the largest (see fan_subscription_next_many).
+ * a quarter of that, for the filters that get messages first; topic and type 255 bytes. With slots
+ * of 128 bytes a subscription takes less than 1 KiB, and up to 48 bytes more, out of that bound,
+ * for each message of its buffer while it is too slow for its ring. FAN_POLICY_LATEST takes up to
+ * 56 bytes for each from the start. One that reads in batches keeps room for the largest (see
+ * fan_subscription_next_many).
  */
 #ifndef FANFARE_BUS_H
 #define FANFARE_BUS_H

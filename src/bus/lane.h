@@ -4,7 +4,7 @@
  *     position   ... 4   5   6   7   8                       tail = 9
  *     ring         [ 4 | 5 | 6 | 7 | 8 |   |   | ... ]       (a power of two of slots)
  *                        ^           ^
- *                    a reader     another: a reader is a position, and writes nothing here
+ *                    a reader     another: a reader is a position
  *
  * A message is written once, however many read it. A reader copies the slot out, and then moves its
  * place by compare-and-swap, which fails when the place was marked meanwhile; nobody's slot is
