@@ -338,9 +338,12 @@ void fan__unhandled_free(struct fan__dispatch *dispatch);
 
 /* sync.c: whether a handler's pattern and topic choose an event. */
 bool fan__handler_wants(const struct fan_handler *handler, const struct fan_event *event);
-/* With the lock. A handler is done with an event; `error` is NULL for a verdict DONE. */
+/*
+ * With the lock. A handler is done with the event that is stored at `seq`; `error` is NULL for a
+ * verdict DONE.
+ */
 void fan__waiters_report(struct fan__dispatch *dispatch, const struct fan_handler *handler,
-                         const char *event_id, const char *error);
+                         const char *event_id, uint64_t seq, const char *error);
 /* No verdict will come of this handler. */
 void fan__waiters_forget(struct fan__dispatch *dispatch, const struct fan_handler *handler);
 

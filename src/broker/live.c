@@ -56,7 +56,7 @@ static void call(struct fan__dispatch *dispatch, struct fan_handler *handler,
     enum fan_verdict verdict = fan__call(dispatch, &call, event, &handling);
     account(dispatch, handler, event, verdict, fan__dispatch_now_ns(dispatch) - begun_ns);
     const char *words = *error.message ? error.message : "the handler did not say that it is done";
-    fan__waiters_report(dispatch, handler, fan_event_id(event),
+    fan__waiters_report(dispatch, handler, fan_event_id(event), fan_event_seq(event),
                         verdict == FAN_VERDICT_DONE ? NULL : words);
 }
 

@@ -95,7 +95,7 @@ static void account(struct fan__dispatch *dispatch, const struct fan__task *task
     if (!words && status != FAN_OK)
         words = status == FAN_LOST ? "done, but its claim was lost before that was recorded"
                                    : "done, but that was not recorded";
-    fan__waiters_report(dispatch, handler, fan_event_id(task->event), words);
+    fan__waiters_report(dispatch, handler, fan_event_id(task->event), task->seq, words);
 }
 
 /*

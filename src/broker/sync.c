@@ -1,6 +1,8 @@
 /*
  * Waiting for verdicts: a publisher names its event before the commit, so that no outcome is
- * missed, and lists the handlers of this process that it matches.
+ * missed, and lists the handlers of this process that it matches. These may still hold an event
+ * that had the same id and was deleted: what they say is told by sequence, and is kept until the
+ * commit has given the publisher's own.
  *
  * Outcomes are reported when the store knows them, so that whoever returns finds them there. What
  * another process does with the event is seen by looking into the store now and then.
@@ -16,7 +18,10 @@
 #include <string.h>
 
 struct entry {
-    const struct fan_handler *handler; /* there until done */
+    const struct fan_handler *handler; /* there until done; NULL: gone before the commit was over */
+    uint64_t seq;                      /* the last event of the id that it spoke of, 0: none */
+    bool failed;                       /* what it said of that, first */
+    char words[FAN__WORDS_SIZE];
     bool done;
 };
 
@@ -24,9 +29,9 @@ struct fan__waiter {
     struct fan__waiter *next;
     struct fan_broker *broker;
     bool delayed;
+    uint64_t seq; /* 0 until the commit is over */
     size_t left;
-    bool failed;
-    char words[FAN__WORDS_SIZE];
+    const struct entry *failed; /* the first that did */
     char id[FAN_TEXT_SIZE_MAX + 1];
     size_t count;
     struct entry entries[];
@@ -89,44 +94,80 @@ void fan__waiter_free(struct fan__waiter *waiter)
     fan__free(waiter->broker->env, waiter);
 }
 
-/* One handler has nothing more to say; `words` tell what it failed of. With the lock. */
-static void finish(struct fan__waiter *waiter, struct entry *entry, const char *words)
+/* A handler speaks of an event of the id; `words` tell what it failed of. With the lock. */
+static void note(struct entry *entry, uint64_t seq, const char *words)
 {
-    if (entry->done)
-        return;
-    if (words && !waiter->failed) {
-        const struct fan_handler *handler = entry->handler;
-        waiter->failed = true;
-        if (handler->group)
-            snprintf(waiter->words, sizeof(waiter->words), "group %.64s: %.180s", handler->group,
-                     words);
-        else
-            snprintf(waiter->words, sizeof(waiter->words), "%s", words);
-    }
+    const char *group = entry->handler->group;
+    entry->seq = seq;
+    entry->failed = words != NULL;
+    if (words && group)
+        snprintf(entry->words, sizeof(entry->words), "group %.64s: %.180s", group, words);
+    else if (words)
+        snprintf(entry->words, sizeof(entry->words), "%s", words);
+}
+
+/* It has nothing more to say. With the lock. */
+static void finish(struct fan__waiter *waiter, struct entry *entry)
+{
+    if (entry->failed && !waiter->failed)
+        waiter->failed = entry;
     entry->done = true;
     waiter->left--;
     if (waiter->left == 0)
         fan__cond_broadcast(&waiter->broker->dispatch->reported);
 }
 
+static struct entry *find_entry(struct fan__waiter *waiter, const struct fan_handler *handler)
+{
+    for (size_t i = 0; i < waiter->count; i++)
+        if (!waiter->entries[i].done && waiter->entries[i].handler == handler)
+            return &waiter->entries[i];
+    return NULL;
+}
+
 void fan__waiters_report(struct fan__dispatch *dispatch, const struct fan_handler *handler,
-                         const char *event_id, const char *error)
+                         const char *event_id, uint64_t seq, const char *error)
 {
     for (struct fan__waiter *waiter = dispatch->waiters; waiter; waiter = waiter->next) {
         if (strcmp(waiter->id, event_id) != 0)
             continue;
-        for (size_t i = 0; i < waiter->count; i++)
-            if (waiter->entries[i].handler == handler)
-                finish(waiter, &waiter->entries[i], error);
+        struct entry *entry = find_entry(waiter, handler);
+        if (!entry || (waiter->seq > 0 ? seq != waiter->seq : seq <= entry->seq))
+            continue;
+        note(entry, seq, error);
+        if (waiter->seq > 0)
+            finish(waiter, entry);
     }
 }
 
 void fan__waiters_forget(struct fan__dispatch *dispatch, const struct fan_handler *handler)
 {
-    for (struct fan__waiter *waiter = dispatch->waiters; waiter; waiter = waiter->next)
-        for (size_t i = 0; i < waiter->count; i++)
-            if (waiter->entries[i].handler == handler)
-                finish(waiter, &waiter->entries[i], NULL);
+    for (struct fan__waiter *waiter = dispatch->waiters; waiter; waiter = waiter->next) {
+        struct entry *entry = find_entry(waiter, handler);
+        if (entry && waiter->seq > 0)
+            finish(waiter, entry);
+        else if (entry)
+            entry->handler = NULL;
+    }
+}
+
+/*
+ * The commit is over: what was said of this event counts, of another not. One that was there
+ * already does not come to live handlers again.
+ */
+static void begin(struct fan__waiter *waiter, const struct fan__submission *published)
+{
+    struct fan__dispatch *dispatch = waiter->broker->dispatch;
+    fan__mutex_lock(&dispatch->mutex);
+    waiter->seq = published->seq;
+    for (size_t i = 0; i < waiter->count; i++) {
+        struct entry *entry = &waiter->entries[i];
+        bool said = entry->seq == waiter->seq;
+        entry->failed = entry->failed && said;
+        if (said || !entry->handler || (published->duplicate && !entry->handler->group))
+            finish(waiter, entry);
+    }
+    fan__mutex_unlock(&dispatch->mutex);
 }
 
 /*
@@ -148,22 +189,13 @@ static bool see(void *context, const struct fan_delivery *delivery)
         struct entry *entry = &waiter->entries[i];
         if (!entry->done && entry->handler->group &&
             strcmp(entry->handler->group, delivery->group) == 0 &&
-            strcmp(entry->handler->name, delivery->handler) == 0)
-            finish(waiter, entry, failed ? delivery->error : NULL);
+            strcmp(entry->handler->name, delivery->handler) == 0) {
+            note(entry, waiter->seq, failed ? delivery->error : NULL);
+            finish(waiter, entry);
+        }
     }
     fan__mutex_unlock(&dispatch->mutex);
     return true;
-}
-
-/* An event that was there already does not come to live handlers again. */
-static void forget_live(struct fan__waiter *waiter)
-{
-    struct fan__dispatch *dispatch = waiter->broker->dispatch;
-    fan__mutex_lock(&dispatch->mutex);
-    for (size_t i = 0; i < waiter->count; i++)
-        if (!waiter->entries[i].done && !waiter->entries[i].handler->group)
-            finish(waiter, &waiter->entries[i], NULL);
-    fan__mutex_unlock(&dispatch->mutex);
 }
 
 /* Waits until all is said, for as long as a look into the store may. True when it is. */
@@ -188,13 +220,11 @@ enum fan_status fan__waiter_wait(struct fan__waiter *waiter,
                                  struct fan_error *error)
 {
     struct fan_broker *broker = waiter->broker;
-    uint64_t seq = published->seq;
     bool look = published->duplicate;
     bool over = false;
-    if (published->duplicate)
-        forget_live(waiter);
+    begin(waiter, published);
     for (;;) {
-        if (look && fan_store_deliveries(broker->store, seq, 0, see, waiter) != FAN_OK)
+        if (look && fan_store_deliveries(broker->store, published->seq, 0, see, waiter) != FAN_OK)
             fan__log(broker->env, FAN_LOG_DEBUG, "cannot look for verdicts");
         bool stepped = broker->stepped && fan_broker_step(broker) == FAN_OK;
         if (wait_once(waiter, stepped ? 0 : deadline_ns, &over))
@@ -207,5 +237,5 @@ enum fan_status fan__waiter_wait(struct fan__waiter *waiter,
     }
     if (!waiter->failed)
         return FAN_OK;
-    return fan__fail(error, FAN_HANDLER, "", "%s", waiter->words);
+    return fan__fail(error, FAN_HANDLER, "", "%s", waiter->failed->words);
 }

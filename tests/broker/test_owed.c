@@ -517,6 +517,134 @@ static void test_H01_many_may_wait_on_a_stepped_broker(void **state)
     fan_broker_free(broker);
 }
 
+/* ------------------------------------------------------------------ one id, stored twice */
+
+struct again {
+    struct fan_broker *broker;
+    struct probe *probe;
+    bool in_commit; /* all is said before its publisher knows its sequence */
+    bool later_first;
+    enum fan_status status;
+    struct fan_cursor cursor;
+    struct fan_error error;
+};
+
+static const struct fan_event_draft of_one_id = { .size = FAN_EVENT_DRAFT_SIZE,
+                                                  .type = "a.b.c",
+                                                  .id = "one" };
+
+static void *publish_again(void *context)
+{
+    struct again *again = context;
+    again->status =
+        fan_broker_publish_sync(again->broker, &of_one_id, &again->cursor, &again->error);
+    return NULL;
+}
+
+static void hold_only(struct probe *probe, uint64_t seq)
+{
+    fan__mutex_lock(&probe->mutex);
+    probe->held_seq = seq;
+    fan__cond_broadcast(&probe->changed);
+    fan__mutex_unlock(&probe->mutex);
+}
+
+/* Both calls return, one after the other, each when the store knows of the one before it. */
+static void let_both_go(struct again *again)
+{
+    struct fan_broker *broker = again->broker;
+    probe_wait_begun(again->probe, 2);
+    hold_only(again->probe, again->later_first ? 1 : 2);
+    wait_for_stats(broker, lost, again->later_first ? 0U : 1U);
+    wait_for_stats(broker, processed, again->later_first ? 1U : 0U);
+    probe_let_go(again->probe);
+    wait_for_stats(broker, lost, 1);
+    wait_for_stats(broker, processed, 1);
+}
+
+static void on_stored(void *context, enum fan_source source, const char *type)
+{
+    (void)source;
+    (void)type;
+    struct again *again = context;
+    if (again->in_commit)
+        let_both_go(again);
+}
+
+/* A handler has an event in hand that is deleted, and published again under its id. */
+static void publish_one_id_twice(const struct place *place, bool in_commit, bool later_first)
+{
+    struct probe probe;
+    probe_init_held(&probe);
+    probe.verdict = FAN_VERDICT_FAIL;
+    probe.failing = 1;
+    struct again again = { .probe = &probe, .later_first = later_first };
+    const struct fan_metrics metrics = { .size = FAN_METRICS_SIZE,
+                                         .context = &again,
+                                         .event_published = on_stored };
+    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
+    broker_options.metrics = &metrics;
+    struct fan_broker *broker = broker_with(place, &broker_options);
+    again.broker = broker;
+    probe_handle(&probe, broker, "mail");
+    assert_ok(fan_broker_publish(broker, &of_one_id, NULL, NULL));
+    probe_wait_begun(&probe, 1);
+    assert_ok(fan_store_delete(fan_broker_store(broker), "one"));
+    again.in_commit = in_commit;
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, publish_again, &again), 0);
+    if (!in_commit)
+        let_both_go(&again);
+    pthread_join(thread, NULL);
+    assert_string_equal(again.error.message, "");
+    assert_ok(again.status);
+    assert_int_equal(again.cursor.seq, 2);
+    assert_int_equal(find(broker, "mail", 2).status, FAN_EVENT_COMPLETED);
+    fan_broker_free(broker);
+}
+
+static void test_H01_sync_waits_for_its_own_event_not_for_one_deleted(void **state)
+{
+    for (int i = 0; i < 4; i++) {
+        struct place place;
+        place_make(&place, *state);
+        publish_one_id_twice(&place, i & 1, i & 2);
+        place_remove(&place);
+    }
+}
+
+static void test_H01_what_a_live_handler_says_of_one_deleted_is_not_told(void **state)
+{
+    struct place *place = *state;
+    struct fan_broker *broker = broker_started(place);
+    struct probe durable;
+    struct probe live;
+    probe_init(&durable);
+    probe_init_held(&live);
+    live.verdict = FAN_VERDICT_FAIL;
+    live.failing = 1;
+    probe_handle(&durable, broker, "mail");
+    probe_handle(&live, broker, NULL);
+    assert_ok(fan_broker_publish(broker, &of_one_id, NULL, NULL));
+    probe_wait_begun(&live, 1);
+    wait_for_stats(broker, processed, 1);
+    assert_ok(fan_store_delete(fan_broker_store(broker), "one"));
+    struct again again = { .broker = broker };
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, publish_again, &again), 0);
+    /* The second one is stored: who waits for it is there. */
+    fan__mutex_lock(&durable.mutex);
+    while (durable.attempts[2] == 0)
+        fan__cond_wait(&durable.changed, &durable.mutex);
+    fan__mutex_unlock(&durable.mutex);
+    probe_let_go(&live);
+    pthread_join(thread, NULL);
+    assert_string_equal(again.error.message, "");
+    assert_ok(again.status);
+    assert_int_equal(live.done, 2);
+    fan_broker_free(broker);
+}
+
 /* ------------------------------------------------------------------ more handlers than queue */
 
 #define CROWD 30
@@ -677,6 +805,8 @@ int main(void)
         on_every_store(test_H08_a_stepped_handler_may_free_another),
         on_every_store(test_L08_a_stepped_stop_hands_back_what_is_to_run_alone),
         on_every_store(test_H01_many_may_wait_on_a_stepped_broker),
+        on_every_scheme(test_H01_sync_waits_for_its_own_event_not_for_one_deleted),
+        on_every_store(test_H01_what_a_live_handler_says_of_one_deleted_is_not_told),
         on_every_store(test_H07_H08_more_handlers_than_queue_get_on_in_their_order),
         on_sqlite(test_H04_two_processes_keep_the_order_of_every_key),
         on_sqlite(test_L08_two_processes_share_a_group),
