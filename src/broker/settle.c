@@ -95,7 +95,9 @@ static void account(struct fan__dispatch *dispatch, const struct fan__task *task
     if (!words && status != FAN_OK)
         words = status == FAN_LOST ? "done, but its claim was lost before that was recorded"
                                    : "done, but that was not recorded";
-    fan__waiters_report(dispatch, handler, fan_event_id(task->event), task->seq, words);
+    /* What is only assumed to be recorded is seen by a look into the store, as it is there. */
+    if (status != FAN_OK || !task->unsure)
+        fan__waiters_report(dispatch, handler, fan_event_id(task->event), task->seq, words);
 }
 
 /*
@@ -128,7 +130,10 @@ static void take_doubt(struct fan__dispatch *dispatch, size_t count, enum fan_st
         struct fan_settle *settle = &dispatch->settles[i];
         if (status == FAN_UNKNOWN)
             task->unsure = true;
-        else if (status == FAN_OK && settle->ret_status == FAN_LOST && task->unsure)
+        if (status != FAN_OK)
+            continue;
+        task->unsure = task->unsure && settle->ret_status == FAN_LOST;
+        if (task->unsure)
             settle->ret_status = FAN_OK;
     }
 }
