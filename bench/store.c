@@ -791,7 +791,8 @@ static double relay_one_by_one(struct relaying *relaying, bool sits)
         times[i] = clock_us() - committed_us;
     }
     qsort(times, RELAYED_COUNT, sizeof(*times), compare_times);
-    return (double)times[RELAYED_COUNT / 2] / 1000;
+    int64_t median_us = times[RELAYED_COUNT / 2];
+    return (double)median_us / 1000;
 }
 
 static void relay_outbox(void)
