@@ -797,7 +797,7 @@ static double relay_one_by_one(struct relaying *relaying, bool sits)
 
 static void relay_outbox(void)
 {
-    struct relaying relaying;
+    struct relaying relaying = { 0 };
     relaying_begin(&relaying);
     double free_ms = relay_one_by_one(&relaying, false);
     bench_value(

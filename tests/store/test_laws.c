@@ -8,8 +8,8 @@
  * has one holder, whose fences rise; a chain of expectations has no fork. FANFARE_SEED repeats a
  * seed, FANFARE_SOAK=1 runs many.
  */
-#include "../seed.h"
 #include "../folder.h"
+#include "../seed.h"
 #include "../test.h"
 
 #include <fanfare/batch.h>

@@ -2,8 +2,8 @@
  * The tee: the first store is the log, the second gets everything, whatever happens to it in the
  * meantime: each event once, in order, as it is in the first, and nothing that was removed there.
  */
-#include "../seed.h"
 #include "../folder.h"
+#include "../seed.h"
 #include "../test.h"
 
 #include <fanfare/batch.h>
