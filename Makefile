@@ -16,7 +16,8 @@ export JOBS
 help:
 	@echo 'make build    build/fanfared (the server) and build/fanfare (the command line)'
 	@echo 'make run      build, then serve on the embedded default and say where'
-	@echo 'make test     everything: plain, under ASan and UBSan, the threaded tests under TSan'
+	@echo 'make test     everything: plain, under ASan and UBSan, the threaded tests under TSan;'
+	@echo '              the bus by gcc and by clang'
 	@echo 'make lint     clang-format, clang-tidy, tools/tidy'
 	@echo 'make bench    all benchmarks, or BENCH=name'
 	@echo 'make demo     329 real deliveries, a kill -9 half-way, nothing lost'

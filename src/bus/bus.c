@@ -289,6 +289,9 @@ const struct fan_kind *fan_bus_kind(const struct fan_bus *bus, unsigned index)
 
 bool fan__bus_heard(const struct fan_bus *bus)
 {
-    /* seq_cst, as in attach: of "visible, then look here" and "count, then look there" one sees. */
+    /*
+     * seq_cst, as in count_attached: of "visible, then look here" and "count, then look there" one
+     * sees.
+     */
     return atomic_load_explicit(&bus->subscription_count, memory_order_seq_cst) > 0;
 }

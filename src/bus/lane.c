@@ -17,30 +17,33 @@ static uint64_t tail_of(const struct fan__lane *lane)
     return atomic_load_explicit(&lane->tail, memory_order_relaxed);
 }
 
+static size_t ring_size(const struct fan_bus *bus, size_t slot_count)
+{
+    return slot_count * bus->slot_words * sizeof(uint64_t);
+}
+
 /* The number of slots for a buffer, or 0 when a ring of them is never allowed. */
 static size_t slots_for(const struct fan_bus *bus, size_t buffer_count)
 {
     size_t count = FAN__RING_SLOTS_MIN;
-    size_t slot_size = bus->slot_words * sizeof(uint64_t);
     if (bus->by_reference)
         return 0;
     while (count < 2 * buffer_count)
         count *= 2;
-    return count <= bus->memory_size_max / RING_PART / slot_size ? count : 0;
+    return ring_size(bus, count) <= bus->memory_size_max / RING_PART ? count : 0;
 }
 
 static bool may_make_ring(const struct fan_bus *bus, size_t slot_count)
 {
-    size_t size = slot_count * bus->slot_words * sizeof(uint64_t);
     return bus->ring_count < FAN__RING_COUNT_MAX &&
-           bus->ring_size + size <= bus->memory_size_max / RING_PART;
+           bus->ring_size + ring_size(bus, slot_count) <= bus->memory_size_max / RING_PART;
 }
 
 static bool make_ring(struct fan__lane *lane)
 {
     struct fan_bus *bus = lane->bus;
     size_t slot_count = lane->slot_count;
-    size_t size = slot_count * bus->slot_words * sizeof(uint64_t);
+    size_t size = ring_size(bus, slot_count);
     /* Cleared: who is moved off it while he looks may still see the header of any slot. */
     lane->memory = fan__alloc_zero(bus->env, 1, size + FAN__LINE_SIZE);
     if (!lane->memory)
@@ -62,7 +65,7 @@ static void dispose(struct fan__lane *lane)
     struct fan_bus *bus = lane->bus;
     if (lane->memory) {
         bus->ring_count--;
-        bus->ring_size -= lane->capacity * lane->slot_words * sizeof(uint64_t);
+        bus->ring_size -= ring_size(bus, lane->capacity);
     }
     fan__free(bus->env, lane->memory);
     fan__free(bus->env, lane->pattern);

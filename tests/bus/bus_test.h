@@ -101,6 +101,14 @@ static inline struct fan_bus *open_with(const struct fan_bus_options *options)
     return bus;
 }
 
+/* One with a budget, and nothing else that is not usual. */
+static inline struct fan_bus *open_within(size_t memory_size_max)
+{
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.memory_size_max = memory_size_max;
+    return open_with(&options);
+}
+
 static inline struct fan_bus *open_bus(void)
 {
     return open_with(NULL);

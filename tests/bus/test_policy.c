@@ -197,9 +197,7 @@ static void test_L12_the_budget_takes_from_those_above_their_share(void **state)
     (void)state;
     static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
     for (size_t p = 0; p < 2; p++) {
-        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-        options.memory_size_max = 100 << 10;
-        struct fan_bus *bus = open_with(&options);
+        struct fan_bus *bus = open_within(100 << 10);
         struct fan_subscription_options filter = { .size = FAN_SUBSCRIPTION_OPTIONS_SIZE,
                                                    .topic = "hog",
                                                    .policy = policies[p] };
@@ -345,9 +343,7 @@ static void test_L12_who_is_above_his_share_takes_from_nobody(void **state)
     (void)state;
     static const enum fan_policy policies[] = { FAN_POLICY_DROP_NEWEST, FAN_POLICY_DROP_OLDEST };
     for (size_t p = 0; p < 2; p++) {
-        struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-        options.memory_size_max = 100 << 10;
-        struct fan_bus *bus = open_with(&options);
+        struct fan_bus *bus = open_within(100 << 10);
         struct fan_subscription *idle = subscribe_with(bus, OPTIONS(.topic = "idle"));
         struct fan_subscription *hog = subscribe_with(bus, OPTIONS(.topic = "hog"));
         struct fan_subscription *other =
@@ -398,9 +394,7 @@ static void test_L12_who_was_forgotten_and_then_loses_is_given_messages(void **s
 {
     (void)state;
     enum { BUFFER = 80 };
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.memory_size_max = 100 << 10;
-    struct fan_bus *bus = open_with(&options);
+    struct fan_bus *bus = open_within(100 << 10);
     struct fan_subscription *hog =
         subscribe_with(bus, OPTIONS(.topic = "hog", .buffer_count = BUFFER));
     struct fan_subscription *late = subscribe_with(bus, OPTIONS(.topic = "late"));
