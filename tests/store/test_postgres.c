@@ -222,6 +222,28 @@ static void test_P10_what_has_no_notice_of_its_own_is_heard_of(void **state)
     fan_store_close(other);
 }
 
+/*
+ * A notice that went out just before somebody began to listen stands for what came right after it:
+ * that is heard of all the same. Each round ends at another event, in a few of them just then.
+ */
+static void test_P10_who_begins_to_listen_behind_a_notice_hears_what_follows_it(void **state)
+{
+    (void)state;
+    char id[16];
+    uint64_t seq = 0;
+    struct fan_store *store = open_store("schema=begun");
+    for (int i = 0; i < 60; i++) {
+        struct fan_store *other = open_store("schema=begun&poll_ms=60000");
+        for (int j = 0; j <= i % 30; j++) {
+            snprintf(id, sizeof(id), "e%d", (int)++seq);
+            put(store, id, seq);
+        }
+        assert_ok(fan_store_wait(other, seq - 1, 10000));
+        fan_store_close(other);
+    }
+    fan_store_close(store);
+}
+
 /* Everything that a store does on a log that is not the one it was opened for. */
 static void assert_another(struct fan_store *store)
 {
@@ -357,6 +379,7 @@ int main(void)
         cmocka_unit_test(test_R02_setting_the_servers_clock_moves_no_lease),
         cmocka_unit_test(test_R02_what_was_not_committed_sets_no_clock_right),
         cmocka_unit_test(test_P10_what_has_no_notice_of_its_own_is_heard_of),
+        cmocka_unit_test(test_P10_who_begins_to_listen_behind_a_notice_hears_what_follows_it),
         cmocka_unit_test(test_P13_a_log_that_was_made_anew_is_another),
         cmocka_unit_test(test_P04_words_that_are_no_text_are_kept_as_far_as_they_are),
     };

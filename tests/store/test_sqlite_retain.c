@@ -286,7 +286,7 @@ static void make_crowd(struct fan_store *store, size_t count)
 {
     const struct fan_group_options options = { .size = FAN_GROUP_OPTIONS_SIZE };
     const struct fan_claim_options claim = {
-        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me", .limit = 500, .lease_ms = 1000
+        .size = FAN_CLAIM_OPTIONS_SIZE, .owner = "me", .limit = 500, .lease_ms = 600000
     };
     struct fan_claim claims[500];
     struct fan_settle settles[250];

@@ -98,6 +98,8 @@ static void begin(struct fan__postgres_tail *tail)
     if (status == FAN_OK) {
         tail->retry_ms = 0;
         fan__postgres_script(tail->connection, "LISTEN @@");
+        /* The notice that stands for what comes next may have gone out before we listened. */
+        tail->after_ns = fan__deadline_ns(FAN__POSTGRES_AFTER_MS);
         look(tail);
         return;
     }
