@@ -149,7 +149,7 @@ static bool is_suspect(struct fan__dispatch *dispatch, struct fan__task *task, b
 /* Whether every claim of it since this one was held has ended with its lease. */
 static bool is_same(const struct fan__task *held, const struct fan__task *task)
 {
-    return held->seq == task->seq && held->lapses < task->lapses &&
+    return held->lapses < task->lapses &&
            task->attempt - held->attempt == task->lapses - held->lapses;
 }
 
@@ -157,13 +157,15 @@ static bool is_same(const struct fan__task *held, const struct fan__task *task)
  * A stall may cost this process its lease, and it is the one who claims the delivery anew. What it
  * holds of it then goes on under the fresh claim, and is not run a second time. But what it holds
  * may also have been settled, with the answer lost: then this is another attempt, which is run.
+ * Where it holds two, as after a redrive, which counts attempts from the first again, the one that
+ * it claimed last is meant.
  */
 static bool adopt(struct fan_handler *handler, const struct fan__task *task)
 {
-    struct fan__task *held = task->lapses > 0 ? handler->oldest : NULL;
-    while (held && !is_same(held, task))
-        held = held->newer;
-    if (!held)
+    struct fan__task *held = task->lapses > 0 ? handler->newest : NULL;
+    while (held && held->seq != task->seq)
+        held = held->older;
+    if (!held || !is_same(held, task))
         return false;
     held->token = task->token;
     held->until_ns = task->until_ns;

@@ -193,16 +193,21 @@ static void step_all(struct fan_broker *broker)
     assert_int_equal(status, FAN_AGAIN);
 }
 
-static void test_H03_a_stepped_broker_retries_by_the_environments_clock(void **state)
+static struct fan_broker *broker_by_our_clock(const struct place *place)
 {
-    struct place *place = *state;
-    struct fan_env env = *fan_env_default();
+    static struct fan_env env; /* the broker's until its end */
+    env = *fan_env_default();
     env.wall_us = step_wall_us;
     env.monotonic_ns = step_monotonic_ns;
-    struct fan_broker_options broker_options = FAN_BROKER_OPTIONS_INIT;
-    broker_options.env = &env;
-    broker_options.stepped = true;
-    struct fan_broker *broker = broker_with(place, &broker_options);
+    struct fan_broker_options options = FAN_BROKER_OPTIONS_INIT;
+    options.env = &env;
+    options.stepped = true;
+    return broker_with(place, &options);
+}
+
+static void test_H03_a_stepped_broker_retries_by_the_environments_clock(void **state)
+{
+    struct fan_broker *broker = broker_by_our_clock(*state);
     struct probe probe;
     probe_init(&probe);
     probe.verdict = FAN_VERDICT_RETRY;
@@ -220,6 +225,44 @@ static void test_H03_a_stepped_broker_retries_by_the_environments_clock(void **s
     }
     assert_int_equal(probe.done, 4);
     assert_int_equal(find(broker, "mail", 1).reason, FAN_DEAD_RETRIES);
+    fan_broker_free(broker);
+}
+
+/*
+ * The answer to a settlement is lost, and the dead letter redriven before the store tells. What it
+ * is handled as then is held beside it, as long as nothing can be settled; when the leases lapse,
+ * the fresh claim is that of the second call.
+ */
+static void test_H05_H06_a_redriven_one_is_settled_as_its_own_call_said(void **state)
+{
+    const struct place *place = *state;
+    struct place faulty = *place;
+    snprintf(faulty.uri, sizeof(faulty.uri), "fault:%.100s", place->uri);
+    struct fan_broker *broker = broker_by_our_clock(&faulty);
+    struct fan_store *store = fan_broker_store(broker);
+    struct probe probe;
+    probe_init(&probe);
+    probe.verdict = FAN_VERDICT_FAIL;
+    probe_handle(&probe, broker, "mail");
+    assert_ok(fan_fault_set(store, "settle.unknown_done=100%", NULL));
+    publish(broker, "a.b.c", NULL);
+    step_all(broker);
+    assert_int_equal(probe.done, 1);
+    assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_FAILED);
+    assert_ok(fan_fault_set(store, "settle.unavailable=100%,renew.unavailable=100%", NULL));
+    assert_ok(fan_group_move(store, &(struct fan_group_name){ "mail", "" }, 1, FAN_EVENT_PENDING));
+    probe.verdict = FAN_VERDICT_DONE;
+    atomic_fetch_add(&steps_us, 1000000);
+    step_all(broker);
+    assert_int_equal(probe.done, 2);
+    atomic_fetch_add(&steps_us, 3600000000);
+    step_all(broker);
+    assert_int_equal(find(broker, "mail", 1).lapses, 1);
+    assert_ok(fan_fault_set(store, "", NULL));
+    atomic_fetch_add(&steps_us, 1000000);
+    step_all(broker);
+    assert_int_equal(probe.done, 2);
+    assert_int_equal(find(broker, "mail", 1).status, FAN_EVENT_COMPLETED);
     fan_broker_free(broker);
 }
 
@@ -802,6 +845,7 @@ int main(void)
         on_every_store(test_P09_leases_are_renewed_while_a_handler_runs),
         on_every_store(test_L08_a_group_deleted_under_its_handler_stops_nobody),
         on_every_store(test_H03_a_stepped_broker_retries_by_the_environments_clock),
+        on_every_store(test_H05_H06_a_redriven_one_is_settled_as_its_own_call_said),
         on_every_store(test_H08_a_stepped_handler_may_free_another),
         on_every_store(test_L08_a_stepped_stop_hands_back_what_is_to_run_alone),
         on_every_store(test_H01_many_may_wait_on_a_stepped_broker),

@@ -308,9 +308,12 @@ static void claim_one(struct sim_port *port, unsigned group,
               "group %s: %" PRIu64 " is attempt %u with %u lapses, not %u with %u",
               world->groups[group].name, event->seq, claim->attempt, claim->lapses,
               delivery->attempts, delivery->lapses);
-    /* Who let it lapse, and holds its answer still, gives that one under this claim. */
+    /*
+     * Who let it lapse, and holds its answer still, gives that one under this claim. What was
+     * handled when its group was deleted already has no token, and goes with the group.
+     */
     struct sim_answer *answer = &delivery->answers[port->index];
-    if (port->index != MEMBER && port->answers && answer->called &&
+    if (port->index != MEMBER && port->answers && answer->called && answer->token != 0 &&
         answer->binding == world->instances[port->index].bindings[group].number &&
         answer->lapses < claim->lapses &&
         claim->attempt - answer->attempt == claim->lapses - answer->lapses) {
