@@ -188,13 +188,13 @@ static int64_t pause_until(int64_t until_ns, bool alone)
 /*
  * One who is as fast as the publisher would fetch each message by itself, and the lines would go to
  * and fro between the two for each. So when it has read all that was there, it lets a part of its
- * buffer fill before it reads again. In a crowd only one who blocks, for whom a publisher waits.
+ * buffer fill before it reads again. In a crowd others read meanwhile.
  */
 static void linger(struct fan_subscription *subscription, int64_t now_ns, int64_t deadline_ns)
 {
     bool alone = has_processor(subscription);
     int64_t every_ns = pace_ns(subscription, now_ns);
-    if ((!alone && subscription->policy != FAN_POLICY_BLOCK) || every_ns > LINGER_EVERY_NS)
+    if (every_ns > LINGER_EVERY_NS)
         return;
     size_t wanted = subscription->buffer_count / LINGER_SHARE;
     if (wanted > LINGER_COUNT_MAX)
