@@ -13,15 +13,6 @@
 
 #include <fanfare/fault.h>
 
-/* Evenly from 0 to below `limit` (SplitMix64). */
-static uint64_t below(uint64_t *random, uint64_t limit)
-{
-    uint64_t value = *random += UINT64_C(0x9e3779b97f4a7c15);
-    value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (value ^ value >> 31) % limit;
-}
-
 /* The seed that was asked for, or so many; many more in a soak. */
 static void each_seed(uint64_t count, const char *scheme, void (*run)(const char *, uint64_t))
 {
@@ -132,7 +123,7 @@ static void ask(struct answers *answers, size_t number)
                                            .type = "a.b.c",
                                            .id = id };
     asked->count++;
-    if (below(&answers->random, 2)) {
+    if (test_pick(&answers->random, 2)) {
         struct fan_error error = FAN_ERROR_INIT;
         asked->status = fan_broker_publish(answers->broker, &draft, &asked->cursor, &error);
         CHECK(answers->seed, asked->status == error.status);
@@ -178,7 +169,7 @@ static void run_answers(const char *uri, uint64_t seed)
     for (size_t i = 0; i < ASKED_MAX; i++) {
         ask(&answers, i);
         check_answer(&answers, i, batch);
-        size_t other = (size_t)below(&answers.random, i + 1);
+        size_t other = test_pick(&answers.random, i + 1);
         ask(&answers, other);
         check_answer(&answers, other, batch);
     }

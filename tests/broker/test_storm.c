@@ -66,15 +66,6 @@ struct publisher {
             fail_msg("FANFARE_SEED=%" PRIu64 ": not so: %s", (storm)->seed, #condition);           \
     } while (0)
 
-/* Evenly from 0 to below `limit` (SplitMix64). */
-static uint64_t below(uint64_t *random, uint64_t limit)
-{
-    uint64_t value = *random += UINT64_C(0x9e3779b97f4a7c15);
-    value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (value ^ value >> 31) % limit;
-}
-
 static size_t topic_of(const struct fan_event *event)
 {
     return (size_t)(fan_event_topic(event)[0] - 'a');
@@ -86,7 +77,7 @@ static enum fan_verdict on_event(void *context, const struct fan_event *event,
     struct seen *seen = context;
     uint64_t seq = fan_event_seq(event);
     uint64_t random = seen->storm->seed ^ seq << 8 ^ handling->attempt;
-    uint64_t chance = below(&random, 100);
+    uint64_t chance = test_pick(&random, 100);
     size_t topic = topic_of(event);
     fan__mutex_lock(&seen->storm->mutex);
     if (seen->calls[seq]++ == 0) {
@@ -136,7 +127,7 @@ static void publish_one(struct publisher *publisher, size_t number)
         .topic = (const char *[]){ "a", "b", "c", "d" }[number % TOPICS],
     };
     enum asked asked = UNASKED;
-    while (asked == UNASKED || asked == IN_DOUBT || below(&publisher->random, 2)) {
+    while (asked == UNASKED || asked == IN_DOUBT || test_pick(&publisher->random, 2)) {
         struct fan_cursor cursor = { 0, 0 };
         enum fan_status status = fan_broker_publish(storm->broker, &draft, &cursor, NULL);
         if (status == FAN_OK) {
@@ -207,7 +198,7 @@ static const char *const weathers[] = {
 
 static void change_weather(struct storm *storm, uint64_t *random)
 {
-    size_t weather = (size_t)below(random, sizeof(weathers) / sizeof(*weathers));
+    size_t weather = test_pick(random, sizeof(weathers) / sizeof(*weathers));
     assert_ok(fan_fault_set(storm->store, weathers[weather], NULL));
 }
 
@@ -282,7 +273,7 @@ static void live_once(struct storm *storm, unsigned life, uint64_t *random)
                          0);
     }
     size_t changed_at = 0;
-    size_t dies_at = life + 1 < LIVES ? 20 + (size_t)below(random, 60) : SIZE_MAX;
+    size_t dies_at = life + 1 < LIVES ? 20 + test_pick(random, 60) : SIZE_MAX;
     while (through(storm) < PUBLISHERS) {
         read_on(storm, reader, 1);
         size_t count = answered(storm);

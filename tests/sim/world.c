@@ -2,6 +2,7 @@
 #include "sim.h"
 
 #include "../folder.h"
+#include "../seed.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -47,18 +48,9 @@ const char *sim_plant_name(enum sim_plant plant)
     return plants[plant];
 }
 
-/* splitmix64, by Sebastiano Vigna. */
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += UINT64_C(0x9e3779b97f4a7c15);
-    z = (z ^ z >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ z >> 27) * UINT64_C(0x94d049bb133111eb);
-    return z ^ z >> 31;
-}
-
 uint64_t sim_random(struct sim_world *world, uint64_t limit)
 {
-    return limit > 0 ? next_random(&world->random) % limit : 0;
+    return limit > 0 ? test_pick(&world->random, limit) : 0;
 }
 
 bool sim_chance(struct sim_world *world, unsigned permille)
@@ -129,7 +121,7 @@ static void env_random(void *context, void *bytes, size_t size)
     struct sim_world *world = context;
     unsigned char *at = bytes;
     for (size_t i = 0; i < size; i++)
-        at[i] = (unsigned char)next_random(&world->random);
+        at[i] = (unsigned char)test_random(&world->random);
 }
 
 static void env_log(void *context, enum fan_log_level level, const char *message)

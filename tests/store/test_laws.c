@@ -104,10 +104,7 @@ static int64_t monotonic_ns(void *context)
 
 static uint64_t below(struct world *world, uint64_t limit)
 {
-    uint64_t value = world->random += UINT64_C(0x9e3779b97f4a7c15);
-    value = (value ^ value >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
-    value = (value ^ value >> 27) * UINT64_C(0x94d049bb133111eb);
-    return (value ^ value >> 31) % limit;
+    return test_pick(&world->random, limit);
 }
 
 #define CHECK(world, condition)                                                                    \
