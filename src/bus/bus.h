@@ -233,11 +233,18 @@ void fan__chain_go_on(struct fan_subscription *subscription);
 /* Frees the bus when nobody holds it any more. Takes the lock; the bus is gone after it. */
 void fan__bus_drop(struct fan_bus *bus);
 
+void fan__gate_wake(struct fan_bus *bus);
+
 /*
  * Lets publishers at the gate look again. Whoever made room did so by a seq_cst operation or under
  * a lock that the waiting publisher takes when it looks.
  */
-static inline void fan__bus_open_gate(struct fan_bus *bus);
+static inline void fan__bus_open_gate(struct fan_bus *bus)
+{
+    /* seq_cst: see fan_bus's gate in publish.c. */
+    if (atomic_load_explicit(&bus->gate_waiter_count, memory_order_seq_cst) > 0)
+        fan__gate_wake(bus);
+}
 
 /* Adds what one subscription counted. */
 void fan__counters_add(struct fan_bus_counters *sum,
@@ -300,14 +307,5 @@ enum fan__verdict fan__subscription_prepare(struct fan_subscription *subscriptio
                                             size_t block_size, bool may_wait);
 void fan__subscription_give(struct fan_subscription *subscription, struct fan__block *block,
                             uint64_t seq);
-
-void fan__gate_wake(struct fan_bus *bus);
-
-static inline void fan__bus_open_gate(struct fan_bus *bus)
-{
-    /* seq_cst: see fan_bus's gate in publish.c. */
-    if (atomic_load_explicit(&bus->gate_waiter_count, memory_order_seq_cst) > 0)
-        fan__gate_wake(bus);
-}
 
 #endif

@@ -40,7 +40,6 @@ struct look {
     int64_t generation;
     int64_t offset_us;
     int64_t high_us;
-    int64_t leap_us;
     int64_t server_us;
     int64_t begun_us;
     int64_t ended_us;
@@ -56,9 +55,8 @@ static bool look_at(struct fan__postgres_connection *connection, struct look *re
         look.generation = fan__postgres_int(result, 0, 0);
         look.offset_us = fan__postgres_int(result, 0, 1);
         look.high_us = fan__postgres_int(result, 0, 2);
-        look.leap_us = fan__postgres_int(result, 0, 3);
-        look.server_us = fan__postgres_int(result, 0, 4);
-        fan__postgres_check_epoch(connection, fan__postgres_int(result, 0, 5));
+        look.server_us = fan__postgres_int(result, 0, 3);
+        fan__postgres_check_epoch(connection, fan__postgres_int(result, 0, 4));
         *ret_look = look;
     } else if (result) {
         fan__postgres_fail(connection, FAN_CORRUPT);
@@ -87,7 +85,6 @@ static void put_right(struct fan__postgres_connection *connection,
     fan__postgres_add_int(&params, look->generation);
     fan__postgres_add_int(&params, now_us - look->server_us);
     fan__postgres_add_int(&params, now_us + passed_us);
-    fan__postgres_add_int(&params, look->leap_us);
     clock->put_us = now_us - look->server_us;
     clock->put_generation = look->generation + 1;
     (void)fan__postgres_queue(connection, FAN__PG_CLOCK_SET, &params);
@@ -106,7 +103,6 @@ static void begin(struct fan__postgres_connection *connection, struct fan__postg
     clock->generation = look->generation;
     clock->offset_us = now_us - look->ended_us;
     clock->kept_us = look->high_us;
-    clock->leap_us = look->leap_us;
 }
 
 /* Whether nobody else wrote the row since we looked at it: what we write may not be committed. */
@@ -126,7 +122,6 @@ static void follow(struct fan__postgres_connection *connection, struct fan__post
         clock->offset_us += apart_us;
     }
     clock->generation = look->generation;
-    clock->leap_us = look->leap_us;
     clock->kept_us = look->high_us;
 }
 
@@ -173,14 +168,6 @@ void fan__postgres_clock_leave(struct fan__postgres *store)
         return;
     fan__postgres_clock_sync(connection);
     (void)fan__postgres_end(connection, FAN_OK, NULL);
-}
-
-int64_t fan__postgres_clock_leap_us(struct fan__postgres *store)
-{
-    fan__mutex_lock(&store->clock_mutex);
-    int64_t leap_us = store->clock.leap_us;
-    fan__mutex_unlock(&store->clock_mutex);
-    return leap_us;
 }
 
 /* What was timed by the old clock and is not over yet ends as much later as it would have. */

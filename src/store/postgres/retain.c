@@ -477,8 +477,7 @@ static enum fan_status check_clock(struct fan__postgres *store, struct fan_error
     int64_t now_us = fan__postgres_now_us(store);
     int64_t wall_us = fan__wall_us(store->env);
     int64_t jump_us = wall_us > now_us ? wall_us - now_us : now_us - wall_us;
-    int64_t leap_us = fan__postgres_clock_leap_us(store);
-    return fan__check_jump(wall_us, now_us, jump_us > leap_us ? jump_us : leap_us, error);
+    return fan__check_jump(wall_us, now_us, jump_us, error);
 }
 
 static enum fan_status run(struct keeping *keeping, struct fan_error *error)

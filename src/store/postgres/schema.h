@@ -55,8 +55,8 @@
     "CREATE INDEX #mark_us ON @mark(us, seq);" \
     "CREATE INDEX #mark_bytes ON @mark(bytes, seq);"       \
     "CREATE TABLE @clock(id integer PRIMARY KEY, generation bigint NOT NULL, "                     \
-    "  offset_us bigint NOT NULL, high_us bigint NOT NULL, leap_us bigint NOT NULL);"              \
-    "INSERT INTO @clock VALUES(1, 1, 0, 0, 0);"
+    "  offset_us bigint NOT NULL, high_us bigint NOT NULL);"                                       \
+    "INSERT INTO @clock VALUES(1, 1, 0, 0);"
 
 #define FAN__POSTGRES_SCHEMA_GROUPS \
     "CREATE TABLE @grp(id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, " \
@@ -120,7 +120,7 @@
     "CREATE TRIGGER #event_truncated BEFORE TRUNCATE ON @event "                                   \
     "  FOR EACH STATEMENT EXECUTE FUNCTION @event_truncated();"                                    \
     "CREATE FUNCTION @new_epoch() RETURNS bigint LANGUAGE sql SET search_path = pg_catalog "       \
-    "AS $body$ UPDATE @clock SET generation = generation + 1, offset_us = 0, leap_us = 0; "        \
+    "AS $body$ UPDATE @clock SET generation = generation + 1, offset_us = 0; "                     \
     "UPDATE @meta SET value = (random() * 4294967295)::bigint WHERE key = 'series_swept'; "        \
     "UPDATE @meta SET value = ('x' || substr(md5(random()::text || "                     \
     "clock_timestamp()::text), 1, 16))::bit(64)::bigint | 1 WHERE key = 'epoch' "                  \

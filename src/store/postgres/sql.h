@@ -129,15 +129,14 @@
     X(BOUNDS, "SELECT " FAN__POSTGRES_HEAD ", "                                                    \
               "(SELECT value FROM @meta WHERE key = 'trimmed_seq'), " FAN__POSTGRES_EPOCH)         \
     X(CLOCK_GET,                                                                                   \
-      "SELECT c.generation, c.offset_us, c.high_us, c.leap_us, "                                   \
+      "SELECT c.generation, c.offset_us, c.high_us, "                                              \
       "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint, " FAN__POSTGRES_EPOCH " "        \
       "FROM @clock c WHERE c.id = 1")                                                              \
     /* Whoever holds the row is at it, or stands still: nobody waits for that. */                  \
     X(CLOCK_HIGH, "UPDATE @clock SET high_us = $1::bigint WHERE id IN (SELECT c.id FROM @clock c " \
                   "WHERE c.id = 1 AND c.high_us < $1::bigint FOR UPDATE SKIP LOCKED)")             \
     X(CLOCK_SET, "UPDATE @clock SET generation = generation + 1, offset_us = $2::bigint, "         \
-                 "high_us = $3::bigint, leap_us = $4::bigint "                                     \
-                 "WHERE id = 1 AND generation = $1::bigint")                                       \
+                 "high_us = $3::bigint WHERE id = 1 AND generation = $1::bigint")                  \
     X(SERIES_GET, "SELECT id, source, type, topic, schema, entity, operation, instance, "          \
                   "content_type FROM @series WHERE id = ANY($1::bigint[])")                        \
     X(SERIES_MAKE,                                                                                 \

@@ -457,8 +457,8 @@
     X(CLOCK_MOVE_GROUPS, "UPDATE @grp SET joined_us = joined_us + $2::bigint - $1::bigint")        \
     X(CLOCK_MOVE_MARKS, "UPDATE @mark SET us = us + $2::bigint - $1::bigint")                      \
     X(CLOCK_MOVE, "UPDATE @clock SET generation = generation + 1, "                                \
-                  "offset_us = offset_us + $2::bigint - $1::bigint, high_us = $2::bigint, "        \
-                  "leap_us = 0 WHERE id = 1")
+                  "offset_us = offset_us + $2::bigint - $1::bigint, high_us = $2::bigint "         \
+                  "WHERE id = 1")
 
 /* Each gives findings: part, sequence, words. */
 #define FAN__POSTGRES_STATEMENTS_VERIFY(X)                                                         \

@@ -83,8 +83,7 @@ struct fan__postgres_clock {
     int64_t generation;
     int64_t offset_us; /* of the store's time to env's monotonic clock */
     int64_t kept_us;   /* the log knows that it came to here */
-    int64_t leap_us;
-    int64_t put_us; /* the offset by which we last put the row right, if that was committed */
+    int64_t put_us;    /* the offset by which we last put the row right, if that was committed */
     int64_t put_generation; /* the row's then */
 };
 
@@ -321,9 +320,6 @@ void fan__postgres_clock_sync(struct fan__postgres_connection *connection);
 
 /* Before the end: whoever opens the log next begins where we are. */
 void fan__postgres_clock_leave(struct fan__postgres *store);
-
-/* How far the clock leapt where nobody looked on, as the log remembers it. */
-int64_t fan__postgres_clock_leap_us(struct fan__postgres *store);
 
 /* Sets the store's clock to env's wall clock, for good: what is under way moves along. */
 enum fan_status fan__postgres_clock_accept(struct fan__postgres *store, struct fan_error *error);
