@@ -185,6 +185,7 @@ struct fan_subscription {
     uint64_t lapped_seq; /* of the slot at its position, or a lower one, with FAN__PLACE_LAPPED */
     uint64_t parked_at;  /* the lane's position, when its queue was full for a while */
     bool parked;
+    bool replacing; /* what was taken out of the queue is replaced when the turn ends */
     unsigned lost_in_a_row;
     uint64_t dropped;
     uint64_t conflated;

@@ -276,12 +276,15 @@ static void take(struct fan_subscription *subscription, struct fan__block *block
 {
     if (subscription->policy == FAN_POLICY_LATEST) {
         struct fan__block *replaced = fan__queue_conflate(&subscription->queue, block);
+        subscription->replacing = replaced != NULL;
         if (replaced) {
             subscription->conflated++;
             fan__subscription_release(subscription, replaced);
         }
     }
-    if (!find_room(subscription, block)) {
+    bool room = find_room(subscription, block);
+    subscription->replacing = false;
+    if (!room) {
         /* Nor is room for what it did not get kept. */
         fan__subscription_trim(subscription, true);
         lose(subscription, block->message.seq);

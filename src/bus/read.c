@@ -377,7 +377,8 @@ static enum fan_status read_queue(struct fan_subscription *subscription, size_t 
     fan__mutex_lock(&subscription->lock);
     bool empty = fan__queue_count(queue) == 0;
     bool parked = subscription->parked;
-    if (empty && (parked || (fan__queue_loss(queue)->count == 0 && may_rejoin(subscription)))) {
+    if (empty && (parked || subscription->replacing ||
+                  (fan__queue_loss(queue)->count == 0 && may_rejoin(subscription)))) {
         fan__mutex_unlock(&subscription->lock);
         return leave_queue(subscription);
     }

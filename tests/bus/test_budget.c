@@ -9,6 +9,7 @@
 
 #define BUDGET ((size_t)1 << 20)
 #define WAITING 400
+#define REPLACED 300
 
 static struct fan_bus *open_small(unsigned block_timeout_ms)
 {
@@ -280,6 +281,56 @@ static void test_L5_those_who_leave_last_leave_at_once(void **state)
     }
 }
 
+struct replacing {
+    struct fan__thread thread;
+    struct fan_subscription *latest;
+    atomic_int stage; /* moved by the publisher: the round whose first message is there */
+    atomic_int read;  /* and by the reader */
+    unsigned found_nothing;
+};
+
+static void read_each_round(void *context)
+{
+    struct replacing *replacing = context;
+    const struct fan_message *message;
+    for (int round = 1; round <= REPLACED; round++) {
+        while (atomic_load(&replacing->stage) < round)
+            continue;
+        enum fan_status status = fan_subscription_next(replacing->latest, 0, &message);
+        replacing->found_nothing += status == FAN_AGAIN;
+        atomic_store(&replacing->read, round);
+    }
+}
+
+/* One message takes another's place: there is one at any time, though somebody has to make way. */
+static void test_B18_the_latest_is_there_while_it_is_replaced(void **state)
+{
+    (void)state;
+    const struct fan_message *message;
+    struct fan_bus *bus = open_small(0);
+    struct replacing replacing = { .latest = subscribe_with(
+                                       bus, OPTIONS(.topic = "modest", .buffer_count = 4,
+                                                    .policy = FAN_POLICY_LATEST)) };
+    struct fan_subscription *hog = take_budget(bus, FAN_POLICY_DROP_OLDEST, 300, 1);
+    assert_ok(fan__thread_start(&replacing.thread, "reader", read_each_round, &replacing));
+    for (int round = 1; round <= REPLACED; round++) {
+        assert_ok(publish_bytes(bus, "modest", 300));
+        while (room_of(bus) > 1000)
+            assert_ok(publish_bytes(bus, "hog", 300));
+        atomic_store(&replacing.stage, round);
+        assert_ok(publish_bytes(bus, "modest", 100000));
+        while (atomic_load(&replacing.read) < round)
+            sched_yield();
+        while (fan_subscription_next(replacing.latest, 0, &message) != FAN_AGAIN)
+            continue;
+    }
+    fan__thread_join(&replacing.thread);
+    assert_int_equal(replacing.found_nothing, 0);
+    fan_subscription_free(replacing.latest);
+    fan_subscription_free(hog);
+    fan_bus_free(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -287,6 +338,7 @@ int main(void)
         cmocka_unit_test(test_L12_who_leaves_the_ring_keeps_what_there_is_room_for),
         cmocka_unit_test(test_L12_the_table_of_the_latest_counts_in_the_budget),
         cmocka_unit_test(test_L1_a_publisher_hears_of_the_array_that_a_reader_gives_back),
+        cmocka_unit_test(test_B18_the_latest_is_there_while_it_is_replaced),
         cmocka_unit_test(test_L5_those_who_leave_last_leave_at_once),
         cmocka_unit_test(test_a_size_beyond_all_is_refused_whatever_came_before),
     };
