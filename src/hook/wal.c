@@ -520,6 +520,20 @@ static enum fan_status read_truncate(struct fan__wal *wal, struct input *input,
     return FAN_OK;
 }
 
+static enum fan_status read_begin(struct fan__wal *wal, struct input *input,
+                                  struct fan_error *error)
+{
+    wal->commit_lsn = take_number(input, 8);
+    int64_t since_2000_us = (int64_t)take_number(input, 8);
+    if (since_2000_us > INT64_MAX - EPOCH_US)
+        return corrupt('B', error);
+    wal->commit_us = since_2000_us + EPOCH_US;
+    wal->xid = (uint32_t)take_number(input, 4);
+    wal->index = 0;
+    wal->open = true;
+    return FAN_OK;
+}
+
 enum fan_status fan__wal_feed(struct fan__wal *wal, struct fan_str message, struct fan_error *error)
 {
     struct input input = { .at = message.data, .end = message.data + message.size };
@@ -527,11 +541,7 @@ enum fan_status fan__wal_feed(struct fan__wal *wal, struct fan_str message, stru
     enum fan_status status = FAN_OK;
     switch (kind) {
     case 'B':
-        wal->commit_lsn = take_number(&input, 8);
-        wal->commit_us = (int64_t)take_number(&input, 8) + EPOCH_US;
-        wal->xid = (uint32_t)take_number(&input, 4);
-        wal->index = 0;
-        wal->open = true;
+        status = read_begin(wal, &input, error);
         break;
     case 'C':
         (void)take(&input, 1 + 8);
