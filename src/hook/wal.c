@@ -101,7 +101,8 @@ void fan__wal_add_segment(struct fan__buffer *buffer, const char *name)
 {
     for (const char *at = name; *at; at++) {
         unsigned char byte = (unsigned char)*at;
-        bool control = byte == 0xc2 && (unsigned char)at[1] < 0xa0;
+        unsigned char next = (unsigned char)at[1];
+        bool control = byte == 0xc2 && next >= 0x80 && next < 0xa0;
         bool legal = byte > ' ' && byte != 0x7f && !strchr(".*>", byte) && !control;
         fan__buffer_add(buffer, legal ? at : "_", 1);
         at += control;
