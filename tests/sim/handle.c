@@ -27,7 +27,7 @@ static void check_siblings(const struct sim_binding *binding, const struct sim_e
         if (!other->handler || other->number >= binding->number ||
             has_own_pace(&world->groups[g]) || delivery->status != FAN_EVENT_PROCESSING ||
             delivery->port != binding->instance || delivery->attempts > 1 ||
-            delivery->until_ns <= sim_now_ns())
+            delivery->until_told_ns <= sim_now_ns())
             continue;
         /* Of a claim whose answer was lost it knows nothing. */
         if (delivery->answers[binding->instance].called)

@@ -328,6 +328,7 @@ static void claim_one(struct sim_port *port, unsigned group,
     delivery->had |= 1U << port->index;
     delivery->token = claim->token;
     delivery->until_ns = sim_now_ns() + options->lease_ms * NS_PER_MS;
+    delivery->until_told_ns = port->begun_ns + options->lease_ms * NS_PER_MS;
     sim_trace(world, "i%u claims %s/%s %" PRIu64 " attempt %u lapses %u", port->index,
               world->groups[group].name, world->groups[group].handler, event->seq, claim->attempt,
               claim->lapses);
@@ -509,6 +510,8 @@ void sim_model_renewed(struct sim_port *port, const struct fan_group_name *name,
         sim_count(world, right ? SIM_RENEWED : SIM_RENEW_LOST);
         if (right)
             delivery->until_ns = sim_now_ns() + lease_ms * NS_PER_MS;
+        if (right && port->answers)
+            delivery->until_told_ns = port->begun_ns + lease_ms * NS_PER_MS;
     }
 }
 

@@ -27,6 +27,7 @@ struct passage {
     struct sim_port *port;
     enum way way;
     enum fan_status fault;
+    int64_t begun_ns;
 };
 
 static const enum fan_status faults[] = { FAN_UNAVAILABLE, FAN_UNAVAILABLE, FAN_IO, FAN_NO_MEMORY };
@@ -65,7 +66,7 @@ static void let_others_act(struct sim_port *port)
 static struct passage enter(struct sim_port *port, bool writes)
 {
     struct sim_world *world = port->world;
-    struct passage passage = { port, WAY_THROUGH, FAN_UNAVAILABLE };
+    struct passage passage = { port, WAY_THROUGH, FAN_UNAVAILABLE, sim_now_ns() };
     world->calls++;
     if (port->crashed) {
         passage.way = WAY_FAILS;
@@ -412,6 +413,7 @@ static enum fan_status port_claim(void *self, const struct fan_group_name *name,
     drop_lease(port, name);
     enum fan_status status = fan_group_claim(port->store, name, options, batch, claims);
     port->answers = passage.way == WAY_THROUGH;
+    port->begun_ns = passage.begun_ns;
     sim_model_seen(port->world, name);
     if (status == FAN_OK)
         sim_model_claimed(port, name, options, batch, claims);
@@ -469,6 +471,8 @@ static enum fan_status port_renew(void *self, const struct fan_group_name *name,
     if (passage.way == WAY_FAILS)
         return passage.fault;
     enum fan_status status = fan_group_renew(port->store, name, items, count, lease_ms);
+    port->answers = passage.way == WAY_THROUGH;
+    port->begun_ns = passage.begun_ns;
     sim_model_seen(port->world, name);
     if (status == FAN_OK)
         sim_model_renewed(port, name, items, count, lease_ms);

@@ -161,6 +161,7 @@ struct sim_delivery {
     bool undone;   /* somebody once said that it is not done */
     uint64_t token;
     int64_t until_ns;
+    int64_t until_told_ns; /* as its holder knows it, who counts from the call's begin */
     int64_t due_ns;
     int64_t died_ns;
     unsigned running;
@@ -253,6 +254,7 @@ struct sim_port {
     uint64_t failures;     /* calls that were made to fail, or lost their answer */
     uint64_t answered_seq; /* the last one of which it knows that it is stored */
     bool answers;          /* the call that is under way will be answered */
+    int64_t begun_ns;      /* and began then */
     bool settled_unsure;   /* a settlement had no answer: it may be counted or not */
 };
 
