@@ -40,13 +40,22 @@ static size_t room_of(const struct fan_bus *bus)
     return held < bus->memory_size_max ? bus->memory_size_max - held : 0;
 }
 
-/* What holds nothing is let in, so that a message above the share cannot stop a bus for good. */
+/*
+ * What holds nothing is let in, so that a message above the share cannot stop a bus for good. So is
+ * one message for who may wait on a descriptor with all that he holds in his hand: nothing else
+ * would have him read on, and give that back.
+ */
 static bool must_wait_for(const struct fan_subscription *subscription, size_t block_size)
 {
     const struct fan_bus *bus = subscription->bus;
-    size_t size = block_size + fan__queue_growth(&subscription->queue);
-    if (fan__queue_full(&subscription->queue))
+    const struct fan__queue *queue = &subscription->queue;
+    size_t size = block_size + fan__queue_growth(queue);
+    if (fan__queue_full(queue))
         return true;
+    /* relaxed: it is set in the turn. */
+    if (atomic_load_explicit(&subscription->watched, memory_order_relaxed) &&
+        fan__queue_count(queue) == 0 && fan__queue_loss(queue)->count == 0)
+        return false;
     /* seq_cst: see room_of. */
     return atomic_load_explicit(&subscription->held_size, memory_order_seq_cst) > 0 &&
            room_of(bus) < size && held_by(subscription) + size > share_size(bus);

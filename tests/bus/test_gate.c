@@ -394,6 +394,39 @@ static void test_B18_L12_who_gives_back_what_it_was_lent_wakes_a_publisher(void 
     fan_bus_free(bus);
 }
 
+/*
+ * What it has in hand is all that the bus may hold, and it waits on its descriptor for more: one is
+ * let in, for which it reads on, and gives back what it had.
+ */
+static void test_B18_B19_who_waits_with_all_it_holds_in_hand_is_given_one_more(void **state)
+{
+    (void)state;
+    enum { LARGE = 60000 };
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.block_timeout_ms = 1;
+    options.memory_size_max = 128 << 10;
+    struct fan_bus *bus = open_with(&options);
+    struct fan_subscription *slow =
+        subscribe_with(bus, OPTIONS(.policy = FAN_POLICY_BLOCK, .buffer_count = 8));
+    const struct fan_message *many[8];
+    size_t count = 0;
+    int descriptor = -1;
+    assert_ok(fan_subscription_fd(slow, &descriptor));
+    assert_ok(try_publish_bytes(bus, NULL, LARGE, NULL));
+    assert_ok(try_publish_bytes(bus, NULL, LARGE, NULL));
+    assert_ok(fan_subscription_next_many(slow, 0, many, 8, &count));
+    assert_int_equal(count, 2);
+    assert_false(is_readable(descriptor));
+    assert_ok(try_publish_bytes(bus, NULL, LARGE, NULL));
+    assert_true(is_readable(descriptor));
+    assert_int_equal(try_publish_bytes(bus, NULL, LARGE, NULL), FAN_TIMED_OUT);
+    expect_seq(slow, 3);
+    assert_ok(try_publish_bytes(bus, NULL, LARGE, NULL));
+    expect_seq(slow, 4);
+    fan_subscription_free(slow);
+    fan_bus_free(bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -406,6 +439,7 @@ int main(void)
         cmocka_unit_test(test_L1_all_topics_wait_behind_one_that_waits),
         cmocka_unit_test(test_B18_one_read_of_a_queue_wakes_a_publisher),
         cmocka_unit_test(test_B18_L12_who_gives_back_what_it_was_lent_wakes_a_publisher),
+        cmocka_unit_test(test_B18_B19_who_waits_with_all_it_holds_in_hand_is_given_one_more),
         cmocka_unit_test(test_B05_who_waits_at_the_gate_is_out_when_close_returns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
