@@ -128,12 +128,13 @@ static bool take_notices(struct fan__postgres_connection *connection)
     return news;
 }
 
-/* Sleeps until there is news, or the next look is due, and looks. */
-static void follow(struct fan__postgres_tail *tail, int64_t until_ns)
+/* Sleeps until there is news, something to clear, or the next look is due, and looks. */
+static void follow(struct fan__postgres_tail *tail, int64_t look_ns)
 {
     bool due = false;
     while (!due && !stops(tail) && tail->connection->status == FAN_OK) {
-        int64_t left_ns = until_ns - fan__deadline_ns(0);
+        int64_t until_ns = clear_ns(tail);
+        int64_t left_ns = (until_ns < look_ns ? until_ns : look_ns) - fan__deadline_ns(0);
         due = left_ns <= 0;
         /* What came with the answer to the last look is here already, and makes no file ready. */
         if (take_notices(tail->connection)) {
@@ -179,11 +180,10 @@ static void go_on(struct fan__postgres_tail *tail)
     /* By when it began: what it did not see yet may be there when its answer comes late. */
     bool again = tail->looked_ns < tail->after_ns;
     int64_t look_ns = fan__deadline_ns(again ? FAN__POSTGRES_NOTICE_MS : tail->store->poll_ms);
-    int64_t until_ns = clear_ns(tail);
-    if (until_ns <= fan__deadline_ns(0))
+    if (clear_ns(tail) <= fan__deadline_ns(0))
         clear_groups(tail);
     else
-        follow(tail, until_ns < look_ns ? until_ns : look_ns);
+        follow(tail, look_ns);
 }
 
 static void run(void *context)
