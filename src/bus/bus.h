@@ -52,7 +52,7 @@ struct fan_bus {
 
     char before_turn[FAN__LINE_SIZE];
     atomic_uint turn;   /* 1 while somebody has it */
-    atomic_uint wanted; /* one publisher: somebody else wants it */
+    atomic_uint wanted; /* somebody who does not publish wants it; with many publishers: in vain */
     char after_turn[FAN__LINE_SIZE];
 
     /* From here on: in the turn. First what every publish looks at. */

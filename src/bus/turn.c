@@ -1,14 +1,16 @@
 /*
  * The turn: who may publish, and change what publishing looks at.
  *
- * With many publishers it is a spin lock that is released by a plain store. On a bus for one
- * publisher, he pays for neither lock nor fence: he says that he has the turn (`turn`), then looks
- * whether somebody wants it (`wanted`); who wants it holds the mutex, says so, and then looks
- * whether he has it. One of the two must see the other. What makes that true is a barrier between
- * the store and the load on both sides; the other side buys it for both with fan__barrier, which
- * puts a full fence into every running thread: a store before it is visible after it, and a load
- * after it sees what was stored here before. Where the kernel has no such barrier, both fence.
- * He who finds it wanted queues at the mutex.
+ * With many publishers it is a spin lock that is released by a plain store. One who publishes
+ * without a pause has it nearly always, so who has spun for it in vain says that he wants it:
+ * publishers then queue at the mutex, which he holds. On a bus for one publisher, he pays for
+ * neither lock nor fence: he says that he has the turn (`turn`), then looks whether somebody wants
+ * it (`wanted`); who wants it holds the mutex, says so, and then looks whether he has it. One of
+ * the two must see the other. What makes that true is a barrier between the store and the load on
+ * both sides; the other side buys it for both with fan__barrier, which puts a full fence into every
+ * running thread: a store before it is visible after it, and a load after it sees what was stored
+ * here before. Where the kernel has no such barrier, both fence. He who finds it wanted queues at
+ * the mutex.
  *
  * That no wake is lost follows: a reader that is about to sleep, or to clear its descriptor, says
  * so (it is `armed`) in the turn, after it saw in the same turn that there is nothing to read; a
@@ -57,6 +59,29 @@ void fan__turn_await(struct fan_bus *bus)
     lock_word(&bus->turn);
 }
 
+void fan__turn_let_pass(struct fan_bus *bus)
+{
+    fan__mutex_lock(&bus->mutex);
+    fan__mutex_unlock(&bus->mutex);
+}
+
+/* As lock_word, but publishers let it pass when it has spun for a while. */
+static void lock_turn(struct fan_bus *bus)
+{
+    unsigned count = 0;
+    /* acquire: sees all that the former holder did. */
+    while (atomic_exchange_explicit(&bus->turn, 1, memory_order_acquire) != 0) {
+        /* relaxed: only to wait without a locked instruction; and a request, no lock. */
+        do {
+            spin(&count);
+            if (count == SPIN_COUNT)
+                atomic_store_explicit(&bus->wanted, 1, memory_order_relaxed);
+        } while (atomic_load_explicit(&bus->turn, memory_order_relaxed) != 0);
+    }
+    if (count >= SPIN_COUNT)
+        atomic_store_explicit(&bus->wanted, 0, memory_order_relaxed);
+}
+
 void fan__turn_queue(struct fan_bus *bus)
 {
     unlock_word(&bus->turn);
@@ -70,7 +95,7 @@ void fan__turn_queue(struct fan_bus *bus)
 static void seize(struct fan_bus *bus)
 {
     if (!bus->single_publisher) {
-        lock_word(&bus->turn);
+        lock_turn(bus);
         return;
     }
     unsigned count = 0;

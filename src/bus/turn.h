@@ -25,6 +25,9 @@ static inline void fan__handshake_fence(const struct fan_bus *bus)
         atomic_thread_fence(memory_order_seq_cst);
 }
 
+/* Many: waits until somebody who spins for the turn in vain has had it. */
+void fan__turn_let_pass(struct fan_bus *bus);
+
 static inline void fan__turn_enter(struct fan_bus *bus)
 {
     if (!bus->single_publisher) {
@@ -44,12 +47,14 @@ static inline void fan__turn_enter(struct fan_bus *bus)
 /* Tells the readers that something is there. */
 static inline void fan__turn_leave(struct fan_bus *bus)
 {
-    if (!fan__link_alone(&bus->touched)) {
+    /* relaxed: a request, looked at while the line is ours. */
+    bool wanted = atomic_load_explicit(&bus->wanted, memory_order_relaxed) != 0;
+    if (!fan__link_alone(&bus->touched))
         fan__turn_tell(bus);
-        return;
-    }
-    /* release: pairs with the acquire of the next holder. */
-    atomic_store_explicit(&bus->turn, 0, memory_order_release);
+    else /* release: pairs with the acquire of the next holder */
+        atomic_store_explicit(&bus->turn, 0, memory_order_release);
+    if (wanted && !bus->single_publisher)
+        fan__turn_let_pass(bus);
 }
 
 #endif

@@ -908,6 +908,54 @@ static void test_a_wake_is_called_again_and_waited_for(void **state)
     fan_bus_free(bus);
 }
 
+/* One who publishes batch after batch, until he is told to stop or loses patience. */
+struct flood {
+    struct fan__thread thread;
+    struct fan_bus *bus;
+    atomic_bool begun;
+    atomic_bool over;
+    bool gave_up;
+};
+
+static void publish_without_pause(void *context)
+{
+    enum { COUNT = 600, PATIENCE_MS = 20000 };
+    struct flood *flood = context;
+    struct fan_message many[COUNT];
+    for (size_t i = 0; i < COUNT; i++)
+        many[i] = message_of(NULL, "a", "x");
+    int64_t until_ns = fan__deadline_ns(PATIENCE_MS);
+    while (!atomic_load(&flood->over) && !flood->gave_up) {
+        if (fan_bus_publish_many(flood->bus, many, COUNT, NULL) != FAN_OK)
+            abort();
+        atomic_store(&flood->begun, true);
+        flood->gave_up = fan__deadline_ns(0) >= until_ns;
+    }
+}
+
+/* Who subscribes, ends, or looks at counters has the turn beside one who hardly ever leaves it. */
+static void test_L5_who_does_not_publish_has_a_turn_beside_one_who_always_does(void **state)
+{
+    (void)state;
+    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
+    options.by_reference = true;
+    struct flood flood = { .bus = open_with(&options) };
+    struct fan_subscription *full[4];
+    for (size_t i = 0; i < 4; i++)
+        full[i] = subscribe(flood.bus, FAN_POLICY_DROP_OLDEST, 64);
+    assert_ok(fan__thread_start(&flood.thread, "flood", publish_without_pause, &flood));
+    while (!atomic_load(&flood.begun))
+        sched_yield();
+    for (int i = 0; i < 10; i++)
+        fan_subscription_free(subscribe(flood.bus, FAN_POLICY_DROP_OLDEST, 64));
+    atomic_store(&flood.over, true);
+    fan__thread_join(&flood.thread);
+    assert_false(flood.gave_up);
+    for (size_t i = 0; i < 4; i++)
+        fan_subscription_free(full[i]);
+    fan_bus_free(flood.bus);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -923,6 +971,7 @@ int main(void)
         cmocka_unit_test(test_B14_L5_publish_against_subscribe_unsubscribe_and_close),
         cmocka_unit_test(test_B05_B14_nothing_is_published_behind_close),
         cmocka_unit_test(test_B13_firing_against_unsubscribe_and_free),
+        cmocka_unit_test(test_L5_who_does_not_publish_has_a_turn_beside_one_who_always_does),
         cmocka_unit_test(test_a_wake_is_called_again_and_waited_for),
         cmocka_unit_test(test_a_wake_does_not_outlive_its_subscription),
     };
