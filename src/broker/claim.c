@@ -158,7 +158,8 @@ static bool is_same(const struct fan__task *held, const struct fan__task *task)
  * holds of it then goes on under the fresh claim, and is not run a second time. But what it holds
  * may also have been settled, with the answer lost: then this is another attempt, which is run.
  * Where it holds two, as after a redrive, which counts attempts from the first again, the one that
- * it claimed last is meant.
+ * it claimed last is meant. What was redriven while this process was away, and then lapsed in
+ * another's hands, is not told from a lapse of its own: it gets the verdict of the former call.
  */
 static bool adopt(struct fan_handler *handler, const struct fan__task *task)
 {
