@@ -919,7 +919,7 @@ struct flood {
 
 static void publish_without_pause(void *context)
 {
-    enum { COUNT = 600, PATIENCE_MS = 20000 };
+    enum { COUNT = 600, PATIENCE_MS = 60000 };
     struct flood *flood = context;
     struct fan_message many[COUNT];
     for (size_t i = 0; i < COUNT; i++)
