@@ -46,7 +46,9 @@ struct fan_subscription;
  * single_publisher    one thread publishes (asserted), without lock or fence on its path; whoever
  *                     subscribes, ends, or falls asleep pays for that, with microseconds
  * memory_size_max     bound on bytes held for slow subscribers, 0 for 64 MiB; past it those that
- *                     hold more than their share lose messages as if their buffer were full. What
+ *                     hold more than their share lose messages as if their buffer were full. A
+ *                     reader with FAN_POLICY_BLOCK that holds nothing, or that has a descriptor and
+ *                     all it holds in its hands, is given one message in any case, to go on. What
  *                     large messages took is used again: of that, up to a quarter waits meanwhile
  * block_timeout_ms    how long a publish may wait for FAN_POLICY_BLOCK; 0 refuses that policy
  * slot_size           bytes of a place in a shared ring, 64 to 4,096 in steps of 64, 0 for 128:

@@ -101,12 +101,19 @@ static inline struct fan_bus *open_with(const struct fan_bus_options *options)
     return bus;
 }
 
-/* One with a budget, and nothing else that is not usual. */
-static inline struct fan_bus *open_within(size_t memory_size_max)
+/* One with a budget, whose publishers wait up to timeout_ms for readers that block. */
+static inline struct fan_bus *open_tight(size_t memory_size_max, uint32_t timeout_ms)
 {
     struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
     options.memory_size_max = memory_size_max;
+    options.block_timeout_ms = timeout_ms;
     return open_with(&options);
+}
+
+/* One with a budget, and nothing else that is not usual. */
+static inline struct fan_bus *open_within(size_t memory_size_max)
+{
+    return open_tight(memory_size_max, 0);
 }
 
 static inline struct fan_bus *open_bus(void)
@@ -186,6 +193,17 @@ static inline struct fan_bus_counters bus_counters_of(struct fan_bus *bus)
     struct fan_bus_counters counters = { .size = sizeof(counters) };
     fan_bus_counters(bus, &counters);
     return counters;
+}
+
+/* A publish that is refused: it changes nothing. */
+static inline void expect_unpublished(struct fan_bus *bus, enum fan_status status)
+{
+    struct fan_bus_counters before = bus_counters_of(bus);
+    uint64_t seq = 99;
+    assert_int_equal(try_publish(bus, NULL, "a", &seq), status);
+    assert_int_equal(seq, 99);
+    struct fan_bus_counters after = bus_counters_of(bus);
+    assert_memory_equal(&before, &after, sizeof(before));
 }
 
 /* L3, for one subscription and for a whole bus. */

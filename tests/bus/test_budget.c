@@ -13,10 +13,7 @@
 
 static struct fan_bus *open_small(unsigned block_timeout_ms)
 {
-    struct fan_bus_options options = FAN_BUS_OPTIONS_INIT;
-    options.memory_size_max = BUDGET;
-    options.block_timeout_ms = block_timeout_ms;
-    return open_with(&options);
+    return open_tight(BUDGET, block_timeout_ms);
 }
 
 static enum fan_status publish_bytes(struct fan_bus *bus, const char *topic, size_t size)
